@@ -1,0 +1,1 @@
+//! Authorities and issuance: the operations.

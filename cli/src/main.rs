@@ -1,0 +1,2 @@
+//! The operator tool chancery.
+fn main() {}

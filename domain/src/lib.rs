@@ -1,0 +1,20 @@
+//! The words of the field as types that cannot be wrong: parsed once at the edge, trusted inside.
+//!
+//! Pure: no network, token, store or clock of its own. `docs/glossary.md` settles what each word means.
+
+mod clock;
+mod device;
+mod eid;
+mod keyset;
+mod principal;
+mod reason;
+
+pub use clock::{Clock, Timestamp};
+pub use device::DeviceState;
+pub use eid::{Eid, EidError, Ein};
+pub use keyset::{
+    KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm, MasterGeneration, Protocol,
+    SecurityDomain, UnknownCode,
+};
+pub use principal::{PrincipalId, Role};
+pub use reason::{ReasonCode, Refusal};

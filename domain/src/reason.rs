@@ -1,0 +1,158 @@
+//! Why something is refused: stable codes, each with what the reader can do next.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($( $(#[$doc:meta])* $name:ident = $code:literal, retry: $retry:literal, next: $next:literal; )*) => {
+        /// A stable reason code, carried in `google.rpc.ErrorInfo.reason` and in refusal entries.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum ReasonCode { $( $(#[$doc])* $name, )* }
+
+        impl ReasonCode {
+            /// Every code, for documentation and tests.
+            pub const ALL: &[ReasonCode] = &[ $( ReasonCode::$name, )* ];
+
+            /// The stable text.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$name => $code, )* }
+            }
+
+            /// Whether the same request may succeed when sent again unchanged.
+            pub const fn is_retryable(self) -> bool {
+                match self { $( Self::$name => $retry, )* }
+            }
+
+            /// What the caller can do about it.
+            pub const fn next_step(self) -> &'static str {
+                match self { $( Self::$name => $next, )* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The certificate's key is registered for nobody.
+    UnknownPrincipal = "UNKNOWN_PRINCIPAL", retry: false, next: "have an officer enrol this credential";
+    /// The caller's role does not include this call.
+    RoleNotAllowed = "ROLE_NOT_ALLOWED", retry: false, next: "use a credential whose role the call's rule names";
+    /// The caller is enrolled but suspended.
+    PrincipalSuspended = "PRINCIPAL_SUSPENDED", retry: false, next: "ask an officer why the party was suspended";
+    /// The message is no valid protobuf of its type.
+    MalformedMessage = "MALFORMED_MESSAGE", retry: false, next: "send a message of the published proto";
+    /// A field is missing, out of range or of the wrong length.
+    InvalidField = "INVALID_FIELD", retry: false, next: "correct the field that the message names";
+    /// An EID that is no EID.
+    InvalidEid = "INVALID_EID", retry: false, next: "check the digits against the device's label (SGP.29 §10)";
+    /// The EID belongs to no range of the caller.
+    EidOutOfRange = "EID_OUT_OF_RANGE", retry: false, next: "order only EIDs of the ranges delegated to you";
+    /// The approved number of devices is used up.
+    QuotaExceeded = "QUOTA_EXCEEDED", retry: false, next: "ask for a larger quota";
+    /// The device is registered already.
+    DuplicateDevice = "DUPLICATE_DEVICE", retry: false, next: "each EID is ordered once; look for a repeated line";
+    /// The public key is certified already for somebody else.
+    DuplicateKey = "DUPLICATE_KEY", retry: false, next: "make a new key pair for each device";
+    /// The key is of a kind, size or value that the profile refuses.
+    WeakKey = "WEAK_KEY", retry: false, next: "use a P-256 key made for this purpose";
+    /// A certification request that does not parse or prove possession.
+    InvalidCsr = "INVALID_CSR", retry: false, next: "make the PKCS#10 request again with the key it names";
+    /// Nothing is registered under this EID.
+    UnknownDevice = "UNKNOWN_DEVICE", retry: false, next: "check the EID; its manufacturer orders devices";
+    /// The device has no keyset of that version.
+    UnknownKeyset = "UNKNOWN_KEYSET", retry: false, next: "check the key version number that the card reported";
+    /// The device is frozen or retired.
+    DeviceNotActive = "DEVICE_NOT_ACTIVE", retry: false, next: "the device's state forbids this; ask the security officer";
+    /// The keyset's state allows no session.
+    KeysetNotActive = "KEYSET_NOT_ACTIVE", retry: false, next: "use the device's active keyset";
+    /// No grant covers this device for this caller.
+    NotGranted = "NOT_GRANTED", retry: false, next: "ask an officer for a grant over this device";
+    /// The grant that would cover it has expired.
+    GrantExpired = "GRANT_EXPIRED", retry: false, next: "ask an officer to renew the grant";
+    /// The card did not prove that it holds the keys.
+    CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
+    /// This challenge pair was used before for other keys.
+    ChallengeReused = "CHALLENGE_REUSED", retry: false, next: "send a fresh host challenge";
+    /// The idempotency key was used for a different request.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", retry: false, next: "use a new idempotency key for a new request";
+    /// The record changed while the request was on its way.
+    Conflict = "CONFLICT", retry: true, next: "read the current state and send the request again";
+    /// No such operation.
+    UnknownOperation = "UNKNOWN_OPERATION", retry: false, next: "list the open operations";
+    /// The operation is not open any more.
+    OperationNotOpen = "OPERATION_NOT_OPEN", retry: false, next: "it was executed, rejected or has expired; request a new one";
+    /// The operation has expired.
+    OperationExpired = "OPERATION_EXPIRED", retry: false, next: "request the operation again";
+    /// The approver is the requester.
+    SelfApproval = "SELF_APPROVAL", retry: false, next: "another person must approve";
+    /// The approver has decided already.
+    AlreadyApproved = "ALREADY_APPROVED", retry: false, next: "another person must approve";
+    /// The signature over the operation does not verify.
+    InvalidApprovalSignature = "INVALID_APPROVAL_SIGNATURE", retry: false, next: "sign the operation's bytes with your registered approval key";
+    /// Not enough approvals.
+    ApprovalsMissing = "APPROVALS_MISSING", retry: false, next: "more persons must approve";
+    /// The bytes approved are not the bytes stored.
+    OperationAltered = "OPERATION_ALTERED", retry: false, next: "the stored operation was changed; call the response team";
+    /// The operation would break a rule at execution.
+    PolicyViolation = "POLICY_VIOLATION", retry: false, next: "request an operation that the policy allows";
+    /// No such party.
+    UnknownParty = "UNKNOWN_PARTY", retry: false, next: "enrol the party first";
+    /// No such order of this caller.
+    UnknownOrder = "UNKNOWN_ORDER", retry: false, next: "check the order's name";
+    /// The digest confirmed is not that of the output.
+    OutputDigestMismatch = "OUTPUT_DIGEST_MISMATCH", retry: true, next: "fetch the output again and confirm what arrived";
+    /// A certificate authority or issuer that does not exist.
+    UnknownIssuer = "UNKNOWN_ISSUER", retry: false, next: "create the issuer's key at a ceremony and register it";
+    /// The profile's rules refuse the certificate.
+    LintFailed = "LINT_FAILED", retry: false, next: "correct what the findings name";
+    /// No such certificate.
+    UnknownCertificate = "UNKNOWN_CERTIFICATE", retry: false, next: "check the serial number";
+    /// A bounded queue is full.
+    Overloaded = "OVERLOADED", retry: true, next: "slow down and retry after the given delay";
+    /// A token cannot answer now.
+    TokenUnavailable = "TOKEN_UNAVAILABLE", retry: true, next: "retry after the given delay";
+    /// The log cannot be written.
+    LogUnavailable = "LOG_UNAVAILABLE", retry: true, next: "the operator must look at the service";
+    /// The caller's deadline passed.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", retry: true, next: "retry with a longer deadline";
+    /// The daemon is going down.
+    ShuttingDown = "SHUTTING_DOWN", retry: true, next: "retry after the given delay";
+    /// A fault of ours.
+    Internal = "INTERNAL", retry: false, next: "report the time of the call to the operator";
+}
+
+impl fmt::Display for ReasonCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal: a normal result with its own entry, not a fault (STYLE 28).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The stable code.
+    pub reason: ReasonCode,
+    /// For the caller: names things by public id, holds no secret.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal for `reason` with a message to the caller.
+    pub fn new(reason: ReasonCode, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reason_codes_are_unique_and_upper_snake_case() {
+        let mut seen = std::collections::HashSet::new();
+        for code in ReasonCode::ALL {
+            assert!(seen.insert(code.as_str()));
+            assert!(code.as_str().bytes().all(|c| c.is_ascii_uppercase() || c == b'_'));
+            assert!(!code.next_step().is_empty());
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Devices, keysets, grants, orders, session keys: the operations.

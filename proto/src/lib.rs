@@ -1,0 +1,1 @@
+//! The contract: API messages, stored records, the rule of each RPC.

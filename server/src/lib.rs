@@ -1,0 +1,1 @@
+//! The daemon chanceryd: listeners, mTLS, caller, authorisation, approvals, composition.

@@ -1,0 +1,2 @@
+//! The daemon chanceryd: listeners, mTLS, caller, authorisation, approvals, composition.
+fn main() {}
