@@ -1,0 +1,18 @@
+//! Key derivation and card formats: SCP03, our derivation scheme, key check values, sealing; pure.
+//!
+//! Everything here works over a [`Prf`], so that the same code runs with a key inside a token and with a
+//! [`SoftwareKey`]. No randomness of its own: whoever seals brings the [`seal::EphemeralSeed`].
+
+mod error;
+mod secret;
+mod software;
+
+pub mod derivation;
+pub mod kdf;
+pub mod scp03;
+pub mod seal;
+
+pub use error::KeyError;
+pub use kdf::Prf;
+pub use secret::SecretKey;
+pub use software::{SoftwareKey, key_check_value};

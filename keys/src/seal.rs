@@ -1,0 +1,165 @@
+//! Session keys sealed to the provisioning server that asked: HPKE (RFC 9180) in base mode,
+//! DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, empty aad (docs/formats/sealed-session-keys.md).
+
+use std::convert::Infallible;
+
+use domain::{Eid, KeyVersionNumber, PrincipalId};
+use hpke::aead::AesGcm256;
+use hpke::kdf::HkdfSha256;
+use hpke::kem::DhP256HkdfSha256;
+use hpke::rand_core::{TryCryptoRng, TryRng};
+use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
+use zeroize::Zeroizing;
+
+use crate::scp03::{Challenges, SessionKeys};
+use crate::{KeyError, SecretKey};
+
+/// The longest request id that [`session_keys_info`] takes, in bytes.
+pub const REQUEST_ID_MAX: usize = 64;
+
+/// The version of [`SessionKeys::encode`].
+pub const SESSION_KEYS_VERSION: u8 = 1;
+
+const SESSION_KEYS_CONTEXT: &[u8] = b"chancery-session-keys/v1\0";
+
+/// 32 bytes of fresh entropy for one ephemeral key. It is used up by [`seal`]: the same seed for two messages would
+/// give both the same key and nonce.
+pub struct EphemeralSeed(Zeroizing<[u8; 32]>);
+
+impl EphemeralSeed {
+    /// Takes 32 bytes of a cryptographic random generator.
+    pub const fn from_entropy(entropy: Zeroizing<[u8; 32]>) -> Self {
+        Self(entropy)
+    }
+}
+
+/// A sealed message: what the recipient needs besides its private key and the info.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sealed {
+    /// The ephemeral public key, an uncompressed P-256 point.
+    pub encapsulated_key: [u8; 65],
+    /// As long as the plaintext plus the 16-byte tag.
+    pub ciphertext: Vec<u8>,
+}
+
+/// The info under which session keys are sealed: everything the keys were released for.
+///
+/// `"chancery-session-keys/v1\0" || principal(32) || EID(16) || KVN(1) || host challenge(8) || card challenge(8) ||
+/// length of the request id(1) || request id`.
+pub fn session_keys_info(
+    principal: &PrincipalId,
+    eid: &Eid,
+    kvn: KeyVersionNumber,
+    challenges: &Challenges,
+    request_id: &[u8],
+) -> Result<Vec<u8>, KeyError> {
+    let request_id_len = match u8::try_from(request_id.len()) {
+        Ok(len) if request_id.len() <= REQUEST_ID_MAX => len,
+        _ => return Err(KeyError::RequestIdLength { actual: request_id.len() }),
+    };
+    Ok([
+        SESSION_KEYS_CONTEXT,
+        &principal.0,
+        eid.bcd(),
+        &[kvn.value()],
+        &challenges.context(),
+        &[request_id_len],
+        request_id,
+    ]
+    .concat())
+}
+
+/// Seals `plaintext` to `recipient`, an uncompressed P-256 point.
+pub fn seal(
+    recipient: &[u8; 65],
+    info: &[u8],
+    plaintext: &[u8],
+    seed: EphemeralSeed,
+) -> Result<Sealed, KeyError> {
+    let recipient =
+        <DhP256HkdfSha256 as Kem>::PublicKey::from_bytes(recipient).map_err(|_| KeyError::RecipientKey)?;
+    let (encapsulated_key, ciphertext) =
+        hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, DhP256HkdfSha256>(
+            &OpModeS::Base,
+            &recipient,
+            info,
+            plaintext,
+            &[],
+            &mut SeedOnce(Some(seed)),
+        )
+        // P-256 has no small subgroup, so only the length limit of AES-GCM (64 GiB) remains.
+        .map_err(|_| KeyError::Sealed)?;
+    Ok(Sealed { encapsulated_key: encapsulated_key.to_bytes().into(), ciphertext })
+}
+
+/// Opens what was sealed to the public key of `private_key` (a 32-byte big-endian scalar) under the same info.
+pub fn open(private_key: &[u8; 32], info: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let private_key =
+        <DhP256HkdfSha256 as Kem>::PrivateKey::from_bytes(private_key).map_err(|_| KeyError::PrivateKey)?;
+    let encapsulated_key = <DhP256HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated_key)
+        .map_err(|_| KeyError::Sealed)?;
+    hpke::single_shot_open::<AesGcm256, HkdfSha256, DhP256HkdfSha256>(
+        &OpModeR::Base,
+        &private_key,
+        &encapsulated_key,
+        info,
+        &sealed.ciphertext,
+        &[],
+    )
+    .map(Zeroizing::new)
+    .map_err(|_| KeyError::Sealed)
+}
+
+impl SessionKeys {
+    /// The plaintext that is sealed: `version(1) = 01 || bytes of one key(1) || S-ENC || S-MAC || S-RMAC`.
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let key_len = self.s_enc.expose().len();
+        // The full capacity at once: growing would leave copies of the keys behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(2 + 3 * key_len));
+        bytes.extend([SESSION_KEYS_VERSION, u8::try_from(key_len).expect("an AES key has at most 32 bytes")]);
+        for key in [&self.s_enc, &self.s_mac, &self.s_rmac] {
+            bytes.extend_from_slice(key.expose());
+        }
+        bytes
+    }
+
+    /// Reads [`SessionKeys::encode`]; other versions and lengths are refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, KeyError> {
+        let Some((&[SESSION_KEYS_VERSION, key_len], keys)) = bytes.split_first_chunk() else {
+            return Err(KeyError::SessionKeysEncoding);
+        };
+        let key_len = usize::from(key_len);
+        if keys.len() != 3 * key_len {
+            return Err(KeyError::SessionKeysEncoding);
+        }
+        let key = |i: usize| {
+            SecretKey::from_slice(&keys[i * key_len..(i + 1) * key_len])
+                .map_err(|_| KeyError::SessionKeysEncoding)
+        };
+        Ok(Self { s_enc: key(0)?, s_mac: key(1)?, s_rmac: key(2)? })
+    }
+}
+
+/// Hands the seed to `hpke`, which draws the keying material of the ephemeral key (RFC 9180 §7.1.3) in one go.
+struct SeedOnce(Option<EphemeralSeed>);
+
+impl TryRng for SeedOnce {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        unreachable!("hpke fills bytes only")
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        unreachable!("hpke fills bytes only")
+    }
+
+    fn try_fill_bytes(&mut self, target: &mut [u8]) -> Result<(), Infallible> {
+        let seed = self.0.take().expect("hpke draws once for one ephemeral key");
+        // Same length or panic: never a key from less entropy than asked for.
+        target.copy_from_slice(&*seed.0);
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for SeedOnce {}
