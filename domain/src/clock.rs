@@ -72,6 +72,24 @@ impl fmt::Debug for Timestamp {
     }
 }
 
+/// A text that is no timestamp in the one form [`Timestamp`] prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a timestamp is RFC 3339 in UTC with six decimals and Z, 27 characters")]
+pub struct TimestampError;
+
+/// Reads exactly what `Display` prints for the years 0000 to 9999, and nothing else.
+impl std::str::FromStr for Timestamp {
+    type Err = TimestampError;
+
+    fn from_str(text: &str) -> Result<Self, TimestampError> {
+        use time::format_description::well_known::Rfc3339;
+        let parsed = time::OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TimestampError)?;
+        let micros = i64::try_from(parsed.unix_timestamp_nanos() / 1_000).map_err(|_| TimestampError)?;
+        let timestamp = Self(micros);
+        if timestamp.to_string() == text { Ok(timestamp) } else { Err(TimestampError) }
+    }
+}
+
 /// Where time comes from. The daemon and the tools own one each; everything else is handed a value.
 pub trait Clock: Send + Sync {
     /// The wall clock, UTC.
@@ -83,6 +101,23 @@ pub trait Clock: Send + Sync {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_timestamp_reads_back_only_in_the_form_it_prints() {
+        let text = "2026-11-24T20:06:43.000042Z";
+        assert_eq!(text.parse::<Timestamp>().map(|t| t.micros()), Ok(1_795_550_803_000_042));
+        for other in [
+            "2026-11-24T20:06:43.00004Z",
+            "2026-11-24T20:06:43.0000420Z",
+            "2026-11-24t20:06:43.000042z",
+            "2026-11-24T21:06:43.000042+01:00",
+            "2026-11-24 20:06:43.000042Z",
+            "2026-02-30T20:06:43.000042Z",
+            "",
+        ] {
+            assert_eq!(other.parse::<Timestamp>(), Err(TimestampError), "{other}");
+        }
+    }
 
     #[test]
     fn a_timestamp_prints_as_rfc_3339_with_microseconds() {

@@ -9,7 +9,7 @@ mod keyset;
 mod principal;
 mod reason;
 
-pub use clock::{Clock, Timestamp};
+pub use clock::{Clock, Timestamp, TimestampError};
 pub use device::DeviceState;
 pub use eid::{Eid, EidError, Ein};
 pub use keyset::{

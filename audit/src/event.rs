@@ -1,0 +1,139 @@
+//! What an entry is about and how it ended.
+
+use domain::ReasonCode;
+
+macro_rules! events {
+    ($( $(#[$doc:meta])* $name:ident = $text:literal; )*) => {
+        /// The kind of deed an entry records. The text is part of the stored format and never changes its meaning.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum EventType { $( $(#[$doc])* $name, )* }
+
+        impl EventType {
+            /// Every event, in the order of the field table.
+            pub const ALL: &[EventType] = &[ $( EventType::$name, )* ];
+
+            /// The stored text, such as `session_keys.released`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $( Self::$name => $text, )* }
+            }
+        }
+    };
+}
+
+events! {
+    /// The ceremony founded the authority; entry 0 holds the digest of its transcript.
+    AuthorityCreated = "authority.created";
+    /// The daemon began to serve.
+    ServiceStarted = "service.started";
+    /// The daemon stopped in good order.
+    ServiceStopped = "service.stopped";
+    /// A person, or a credential or role of one, was enrolled.
+    PersonEnrolled = "person.enrolled";
+    /// A party, or a credential, range, quota or key of one, was enrolled.
+    PartyEnrolled = "party.enrolled";
+    /// A provisioner may use keysets of devices.
+    GrantCreated = "grant.created";
+    /// A certificate issuer's key was registered.
+    IssuerRegistered = "issuer.registered";
+    /// A protected operation was asked for, signed by its requester.
+    OperationRequested = "operation.requested";
+    /// One more person signed the operation.
+    OperationApproved = "operation.approved";
+    /// A person rejected the operation; it is closed.
+    OperationRejected = "operation.rejected";
+    /// The operation was carried out, once.
+    OperationExecuted = "operation.executed";
+    /// A serial number is taken and the token will be asked to sign.
+    CertificateIntent = "certificate.intent";
+    /// A certificate was signed, verified and stored.
+    CertificateIssued = "certificate.issued";
+    /// A certificate with an intent will never exist.
+    CertificateFailed = "certificate.failed";
+    /// A line of an order is taken and will not be produced twice.
+    OrderLineReserved = "order.line_reserved";
+    /// A device and its keyset exist.
+    DeviceRegistered = "device.registered";
+    /// The output file of a chunk is durable.
+    OrderChunkWritten = "order.chunk_written";
+    /// The manufacturer fetched an order's output.
+    OrderOutputFetched = "order.output_fetched";
+    /// The manufacturer confirmed the digest of an order's output.
+    OrderOutputConfirmed = "order.output_confirmed";
+    /// Session keys left, sealed to the caller's key.
+    SessionKeysReleased = "session_keys.released";
+    /// A certificate was handed out.
+    CertificateFetched = "certificate.fetched";
+    /// The log was exported.
+    LogExported = "log.exported";
+    /// TLS handshakes were refused; counted.
+    HandshakeRefused = "handshake.refused";
+    /// A protected record was read.
+    RecordRead = "record.read";
+    /// A token worker was killed and replaced.
+    TokenWorkerReplaced = "token_worker.replaced";
+    /// Another log key signs from here on.
+    LogKeyAdded = "log_key.added";
+}
+
+impl std::str::FromStr for EventType {
+    type Err = crate::AuditError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|event| event.as_str() == text)
+            .ok_or_else(|| crate::AuditError::Entry(format!("unknown event {text:?}")))
+    }
+}
+
+/// How the deed ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// It took effect.
+    Done,
+    /// It is about to be done; a later entry tells the outcome.
+    Intent,
+    /// It was refused by a rule.
+    Refused(ReasonCode),
+    /// It was allowed and did not succeed.
+    Failed(ReasonCode),
+    /// The same request came again under its idempotency key and was answered again.
+    Repeated,
+}
+
+impl Outcome {
+    /// The stored text, without the reason.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Intent => "intent",
+            Self::Refused(_) => "refused",
+            Self::Failed(_) => "failed",
+            Self::Repeated => "repeated",
+        }
+    }
+
+    /// The reason of a refusal or failure.
+    pub const fn reason(self) -> Option<ReasonCode> {
+        match self {
+            Self::Refused(reason) | Self::Failed(reason) => Some(reason),
+            Self::Done | Self::Intent | Self::Repeated => None,
+        }
+    }
+
+    pub(crate) fn from_parts(outcome: &str, reason: Option<&str>) -> Option<Self> {
+        let reason = match reason {
+            Some(text) => Some(ReasonCode::ALL.iter().copied().find(|code| code.as_str() == text)?),
+            None => None,
+        };
+        match (outcome, reason) {
+            ("done", None) => Some(Self::Done),
+            ("intent", None) => Some(Self::Intent),
+            ("repeated", None) => Some(Self::Repeated),
+            ("refused", Some(reason)) => Some(Self::Refused(reason)),
+            ("failed", Some(reason)) => Some(Self::Failed(reason)),
+            _ => None,
+        }
+    }
+}
