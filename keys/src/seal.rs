@@ -76,6 +76,22 @@ pub fn seal(
     plaintext: &[u8],
     seed: EphemeralSeed,
 ) -> Result<Sealed, KeyError> {
+    seal_with_aad(recipient, info, &[], plaintext, seed)
+}
+
+/// Opens what was sealed to the public key of `private_key` (a 32-byte big-endian scalar) under the same info.
+pub fn open(private_key: &[u8; 32], info: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    open_with_aad(private_key, info, &[], sealed)
+}
+
+// Published vectors have an aad, our messages have none: some peers' libraries cannot give one.
+fn seal_with_aad(
+    recipient: &[u8; 65],
+    info: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+    seed: EphemeralSeed,
+) -> Result<Sealed, KeyError> {
     let recipient =
         <DhP256HkdfSha256 as Kem>::PublicKey::from_bytes(recipient).map_err(|_| KeyError::RecipientKey)?;
     let (encapsulated_key, ciphertext) =
@@ -84,16 +100,20 @@ pub fn seal(
             &recipient,
             info,
             plaintext,
-            &[],
+            aad,
             &mut SeedOnce(Some(seed)),
         )
-        // P-256 has no small subgroup, so only the length limit of AES-GCM (64 GiB) remains.
+        // The recipient is a point of a curve without small subgroups, so only the length limit of AES-GCM remains.
         .map_err(|_| KeyError::Sealed)?;
     Ok(Sealed { encapsulated_key: encapsulated_key.to_bytes().into(), ciphertext })
 }
 
-/// Opens what was sealed to the public key of `private_key` (a 32-byte big-endian scalar) under the same info.
-pub fn open(private_key: &[u8; 32], info: &[u8], sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn open_with_aad(
+    private_key: &[u8; 32],
+    info: &[u8],
+    aad: &[u8],
+    sealed: &Sealed,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let private_key =
         <DhP256HkdfSha256 as Kem>::PrivateKey::from_bytes(private_key).map_err(|_| KeyError::PrivateKey)?;
     let encapsulated_key = <DhP256HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated_key)
@@ -104,7 +124,7 @@ pub fn open(private_key: &[u8; 32], info: &[u8], sealed: &Sealed) -> Result<Zero
         &encapsulated_key,
         info,
         &sealed.ciphertext,
-        &[],
+        aad,
     )
     .map(Zeroizing::new)
     .map_err(|_| KeyError::Sealed)
@@ -163,3 +183,31 @@ impl TryRng for SeedOnce {
 }
 
 impl TryCryptoRng for SeedOnce {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rfc_9180_vector_of_this_suite_is_sealed_and_opened() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/hpke_p256_sha256_aes256gcm.json");
+        let vector: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let bytes = |name: &str| hex::decode(vector[name].as_str().unwrap()).unwrap();
+        let sealed = Sealed { encapsulated_key: bytes("enc").try_into().unwrap(), ciphertext: bytes("ct") };
+
+        let seed = EphemeralSeed::from_entropy(Zeroizing::new(bytes("ikmE").try_into().unwrap()));
+        let recipient = bytes("pkRm").try_into().unwrap();
+        assert_eq!(
+            seal_with_aad(&recipient, &bytes("info"), &bytes("aad"), &bytes("pt"), seed).unwrap(),
+            sealed
+        );
+
+        let private_key = bytes("skRm").try_into().unwrap();
+        assert_eq!(
+            *open_with_aad(&private_key, &bytes("info"), &bytes("aad"), &sealed).unwrap(),
+            bytes("pt")
+        );
+        // Our messages have no aad: one that was sealed with an aad does not open.
+        assert_eq!(open(&private_key, &bytes("info"), &sealed), Err(KeyError::Sealed));
+    }
+}
