@@ -1,0 +1,66 @@
+//! A provisioning server's end of the channel: it has session keys, never static ones.
+
+use crate::aes::AesKey;
+use crate::channel::{Apdu, Channel, SecurityLevel};
+
+/// Session keys as the authority hands them out.
+#[derive(Clone, Copy)]
+pub struct SessionKeys<'a> {
+    /// Encrypts commands and responses.
+    pub s_enc: &'a [u8],
+    /// MACs commands.
+    pub s_mac: &'a [u8],
+    /// MACs responses.
+    pub s_rmac: &'a [u8],
+}
+
+/// An open channel, or one about to be opened by the card.
+pub struct HostChannel(Channel);
+
+impl HostChannel {
+    /// Makes EXTERNAL AUTHENTICATE and the channel that is open once the card accepts it.
+    ///
+    /// # Panics
+    /// When a key is none of AES.
+    pub fn external_authenticate(
+        keys: &SessionKeys<'_>,
+        host_cryptogram: [u8; 8],
+        level: SecurityLevel,
+    ) -> (Self, Vec<u8>) {
+        let key = |bytes| AesKey::new(bytes).expect("an AES key has 16, 24 or 32 bytes");
+        let mut channel = Channel::new(key(keys.s_enc), key(keys.s_mac), key(keys.s_rmac));
+        let command = Apdu { header: [0x84, 0x82, level.0, 0x00], data: host_cryptogram.to_vec(), le: None };
+        let command = channel.mac(command).to_bytes();
+        channel.level = level;
+        (Self(channel), command)
+    }
+
+    /// Protects `command` as the level demands and moves the channel on to the next.
+    ///
+    /// # Panics
+    /// When the protected data would be longer than 255 bytes.
+    pub fn wrap(&mut self, mut command: Apdu) -> Vec<u8> {
+        let channel = &mut self.0;
+        command.header[0] |= 0x04;
+        channel.next_command();
+        if channel.level.has_c_enc() && !command.data.is_empty() {
+            command.data = channel.encrypt_command(&command.data);
+        }
+        channel.mac(command).to_bytes()
+    }
+
+    /// The answer to the last wrapped command in clear; `None` when its protection is wrong.
+    pub fn unwrap(&self, response: &[u8], status: u16) -> Option<Vec<u8>> {
+        let channel = &self.0;
+        let mut data = response.to_vec();
+        if channel.level.has_r_mac() {
+            let tag = data.split_off(data.len().checked_sub(8)?);
+            let expected = channel.response_mac(&data, status.to_be_bytes());
+            aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &tag).ok()?;
+        }
+        if channel.level.has_r_enc() && !data.is_empty() {
+            data = channel.decrypt_response(data)?;
+        }
+        Some(data)
+    }
+}

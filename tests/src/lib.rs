@@ -1,0 +1,14 @@
+//! Whole-system tests and the simulated cards.
+//!
+//! What stands here plays the parties outside the authority: a manufacturer that unwraps its order, cards personalised
+//! from it, and a provisioning server's channel to them. It uses none of `keys`, `hsm` and `kms`, and other
+//! cryptographic libraries than they do, so that a mistake cannot be made twice in the same way.
+
+mod aes;
+mod channel;
+
+pub mod card;
+pub mod host;
+pub mod transport;
+
+pub use channel::{Apdu, SecurityLevel};
