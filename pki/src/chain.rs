@@ -1,0 +1,396 @@
+//! GSMA chain verification (SGP.22 v2 §4.5.2.2) and that of the operator CA.
+//!
+//! RFC 5280 path validation refuses every genuine eUICC chain, because the EUM's directoryName constraint is no prefix of the
+//! eUICC's subject. GSMA has a rule of its own, which is the one here; no eUICC chain may go to a general verifier.
+//! Revocation is not decided here: the caller knows the lists and its policy.
+
+use crate::certificate::Certificate;
+use crate::civil_time::CivilTime;
+use crate::error::PkiError;
+use crate::key::{KnownKeys, PublicKey};
+use crate::oid;
+use crate::profile::{AttributeKind, CertificateProfile, ExtensionValue, KeyUsageBit, ProfileName, Purpose};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::x509::X509Name;
+
+/// Certificates offered as intermediates or roots; more are refused unread.
+const CANDIDATES_MAX: usize = 256;
+
+/// A chain that passed, from the leaf to the root, both included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedChain {
+    role: ProfileName,
+    certificates: Vec<Certificate>,
+}
+
+impl VerifiedChain {
+    /// The role that the leaf was verified for.
+    pub const fn role(&self) -> ProfileName {
+        self.role
+    }
+
+    /// Leaf first, root last.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// The verified certificate.
+    pub fn leaf(&self) -> &Certificate {
+        &self.certificates[0]
+    }
+
+    /// The trusted root it leads to.
+    pub fn root(&self) -> &Certificate {
+        &self.certificates[self.certificates.len() - 1]
+    }
+}
+
+/// Why a chain is refused: at which certificate, counted from the leaf (0), and for what.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("certificate {depth} of the chain is refused: {reason}")]
+pub struct ChainRefusal {
+    /// 0 is the leaf, 1 its issuer, and so on.
+    pub depth: usize,
+    /// For what.
+    pub reason: ChainReason,
+}
+
+/// What a certificate of a chain can be refused for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainReason {
+    /// More certificates offered than are looked at.
+    #[error("more than {CANDIDATES_MAX} certificates offered")]
+    TooManyCandidates,
+    /// The certificate names no issuer key.
+    #[error("it has no authority key identifier")]
+    NoAuthorityKeyIdentifier,
+    /// No certificate with that key is offered or trusted.
+    #[error("no certificate has the key {0} that it names as its issuer's")]
+    IssuerNotFound(String),
+    /// A root that is not one of the trusted ones.
+    #[error("it is not one of the trusted roots")]
+    NotTrusted,
+    /// The signature does not verify under the issuer's key.
+    #[error("its signature does not verify under the issuer's key")]
+    BadSignature,
+    /// The issuer's key, or its own, is no P-256 key.
+    #[error("its key is refused: {0}")]
+    UnsupportedKey(String),
+    /// Signed with something other than ecdsa-with-SHA256.
+    #[error("it is signed with another algorithm than ecdsa-with-SHA256")]
+    SignatureAlgorithm,
+    /// Before notBefore.
+    #[error("it is not valid yet")]
+    NotYetValid,
+    /// After notAfter.
+    #[error("it has expired")]
+    Expired,
+    /// A critical extension that its profile does not have.
+    #[error("it has the unknown critical extension {0}")]
+    UnknownCriticalExtension(String),
+    /// The key usage lacks what the role needs.
+    #[error("its key usage is not that of the role")]
+    KeyUsage,
+    /// The certificate policy is not the role's.
+    #[error("its certificate policy is not that of the role")]
+    Policy,
+    /// The extended key usage lacks what the role needs.
+    #[error("its extended key usage is not that of the role")]
+    ExtendedKeyUsage,
+    /// An issuer that is no CA.
+    #[error("it is no certificate authority")]
+    NotAnAuthority,
+    /// A leaf that is a CA.
+    #[error("it is a certificate authority")]
+    IsAnAuthority,
+    /// The path length is not the role's.
+    #[error("its path length is not that of the role")]
+    PathLength,
+    /// An EUM without name constraints.
+    #[error("it has no name constraints")]
+    NameConstraintsMissing,
+    /// Name constraints of another form than (organizationName, serialNumber) pairs.
+    #[error("its name constraints are no pairs of organisation and IIN")]
+    NameConstraintsMalformed,
+    /// The eUICC's organisation is none of the EUM's.
+    #[error("its organisation is none that its issuer may certify")]
+    OrganizationNotPermitted,
+    /// The EID does not start with the IIN paired with the organisation.
+    #[error("its EID does not start with an IIN that its issuer may certify for the organisation")]
+    EidNotPermitted,
+    /// No serialNumber of 32 digits in the subject.
+    #[error("its subject holds no EID of 32 digits")]
+    EidMissing,
+    /// The alternative names hold no registered identifier.
+    #[error("it has no registered identifier")]
+    NoRegisteredId,
+    /// DPauth and DPpb belong to different entities.
+    #[error("its registered identifier differs from that of its partner")]
+    RegisteredIdDiffers,
+}
+
+/// Verifies `leaf` for `role` up to one of `roots`, building the chain by key identifiers among `intermediates`. A CA may have
+/// several certificates for one key; each is tried, those whose name matches first. `at` is the time to check validity
+/// periods against; without it they are not checked (cards and some devices have no clock).
+pub fn verify_chain(
+    leaf: &Certificate,
+    intermediates: &[Certificate],
+    roots: &[Certificate],
+    role: ProfileName,
+    at: Option<CivilTime>,
+) -> Result<VerifiedChain, ChainRefusal> {
+    if intermediates.len() > CANDIDATES_MAX || roots.len() > CANDIDATES_MAX {
+        return Err(ChainRefusal { depth: 0, reason: ChainReason::TooManyCandidates });
+    }
+    let search = Search { intermediates, roots, at };
+    let certificates = search.extend(leaf, role, 0)?;
+    Ok(VerifiedChain { role, certificates })
+}
+
+/// Whether a DPauth and a DPpb certificate belong to one entity: the same registered identifier (SGP.22 §5.7.5). The refusal
+/// counts DPauth as 0 and DPpb as 1.
+pub fn check_same_entity(dp_auth: &Certificate, dp_pb: &Certificate) -> Result<(), ChainRefusal> {
+    let id = |certificate: &Certificate, depth| {
+        certificate.registered_id().ok_or(ChainRefusal { depth, reason: ChainReason::NoRegisteredId })
+    };
+    if id(dp_auth, 0)? == id(dp_pb, 1)? {
+        Ok(())
+    } else {
+        Err(ChainRefusal { depth: 1, reason: ChainReason::RegisteredIdDiffers })
+    }
+}
+
+struct Search<'a> {
+    intermediates: &'a [Certificate],
+    roots: &'a [Certificate],
+    at: Option<CivilTime>,
+}
+
+impl Search<'_> {
+    /// The chain from `certificate` upward. The depth is bounded by the profiles: each step goes to the profile that issues.
+    fn extend(
+        &self,
+        certificate: &Certificate,
+        role: ProfileName,
+        depth: usize,
+    ) -> Result<Vec<Certificate>, ChainRefusal> {
+        let refuse = |reason| ChainRefusal { depth, reason };
+        let profile = role.profile();
+        check_certificate(certificate, profile, self.at).map_err(refuse)?;
+        if profile.is_root() {
+            if !self.roots.contains(certificate) {
+                return Err(refuse(ChainReason::NotTrusted));
+            }
+            check_signature(certificate, certificate).map_err(refuse)?;
+            return Ok(vec![certificate.clone()]);
+        }
+        let Some(issuer_key) = certificate.authority_key_identifier() else {
+            return Err(refuse(ChainReason::NoAuthorityKeyIdentifier));
+        };
+        let pool = if profile.issued_by.profile().is_root() { self.roots } else { self.intermediates };
+        let mut candidates: Vec<_> =
+            pool.iter().filter(|issuer| issuer.subject_key_identifier() == Some(issuer_key)).collect();
+        // Several certificates of one CA key (the GSMA test CI has three): the one that the name points to comes first.
+        candidates.sort_by_key(|issuer| issuer.subject_name_der() != certificate.issuer_name_der());
+        let mut first_refusal = refuse(ChainReason::IssuerNotFound(hex::encode(issuer_key)));
+        for (index, issuer) in candidates.into_iter().enumerate() {
+            let attempt = check_signature(certificate, issuer)
+                .and_then(|()| check_issued_by(certificate, role, issuer))
+                .map_err(refuse)
+                .and_then(|()| self.extend(issuer, profile.issued_by, depth + 1));
+            match attempt {
+                Ok(mut above) => {
+                    above.insert(0, certificate.clone());
+                    return Ok(above);
+                }
+                Err(refusal) if index == 0 => first_refusal = refusal,
+                Err(_) => {}
+            }
+        }
+        Err(first_refusal)
+    }
+}
+
+fn check_signature(certificate: &Certificate, issuer: &Certificate) -> Result<(), ChainReason> {
+    let algorithm = certificate.with_parsed(|parsed| {
+        let inside = &parsed.tbs_certificate.signature;
+        (inside == &parsed.signature_algorithm && inside.parameters.is_none())
+            .then(|| oid::decode(inside.algorithm.as_bytes()))
+            .flatten()
+    });
+    if algorithm.as_deref() != Some(oid::ECDSA_WITH_SHA256) {
+        return Err(ChainReason::SignatureAlgorithm);
+    }
+    // Which roots are trusted, test roots among them, is the caller's decision.
+    let key = PublicKey::parse(issuer.spki(), KnownKeys::Allow).map_err(unsupported_key)?;
+    certificate.verify_signature(&key).map_err(|_| ChainReason::BadSignature)
+}
+
+fn unsupported_key(error: PkiError) -> ChainReason {
+    ChainReason::UnsupportedKey(error.to_string())
+}
+
+/// What a certificate must say by itself to hold `profile`'s role.
+fn check_certificate(
+    certificate: &Certificate,
+    profile: &CertificateProfile,
+    at: Option<CivilTime>,
+) -> Result<(), ChainReason> {
+    if let Some(at) = at {
+        if at < certificate.not_before() {
+            return Err(ChainReason::NotYetValid);
+        }
+        if at > certificate.not_after() {
+            return Err(ChainReason::Expired);
+        }
+    }
+    PublicKey::parse(certificate.spki(), KnownKeys::Allow).map_err(unsupported_key)?;
+    let found = Extensions::read(certificate, profile)?;
+    let must_sign_certificates = profile.key_usage().contains(&KeyUsageBit::KeyCertSign);
+    // SGP.22 §4.5.2.2: keyCertSign for a CA, digitalSignature for the others; never both.
+    let needed =
+        if must_sign_certificates { KeyUsageBit::KeyCertSign } else { KeyUsageBit::DigitalSignature };
+    let has = |bit: KeyUsageBit| found.key_usage >> (bit as u16) & 1 == 1;
+    if !has(needed) || has(KeyUsageBit::KeyCertSign) != must_sign_certificates {
+        return Err(ChainReason::KeyUsage);
+    }
+    if profile.policy().is_some_and(|policy| !found.policies.iter().any(|found| found == policy)) {
+        return Err(ChainReason::Policy);
+    }
+    match (must_sign_certificates, found.authority) {
+        (true, None) => return Err(ChainReason::NotAnAuthority),
+        (false, Some(_)) => return Err(ChainReason::IsAnAuthority),
+        _ => {}
+    }
+    for rule in profile.extensions {
+        match rule.value {
+            ExtensionValue::CertificateAuthority { path_length: Some(length) }
+                if found.authority != Some(Some(u32::from(length))) =>
+            {
+                return Err(ChainReason::PathLength);
+            }
+            ExtensionValue::ExtendedKeyUsage(purposes)
+                if !purposes.iter().all(|p| found.purposes.contains(p)) =>
+            {
+                return Err(ChainReason::ExtendedKeyUsage);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What must hold between a certificate and its issuer beyond the signature.
+fn check_issued_by(
+    certificate: &Certificate,
+    role: ProfileName,
+    issuer: &Certificate,
+) -> Result<(), ChainReason> {
+    if role != ProfileName::Euicc {
+        return Ok(());
+    }
+    // SGP.22 §4.5.2.2: organizationName equals one of the EUM's, and the EID starts with an IIN paired with it.
+    let organization =
+        certificate.subject_text(oid::ORGANIZATION).ok_or(ChainReason::OrganizationNotPermitted)?;
+    let eid = certificate
+        .subject_text(oid::SERIAL_NUMBER)
+        .filter(|eid| eid.len() == 32 && eid.bytes().all(|c| c.is_ascii_digit()))
+        .ok_or(ChainReason::EidMissing)?;
+    let pairs = permitted_pairs(issuer)?;
+    if !pairs.iter().any(|(permitted, _)| *permitted == organization) {
+        return Err(ChainReason::OrganizationNotPermitted);
+    }
+    if !pairs.iter().any(|(permitted, iin)| *permitted == organization && eid.starts_with(iin)) {
+        return Err(ChainReason::EidNotPermitted);
+    }
+    Ok(())
+}
+
+/// The (organizationName, IIN) pairs that an EUM certificate permits.
+fn permitted_pairs(eum: &Certificate) -> Result<Vec<(String, String)>, ChainReason> {
+    let found = eum
+        .with_parsed(|parsed| {
+            Some(match parsed.name_constraints() {
+                Ok(Some(constraints)) => {
+                    let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
+                    let pairs: Option<Vec<_>> = permitted
+                        .iter()
+                        .map(|subtree| match &subtree.base {
+                            GeneralName::DirectoryName(name) => organization_and_iin(name),
+                            _ => None,
+                        })
+                        .collect();
+                    let well_formed = constraints.value.excluded_subtrees.is_none() && !permitted.is_empty();
+                    pairs.filter(|_| well_formed).ok_or(ChainReason::NameConstraintsMalformed)
+                }
+                Ok(None) => Err(ChainReason::NameConstraintsMissing),
+                Err(_) => Err(ChainReason::NameConstraintsMalformed),
+            })
+        })
+        .unwrap_or(Err(ChainReason::NameConstraintsMalformed))?;
+    Ok(found)
+}
+
+fn organization_and_iin(name: &X509Name<'_>) -> Option<(String, String)> {
+    let mut attributes = name.iter_attributes();
+    let mut next = |kind: AttributeKind| {
+        let attribute = attributes.next()?;
+        (oid::decode(attribute.attr_type().as_bytes()).as_deref() == Some(kind.oid()))
+            .then(|| attribute.as_str().ok().map(str::to_owned))
+            .flatten()
+    };
+    let pair = (next(AttributeKind::Organization)?, next(AttributeKind::SerialNumber)?);
+    // An empty IIN would permit every EID.
+    let is_iin = (1..=30).contains(&pair.1.len()) && pair.1.bytes().all(|c| c.is_ascii_digit());
+    (attributes.next().is_none() && is_iin).then_some(pair)
+}
+
+/// What the extensions of a certificate say, as far as a role asks.
+#[derive(Default)]
+struct Extensions {
+    key_usage: u16,
+    policies: Vec<Vec<u64>>,
+    /// Present for a CA; its path length inside.
+    authority: Option<Option<u32>>,
+    purposes: Vec<Purpose>,
+}
+
+impl Extensions {
+    fn read(certificate: &Certificate, profile: &CertificateProfile) -> Result<Self, ChainReason> {
+        certificate
+            .with_parsed(|parsed| {
+                let mut found = Self::default();
+                for extension in parsed.extensions() {
+                    let arcs = oid::decode(extension.oid.as_bytes()).unwrap_or_default();
+                    let is_known = profile.extensions.iter().any(|rule| rule.value.oid() == arcs)
+                        || arcs == oid::BASIC_CONSTRAINTS;
+                    if extension.critical && !is_known {
+                        return Some(Err(ChainReason::UnknownCriticalExtension(oid::dotted(&arcs))));
+                    }
+                    match extension.parsed_extension() {
+                        ParsedExtension::KeyUsage(usage) => found.key_usage = usage.flags,
+                        ParsedExtension::CertificatePolicies(policies) => {
+                            found.policies = policies
+                                .iter()
+                                .filter_map(|policy| oid::decode(policy.policy_id.as_bytes()))
+                                .collect();
+                        }
+                        ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
+                            found.authority = Some(constraints.path_len_constraint);
+                        }
+                        ParsedExtension::ExtendedKeyUsage(usage) => {
+                            if usage.server_auth {
+                                found.purposes.push(Purpose::ServerAuthentication);
+                            }
+                            if usage.client_auth {
+                                found.purposes.push(Purpose::ClientAuthentication);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                Some(Ok(found))
+            })
+            .unwrap_or_else(|| Ok(Self::default()))
+    }
+}

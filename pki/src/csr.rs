@@ -1,0 +1,269 @@
+//! PKCS#10 certification requests (RFC 2986): proof of possession is checked, the key is taken, nothing else is copied.
+
+use crate::der::{self, Reader};
+use crate::error::PkiError;
+use crate::key::{KnownKeys, PublicKey};
+use crate::private_key::PrivateKey;
+use crate::{oid, pem};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, VerificationAlgorithm,
+};
+use rcgen::{CertificateParams, DistinguishedName, DnType};
+
+/// Bytes of the largest request that is read, PEM or DER.
+pub const REQUEST_BYTES_MAX: usize = 16 * 1024;
+const ALTERNATIVE_NAMES_MAX: usize = 32;
+const ATTRIBUTE_CHARACTERS_MAX: usize = 128;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CsrError {
+    /// More than 16 KiB.
+    #[error("the request exceeds {REQUEST_BYTES_MAX} bytes")]
+    TooLarge,
+    /// Neither one PEM `CERTIFICATE REQUEST` block nor DER of that structure.
+    #[error("the request is malformed: {0}")]
+    Malformed(&'static str),
+    /// RFC 2986 §4.1: the version is 0.
+    #[error("the request's version is not 0")]
+    Version,
+    /// The subject holds a control character, such as NUL, an overlong text, or text in no known string type.
+    #[error("the request's subject holds text that cannot be shown")]
+    SubjectText,
+    /// An attribute of the same type twice, or one with several values.
+    #[error("the request holds the attribute {0} twice")]
+    DuplicateAttribute(String),
+    /// The same extension asked for twice.
+    #[error("the request asks for the extension {0} twice")]
+    DuplicateExtension(String),
+    /// A critical extension that we do not know.
+    #[error("the request asks for the unknown critical extension {0}")]
+    UnknownCriticalExtension(String),
+    /// More alternative names than any certificate of ours has.
+    #[error("the request asks for more than {ALTERNATIVE_NAMES_MAX} alternative names")]
+    TooManyNames,
+    /// Not a P-256 key on the named curve with an uncompressed point.
+    #[error("the request's key is unsupported: {0}")]
+    UnsupportedKey(String),
+    /// The point does not lie on the curve.
+    #[error("the point of the request's key is not on P-256")]
+    PointNotOnCurve,
+    /// The private half is published.
+    #[error("the private half of the request's key is published")]
+    KnownTestKey,
+    /// A signature algorithm that does not belong to the key.
+    #[error("the request is signed with the unsupported algorithm {0}")]
+    UnsupportedSignature(String),
+    /// The signature does not verify under the key in the request.
+    #[error("the request's signature does not verify under its own key")]
+    BadSignature,
+}
+
+/// A request whose sender has proved possession of the key in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCsr {
+    key: PublicKey,
+    subject: SubjectSummary,
+}
+
+/// What the request's subject says, to be shown to a person; certificates get their names from the registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubjectSummary {
+    /// The first commonName.
+    pub common_name: Option<String>,
+    /// The first organizationName.
+    pub organization: Option<String>,
+    /// The first organizationalUnitName.
+    pub organizational_unit: Option<String>,
+}
+
+impl VerifiedCsr {
+    /// Parses and verifies one request of at most 16 KiB, in DER or PEM. Published test keys pass only with
+    /// [`KnownKeys::Allow`].
+    pub fn parse(bytes: &[u8], known_keys: KnownKeys) -> Result<Self, CsrError> {
+        if bytes.len() > REQUEST_BYTES_MAX {
+            return Err(CsrError::TooLarge);
+        }
+        if pem::is_pem(bytes) {
+            let der = pem::decode(bytes, "CERTIFICATE REQUEST", REQUEST_BYTES_MAX)
+                .map_err(|_| CsrError::Malformed("not one PEM block"))?;
+            Self::parse_der(&der, known_keys)
+        } else {
+            Self::parse_der(bytes, known_keys)
+        }
+    }
+
+    /// The key's SubjectPublicKeyInfo in DER, byte for byte.
+    pub fn spki(&self) -> &[u8] {
+        self.key.spki()
+    }
+
+    /// The key.
+    pub const fn public_key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// What the subject says.
+    pub const fn subject(&self) -> &SubjectSummary {
+        &self.subject
+    }
+
+    fn parse_der(bytes: &[u8], known_keys: KnownKeys) -> Result<Self, CsrError> {
+        let mut request = der::enter_only(bytes, der::SEQUENCE).map_err(|_| NOT_DER)?;
+        if !der::is_canonical(bytes) {
+            return Err(NOT_DER);
+        }
+        let information = request.expect(der::SEQUENCE).map_err(|_| NOT_DER)?;
+        let mut algorithm = request.enter(der::SEQUENCE).map_err(|_| NOT_DER)?;
+        let signature = request.expect(der::BIT_STRING).map_err(|_| NOT_DER)?;
+        request.finish().map_err(|_| NOT_DER)?;
+
+        let mut fields = Reader::new(information.content);
+        if fields.expect(der::INTEGER).map_err(|_| NOT_DER)?.content != [0] {
+            return Err(CsrError::Version);
+        }
+        let subject = summarize(fields.enter(der::SEQUENCE).map_err(|_| NOT_DER)?)?;
+        let spki = fields.expect(der::SEQUENCE).map_err(|_| NOT_DER)?.raw;
+        let attributes = fields
+            .enter(der::context_constructed(0))
+            .map_err(|_| CsrError::Malformed("the attributes field [0] is missing"))?;
+        fields.finish().map_err(|_| NOT_DER)?;
+        check_attributes(attributes)?;
+
+        let key = PublicKey::parse(spki, known_keys).map_err(|error| match error {
+            PkiError::UnsupportedKey { algorithm } => CsrError::UnsupportedKey(algorithm),
+            PkiError::PointNotOnCurve => CsrError::PointNotOnCurve,
+            PkiError::KnownTestKey => CsrError::KnownTestKey,
+            PkiError::Malformed { why, .. } => CsrError::Malformed(why),
+            _ => CsrError::Malformed("the public key"),
+        })?;
+        let verification = verification(&mut algorithm)?;
+        let signature = match signature.content.split_first() {
+            Some((0, octets)) => octets,
+            _ => return Err(CsrError::Malformed("the signature is no whole number of octets")),
+        };
+        key.verify_with(verification, information.raw, signature).map_err(|_| CsrError::BadSignature)?;
+        Ok(Self { key, subject })
+    }
+}
+
+const NOT_DER: CsrError = CsrError::Malformed("not a certification request in DER");
+
+/// The algorithm for a P-256 key: its curve comes from the key, only the hash from the request.
+fn verification(algorithm: &mut Reader<'_>) -> Result<&'static dyn VerificationAlgorithm, CsrError> {
+    let name = algorithm.expect(der::OBJECT_IDENTIFIER).map_err(|_| NOT_DER)?;
+    let unsupported = || CsrError::UnsupportedSignature(oid::describe(name.content));
+    // RFC 5758 §3.2: ecdsa-with-SHA2 has no parameters.
+    algorithm.finish().map_err(|_| unsupported())?;
+    match oid::decode(name.content).as_deref() {
+        Some(oid::ECDSA_WITH_SHA256) => Ok(&ECDSA_P256_SHA256_ASN1),
+        Some(oid::ECDSA_WITH_SHA384) => Ok(&ECDSA_P256_SHA384_ASN1),
+        Some(oid::ECDSA_WITH_SHA512) => Ok(&ECDSA_P256_SHA512_ASN1),
+        _ => Err(unsupported()),
+    }
+}
+
+fn summarize(mut name: Reader<'_>) -> Result<SubjectSummary, CsrError> {
+    let mut summary = SubjectSummary::default();
+    while !name.is_empty() {
+        let mut rdn = name.enter(der::SET).map_err(|_| NOT_DER)?;
+        while !rdn.is_empty() {
+            let mut attribute = rdn.enter(der::SEQUENCE).map_err(|_| NOT_DER)?;
+            let kind = attribute.expect(der::OBJECT_IDENTIFIER).map_err(|_| NOT_DER)?;
+            let value = attribute.next().map_err(|_| NOT_DER)?;
+            attribute.finish().map_err(|_| NOT_DER)?;
+            let text = std::str::from_utf8(value.content).map_err(|_| CsrError::SubjectText)?;
+            if text.chars().any(char::is_control) || text.chars().count() > ATTRIBUTE_CHARACTERS_MAX {
+                return Err(CsrError::SubjectText);
+            }
+            let place = match oid::decode(kind.content).as_deref() {
+                Some(oid::COMMON_NAME) => &mut summary.common_name,
+                Some(oid::ORGANIZATION) => &mut summary.organization,
+                Some(oid::ORGANIZATIONAL_UNIT) => &mut summary.organizational_unit,
+                _ => continue,
+            };
+            place.get_or_insert_with(|| text.to_owned());
+        }
+    }
+    Ok(summary)
+}
+
+/// Nothing asked for is granted, but a request that contradicts itself is refused.
+fn check_attributes(mut attributes: Reader<'_>) -> Result<(), CsrError> {
+    let mut seen = Vec::new();
+    while !attributes.is_empty() {
+        let mut attribute = attributes.enter(der::SEQUENCE).map_err(|_| NOT_DER)?;
+        let kind = attribute.expect(der::OBJECT_IDENTIFIER).map_err(|_| NOT_DER)?.content;
+        let mut values = attribute.enter(der::SET).map_err(|_| NOT_DER)?;
+        attribute.finish().map_err(|_| NOT_DER)?;
+        if seen.contains(&kind) {
+            return Err(CsrError::DuplicateAttribute(oid::describe(kind)));
+        }
+        seen.push(kind);
+        if oid::decode(kind).as_deref() == Some(oid::EXTENSION_REQUEST) {
+            let extensions = values.enter(der::SEQUENCE).map_err(|_| NOT_DER)?;
+            // RFC 2985 §5.4.2: single valued.
+            values.finish().map_err(|_| CsrError::DuplicateAttribute(oid::describe(kind)))?;
+            check_extensions(extensions)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_extensions(mut extensions: Reader<'_>) -> Result<(), CsrError> {
+    const KNOWN: [oid::Arcs; 6] = [
+        oid::SUBJECT_KEY_IDENTIFIER,
+        oid::KEY_USAGE,
+        oid::SUBJECT_ALTERNATIVE_NAME,
+        oid::BASIC_CONSTRAINTS,
+        oid::CERTIFICATE_POLICIES,
+        oid::EXTENDED_KEY_USAGE,
+    ];
+    let mut seen = Vec::new();
+    while !extensions.is_empty() {
+        let mut extension = extensions.enter(der::SEQUENCE).map_err(|_| NOT_DER)?;
+        let kind = extension.expect(der::OBJECT_IDENTIFIER).map_err(|_| NOT_DER)?.content;
+        let critical = match extension.peek_tag() {
+            Some(der::BOOLEAN) => extension.next().map_err(|_| NOT_DER)?.content == [0xff],
+            _ => false,
+        };
+        let value = extension.expect(der::OCTET_STRING).map_err(|_| NOT_DER)?;
+        extension.finish().map_err(|_| NOT_DER)?;
+        if seen.contains(&kind) {
+            return Err(CsrError::DuplicateExtension(oid::describe(kind)));
+        }
+        seen.push(kind);
+        let arcs = oid::decode(kind).unwrap_or_default();
+        if critical && !KNOWN.contains(&arcs.as_slice()) {
+            return Err(CsrError::UnknownCriticalExtension(oid::dotted(&arcs)));
+        }
+        if arcs == oid::SUBJECT_ALTERNATIVE_NAME {
+            let mut names = der::enter_only(value.content, der::SEQUENCE).map_err(|_| NOT_DER)?;
+            let mut count = 0;
+            while !names.is_empty() {
+                names.next().map_err(|_| NOT_DER)?;
+                count += 1;
+            }
+            if count > ALTERNATIVE_NAMES_MAX {
+                return Err(CsrError::TooManyNames);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a request in DER for a P-256 key in PKCS#8; the request asks for no extension.
+pub fn create_csr(pkcs8: &[u8], common_name: &str, organization: &str) -> Result<Vec<u8>, PkiError> {
+    let key = PrivateKey::from_pkcs8(pkcs8)?;
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::OrganizationName, organization);
+    parameters.distinguished_name.push(DnType::CommonName, common_name);
+    let request = parameters.serialize_request(&key).map_err(PkiError::Builder)?;
+    Ok(request.der().to_vec())
+}
+
+/// A request in DER as a PEM block.
+pub fn csr_pem(der: &[u8]) -> String {
+    pem::encode(der, "CERTIFICATE REQUEST").to_string()
+}

@@ -1,0 +1,35 @@
+//! X.509 for the authority: certificate profiles as data, the bytes a token signs, their lint, the assembled certificate, keys
+//! and requests from outside, and GSMA chain verification.
+//!
+//! Pure: values in, bytes out. A certificate is made in four steps, each demanding the proof of the one before: a profile and
+//! inputs give a [`Tbs`], [`lint`] turns it into a [`LintedTbs`], a token signs its digest, [`LintedTbs::assemble`] verifies
+//! and gives a [`Certificate`].
+
+mod certificate;
+pub mod chain;
+mod civil_time;
+pub mod csr;
+mod der;
+mod error;
+mod key;
+mod lint;
+mod oid;
+mod pem;
+mod private_key;
+mod profile;
+mod serial;
+mod tbs;
+
+pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate};
+pub use civil_time::CivilTime;
+pub use error::PkiError;
+pub use key::{KnownKeys, PublicKey, TransportPublicKey, key_identifier, p256_spki};
+pub use lint::{Bound, Finding, LintFindings, LintedTbs, lint};
+pub use oid::Arcs;
+pub use private_key::{PrivateKey, generate_p256, private_key_from_pem, private_key_to_pem};
+pub use profile::{
+    AlternativeName, AttributeKind, CertificateProfile, ExtensionRule, ExtensionValue, KeyUsageBit, Presence,
+    ProfileName, Purpose, StringType, SubjectAttribute,
+};
+pub use serial::SerialNumber;
+pub use tbs::{CertificateInputs, SubjectValues, Tbs, build_tbs, subject_name_der};

@@ -1,0 +1,87 @@
+//! PEM (RFC 7468) in its strict form, for secrets too: every copy made on the way is wiped.
+
+use crate::error::PkiError;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+const LINE: usize = 64;
+
+/// Whether this looks like PEM rather than DER.
+pub(crate) fn is_pem(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"-----BEGIN ")
+}
+
+/// One block with lines of 64 characters.
+pub(crate) fn encode(der: &[u8], label: &str) -> Zeroizing<String> {
+    let body = Zeroizing::new(STANDARD.encode(der));
+    // The final size at once, so that growing leaves no copy behind.
+    let mut text =
+        Zeroizing::new(String::with_capacity(body.len() + body.len() / LINE + 2 * label.len() + 40));
+    text.push_str("-----BEGIN ");
+    text.push_str(label);
+    text.push_str("-----\n");
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(LINE));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str("-----END ");
+    text.push_str(label);
+    text.push_str("-----\n");
+    text
+}
+
+/// The content of the single block that `text` consists of, which must carry `label`.
+pub(crate) fn decode(text: &[u8], label: &str, limit: usize) -> Result<Zeroizing<Vec<u8>>, PkiError> {
+    if text.len() > limit {
+        return Err(PkiError::TooLarge { what: "the PEM text", limit });
+    }
+    let malformed = |why| PkiError::Malformed { what: "the PEM text", why };
+    let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?.trim();
+    let body = text
+        .strip_prefix("-----BEGIN ")
+        .and_then(|rest| rest.strip_prefix(label))
+        .and_then(|rest| rest.strip_prefix("-----"))
+        .ok_or_else(|| malformed("it does not begin with the expected label"))?
+        .strip_suffix("-----")
+        .and_then(|rest| rest.strip_suffix(label))
+        .and_then(|rest| rest.strip_suffix("-----END "))
+        .ok_or_else(|| malformed("it does not end with the expected label"))?;
+    let mut compact = Zeroizing::new(String::with_capacity(body.len()));
+    compact.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; compact.len() / 4 * 3 + 3]);
+    let length = STANDARD
+        .decode_slice(compact.as_bytes(), &mut der)
+        .map_err(|_| malformed("the body is no base64"))?;
+    der.truncate(length);
+    Ok(der)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_round_trip_with_lines_of_64_characters() {
+        for length in [0usize, 1, 47, 48, 49, 500] {
+            let bytes: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let text = encode(&bytes, "CERTIFICATE");
+            assert!(text.lines().all(|line| line.len() <= LINE));
+            assert_eq!(*decode(text.as_bytes(), "CERTIFICATE", 4096).unwrap(), bytes);
+            assert!(decode(text.as_bytes(), "PRIVATE KEY", 4096).is_err());
+            assert!(decode(text.as_bytes(), "CERTIFICATE", 10).is_err());
+        }
+    }
+
+    #[test]
+    fn two_blocks_or_a_broken_body_are_refused() {
+        let one = encode(b"abc", "X");
+        let two = format!("{}{}", *one, *one);
+        assert!(decode(two.as_bytes(), "X", 4096).is_err());
+        assert!(decode(b"-----BEGIN X-----\n*\n-----END X-----\n", "X", 4096).is_err());
+        assert!(decode(b"-----BEGIN X----------END X-----", "Y", 4096).is_err());
+    }
+}
