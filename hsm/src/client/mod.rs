@@ -1,0 +1,758 @@
+//! The daemon's side: a cheap handle with a bounded queue, in front of worker processes. Loads no PKCS#11 module.
+
+mod dispatch;
+mod process;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use domain::KeyCheckValue;
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use self::dispatch::{Dispatch, FRAME_WEIGHT_MAX, PendingJob, Phase};
+use self::process::Link;
+pub(crate) use self::process::spawn;
+use crate::error::{ErrorClass, HsmError};
+use crate::job::{
+    CallOptions, DeviceKeyBlobs, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob,
+    Priority, SessionKeysJob, SessionKeysOutcome,
+};
+use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
+use crate::protocol::{Job, JobOutput, WireKeyset, WireSessionKeys};
+use crate::report::StartReport;
+use crate::signature::Verifier;
+use crate::spki;
+
+/// How often deadlines are looked at; a deadline is noticed at most this late.
+const TICK: Duration = Duration::from_millis(10);
+/// A worker idle for this long is asked for its canary.
+const CANARY_INTERVAL: Duration = Duration::from_secs(5);
+/// What a control job (canary, new key) may take, queueing included.
+const CONTROL_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for work already begun.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// The longest context of a service secret, in bytes.
+const SECRET_CONTEXT_MAX: usize = 256;
+
+/// When a worker is replaced for the memory its module keeps: 200,000 session objects are 48 MB in SoftHSM.
+pub const SESSION_OBJECTS_MAX: u64 = 200_000;
+
+/// One PKCS#11 token and how its workers use it.
+#[derive(Debug, Clone)]
+pub struct TokenConfig {
+    /// What the service calls it: `ca`, `kms`, `log`.
+    pub name: String,
+    /// The PKCS#11 module, an absolute path.
+    pub module: PathBuf,
+    /// CK_TOKEN_INFO label.
+    pub token_label: String,
+    /// CK_TOKEN_INFO serialNumber; `None` only before the ceremony has recorded it.
+    pub token_serial: Option<String>,
+    /// Holds the user PIN, one line; only workers read it.
+    pub pin_file: PathBuf,
+    /// The whole environment of a worker, e.g. SOFTHSM2_CONF. Nothing of the daemon's own is passed on.
+    pub environment: Vec<(String, String)>,
+    /// Locked by whoever starts, replaces, initialises; created when missing.
+    pub lock_file: PathBuf,
+    /// Worker processes; one per core for SoftHSM, one or two for a network HSM.
+    pub workers: usize,
+    /// Threads with a session each in every worker; 1 for SoftHSM (its threads do not scale), more to hide a network.
+    pub threads_per_worker: usize,
+    /// The most jobs that wait, per priority; one more is refused as overloaded.
+    pub queue_depth_max: usize,
+    /// Bench only: microseconds slept before every signature, session-key set and order line, as a slower token would.
+    pub injected_delay_us: u64,
+    /// Session objects after which a worker is replaced; [`SESSION_OBJECTS_MAX`] unless a test says otherwise.
+    pub session_objects_max: u64,
+}
+
+/// The program that calls [`crate::worker::run`], or [`crate::ceremony::run_child`].
+#[derive(Debug, Clone)]
+pub struct WorkerCommand {
+    /// An absolute path.
+    pub program: PathBuf,
+    /// Its arguments; no secrets.
+    pub args: Vec<String>,
+}
+
+/// What a token has done since its start. All cumulative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// C_* calls made by workers for jobs.
+    pub pkcs11_calls: u64,
+    /// Jobs handed in and admitted.
+    pub jobs: u64,
+    /// Jobs refused before they were queued.
+    pub jobs_refused: u64,
+    /// Microseconds inside C_* calls, summed over threads.
+    pub busy_us: u64,
+    /// Workers that had to be replaced; planned recycling not counted.
+    pub worker_restarts: u64,
+    /// Signatures that did not verify. Anything but 0 is an alarm.
+    pub signature_faults: u64,
+}
+
+/// How a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Workers that take work.
+    pub workers_ready: usize,
+    /// Workers there should be.
+    pub workers_configured: usize,
+    /// Jobs waiting, over all priorities.
+    pub queued: usize,
+    /// Set when no worker start is tried any more: the PIN was refused.
+    pub stopped: Option<HsmError>,
+    /// Why the last worker start failed, when none has succeeded since.
+    pub start_failure: Option<HsmError>,
+}
+
+impl Health {
+    /// At least one worker serves.
+    pub fn is_serving(&self) -> bool {
+        self.stopped.is_none() && self.workers_ready > 0
+    }
+}
+
+#[derive(Default)]
+struct AtomicCounters {
+    pkcs11_calls: AtomicU64,
+    jobs: AtomicU64,
+    jobs_refused: AtomicU64,
+    busy_us: AtomicU64,
+    worker_restarts: AtomicU64,
+    signature_faults: AtomicU64,
+}
+
+/// A registered key as the handle needs it.
+struct KnownKey {
+    role: KeyRole,
+    verifier: Option<Verifier>,
+}
+
+pub(crate) struct Inner {
+    config: TokenConfig,
+    command: WorkerCommand,
+    state: Mutex<Dispatch>,
+    changed: Condvar,
+    counters: AtomicCounters,
+    known: RwLock<HashMap<KeyRef, Arc<KnownKey>>>,
+}
+
+/// A handle to a token; clones share workers and queue. The workers end when [`Token::shutdown`] is called or the last
+/// clone is dropped.
+#[derive(Clone)]
+pub struct Token {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    inner: Arc<Inner>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inner.close();
+    }
+}
+
+impl Token {
+    /// Starts every worker, one after the other under the token's lock, and waits until each has opened the token,
+    /// found and checked every key and passed its probes. One that does not refuses the whole start.
+    pub async fn start(
+        config: TokenConfig,
+        keys: Vec<RegisteredKey>,
+        command: WorkerCommand,
+    ) -> Result<Self, HsmError> {
+        if config.workers == 0 || config.threads_per_worker == 0 || config.queue_depth_max == 0 {
+            return Err(HsmError::policy("workers, threads_per_worker and queue_depth_max are at least 1"));
+        }
+        let mut known = HashMap::new();
+        for key in &keys {
+            known.insert(key.key.clone(), Arc::new(KnownKey::new(key)?));
+        }
+        let workers = config.workers;
+        let inner = Arc::new(Inner {
+            config,
+            command,
+            state: Mutex::new(Dispatch::new(keys)),
+            changed: Condvar::new(),
+            counters: AtomicCounters::default(),
+            known: RwLock::new(known),
+        });
+        let token = Self { handle: Arc::new(Handle { inner: Arc::clone(&inner) }) };
+        inner.lock().slots_alive = workers;
+        let mut started = Vec::new();
+        for _ in 0..workers {
+            let (first, outcome) = oneshot::channel();
+            let inner = Arc::clone(&inner);
+            thread::spawn(move || process::keep_worker(&inner, Some(first), None));
+            started.push(outcome);
+        }
+        thread::spawn(move || watch(&inner));
+        let mut result = Ok(());
+        for outcome in started {
+            let outcome = outcome
+                .await
+                .unwrap_or_else(|_| Err(HsmError::token("a worker's thread ended before its start")));
+            // The first failure is the cause; later ones follow from it.
+            result = result.and(outcome);
+        }
+        match result {
+            Ok(()) => Ok(token),
+            Err(error) => {
+                token.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the last worker to start saw of the token.
+    pub fn report(&self) -> StartReport {
+        self.inner().lock().report.clone().expect("a started token has a report")
+    }
+
+    /// Takes a key that a ceremony made while we run. Every living worker finds and checks it, and so will every later
+    /// one; when one refuses it, nothing is added.
+    pub async fn add_key(&self, key: RegisteredKey) -> Result<(), HsmError> {
+        let inner = self.inner();
+        let known = Arc::new(KnownKey::new(&key)?);
+        for outcome in inner.ask_every_worker(&Job::AddKey(key.clone())) {
+            received(outcome.await)?;
+        }
+        inner.known.write().unwrap_or_else(PoisonError::into_inner).insert(key.key.clone(), known);
+        inner.lock().keys.push(key.clone());
+        // Again, for a worker that became ready between the two steps; checking a key twice does no harm.
+        for outcome in inner.ask_every_worker(&Job::AddKey(key)) {
+            received(outcome.await)?;
+        }
+        Ok(())
+    }
+
+    /// Signs every input with one key, in the order given. Long lists are spread over the workers.
+    ///
+    /// Every signature is verified here, in software, under the registered public key; a wrong one fails the whole
+    /// call with class `token` and counts as a fault.
+    pub async fn sign(
+        &self,
+        key: &KeyRef,
+        algorithm: SignatureAlgorithm,
+        inputs: Vec<Vec<u8>>,
+        options: CallOptions,
+    ) -> Result<Vec<Vec<u8>>, HsmError> {
+        let inner = self.inner();
+        let known = inner.known_key(key)?;
+        let verifier = known
+            .verifier
+            .as_ref()
+            .filter(|_| known.role.kind() == algorithm.kind())
+            .ok_or_else(|| HsmError::caller(format!("key {key} does not sign {algorithm:?}")))?;
+        for input in &inputs {
+            let fits = match algorithm {
+                SignatureAlgorithm::EcdsaP256Sha256 => input.len() == 32,
+                SignatureAlgorithm::Ed25519 => input.len() <= INPUT_BYTES_MAX,
+            };
+            if !fits {
+                return Err(HsmError::caller(format!("{} bytes are no input of {algorithm:?}", input.len())));
+            }
+        }
+        let mut outcomes = Vec::new();
+        for part in parts(&inputs) {
+            let job = Job::Sign { key: key.clone(), algorithm, inputs: part.to_vec() };
+            outcomes.push(inner.submit(job, options)?);
+        }
+        let mut signatures = Vec::with_capacity(inputs.len());
+        for outcome in outcomes {
+            match received(outcome.await)? {
+                JobOutput::Signatures(part) => signatures.extend(part),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        inner.check_signatures(key, verifier, &inputs, &signatures)?;
+        Ok(signatures)
+    }
+
+    /// Derives, checks the card, and seals the session keys of one SCP03 session; see [`SessionKeysJob`].
+    pub async fn session_keys(
+        &self,
+        job: SessionKeysJob,
+        options: CallOptions,
+    ) -> Result<SessionKeysOutcome, HsmError> {
+        let inner = self.inner();
+        inner.known_master(&job.master)?;
+        let d = &job.derivation;
+        let wire = WireSessionKeys {
+            master: job.master,
+            keyset: WireKeyset::new(d.protocol, d.security_domain, d.kvn, d.algorithm),
+            eid: *d.eid.bcd(),
+            host_challenge: job.host_challenge,
+            card_challenge: job.card_challenge,
+            card_cryptogram: job.card_cryptogram,
+            recipient: job.recipient.to_vec(),
+            info: job.info,
+        };
+        match received(inner.submit(Job::SessionKeys(Box::new(wire)), options)?.await)? {
+            JobOutput::SessionKeys { encapsulated_key, ciphertext, host_cryptogram } => {
+                let encapsulated_key = encapsulated_key
+                    .try_into()
+                    .map_err(|_| HsmError::token("the worker's encapsulated key is no P-256 point"))?;
+                Ok(SessionKeysOutcome::Released { encapsulated_key, ciphertext, host_cryptogram })
+            }
+            JobOutput::CardCryptogramMismatch => Ok(SessionKeysOutcome::CardCryptogramMismatch),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Derives and wraps the keysets of one chunk of an order under a fresh transport key; see [`OrderChunkJob`].
+    pub async fn order_chunk(
+        &self,
+        job: OrderChunkJob,
+        options: CallOptions,
+    ) -> Result<OrderChunk, HsmError> {
+        let inner = self.inner();
+        inner.known_master(&job.master)?;
+        if job.eids.is_empty() || job.eids.len() > ORDER_CHUNK_DEVICES_MAX {
+            return Err(HsmError::caller(format!(
+                "an order chunk has 1 to {ORDER_CHUNK_DEVICES_MAX} devices, not {}",
+                job.eids.len()
+            )));
+        }
+        spki::rsa_public_key(&job.recipient_spki)?;
+        let devices = job.eids.len();
+        let wire = Job::OrderChunk {
+            master: job.master,
+            keyset: WireKeyset::new(job.protocol, job.security_domain, job.kvn, job.algorithm),
+            recipient_spki: job.recipient_spki,
+            eids: job.eids.iter().map(|eid| *eid.bcd()).collect(),
+        };
+        match received(inner.submit(wire, options)?.await)? {
+            JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices: wrapped } => {
+                if wrapped.len() != devices {
+                    return Err(HsmError::token("the worker answered for another number of devices"));
+                }
+                let devices = wrapped
+                    .into_iter()
+                    .map(|device| {
+                        let [enc, mac, dek] = device.wrapped;
+                        DeviceKeyBlobs { enc, mac, dek, kcv: device.kcv.map(KeyCheckValue) }
+                    })
+                    .collect();
+                Ok(OrderChunk { wrapped_transport_key, oaep_hash, devices })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A 32-byte secret that only this token can produce again, bound to `context`: for the store's MAC key and the
+    /// yearly pseudonym keys. The key has role `LogMac` or `Pseudonym`.
+    ///
+    /// SP 800-108 counter mode over the key's AES-CMAC, two blocks (docs/formats/service-secrets.md):
+    /// `i(1) || "CHANCERY" || 00 || context || 0100`.
+    pub async fn service_secret(&self, key: &KeyRef, context: &str) -> Result<Zeroizing<[u8; 32]>, HsmError> {
+        let inner = self.inner();
+        if inner.known_key(key)?.role.kind() != KeyKind::AesCmac {
+            return Err(HsmError::caller(format!("key {key} makes no service secrets")));
+        }
+        if context.is_empty() || context.len() > SECRET_CONTEXT_MAX {
+            return Err(HsmError::caller(format!("a secret's context has 1 to {SECRET_CONTEXT_MAX} bytes")));
+        }
+        let job = Job::ServiceSecret { key: key.clone(), context: context.to_owned() };
+        match received(inner.submit(job, control_options())?.await)? {
+            JobOutput::Secret(secret) => Ok(Zeroizing::new(secret.0)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks every worker for its canary now; a worker that fails it is replaced. For health checks and `doctor`.
+    pub async fn check(&self) -> Result<(), HsmError> {
+        let mut asked = 0;
+        for outcome in self.inner().ask_every_worker(&Job::Canary) {
+            received(outcome.await)?;
+            asked += 1;
+        }
+        if asked == 0 {
+            let health = self.health();
+            return Err(health
+                .stopped
+                .or(health.start_failure)
+                .unwrap_or_else(|| HsmError::token("no worker is ready")));
+        }
+        Ok(())
+    }
+
+    /// What has been done so far.
+    pub fn counters(&self) -> Counters {
+        let c = &self.inner().counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            pkcs11_calls: read(&c.pkcs11_calls),
+            jobs: read(&c.jobs),
+            jobs_refused: read(&c.jobs_refused),
+            busy_us: read(&c.busy_us),
+            worker_restarts: read(&c.worker_restarts),
+            signature_faults: read(&c.signature_faults),
+        }
+    }
+
+    /// How the token is now.
+    pub fn health(&self) -> Health {
+        let inner = self.inner();
+        let state = inner.lock();
+        Health {
+            workers_ready: state.links.iter().filter(|l| l.is_ready && !l.is_draining).count(),
+            workers_configured: inner.config.workers,
+            queued: state.queues.iter().map(|q| q.len()).sum(),
+            stopped: match &state.phase {
+                Phase::Stopped(why) => Some(why.clone()),
+                Phase::Serving | Phase::Draining | Phase::Closed => None,
+            },
+            start_failure: state.start_failure.clone(),
+        }
+    }
+
+    /// Process ids of the workers that are ready.
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.inner().lock().links.iter().filter(|l| l.is_ready).map(|l| l.link.pid).collect()
+    }
+
+    /// Refuses new jobs, lets begun and queued ones finish (for at most 30 s), ends every worker.
+    pub async fn shutdown(&self) {
+        let inner = self.inner();
+        let (drained, wait) = oneshot::channel();
+        {
+            let mut state = inner.lock();
+            if state.has_ended {
+                return;
+            }
+            if !matches!(state.phase, Phase::Closed) {
+                state.phase = Phase::Draining;
+            }
+            state.drained.push(drained);
+        }
+        inner.changed.notify_all();
+        // The watch thread answers when the last slot has ended.
+        let _ = wait.await;
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.inner
+    }
+}
+
+impl KnownKey {
+    fn new(key: &RegisteredKey) -> Result<Self, HsmError> {
+        let verifier = match &key.check {
+            KeyCheck::PublicKey(spki) => Verifier::new(key.role.kind(), spki)?,
+            KeyCheck::CheckValue(_) => None,
+        };
+        let signs = matches!(key.role.kind(), KeyKind::P256 | KeyKind::Ed25519);
+        if signs != matches!(key.check, KeyCheck::PublicKey(_)) {
+            return Err(HsmError::policy(format!(
+                "key {} is registered with the wrong kind of check",
+                key.key
+            )));
+        }
+        Ok(Self { role: key.role, verifier })
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Dispatch> {
+        // Nothing panics while it holds the lock half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known_key(&self, key: &KeyRef) -> Result<Arc<KnownKey>, HsmError> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(key).cloned().ok_or_else(|| HsmError::caller(format!("key {key} is not registered")))
+    }
+
+    fn known_master(&self, key: &KeyRef) -> Result<(), HsmError> {
+        match self.known_key(key)?.role {
+            KeyRole::Master => Ok(()),
+            role => Err(HsmError::caller(format!("key {key} is a {}, no master", role.as_str()))),
+        }
+    }
+
+    fn submit(
+        &self,
+        job: Job,
+        options: CallOptions,
+    ) -> Result<oneshot::Receiver<Result<JobOutput, HsmError>>, HsmError> {
+        let (reply, outcome) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Err(error) = state.admit(options.priority, self.config.queue_depth_max) {
+                self.counters.jobs_refused.fetch_add(1, Ordering::Relaxed);
+                return Err(error);
+            }
+            let pending = PendingJob { job, deadline: options.deadline, reply: Some(reply) };
+            state.queues[options.priority.index()].push_back(pending);
+        }
+        self.counters.jobs.fetch_add(1, Ordering::Relaxed);
+        self.pump();
+        Ok(outcome)
+    }
+
+    /// Hands queued jobs to free workers until one of the two runs out.
+    fn pump(&self) {
+        loop {
+            let next = self.lock().next_frame(self.config.threads_per_worker, Instant::now());
+            match next {
+                Some(out) => out.link.send(out.frame, out.jobs),
+                None => return,
+            }
+        }
+    }
+
+    fn ask_every_worker(&self, job: &Job) -> Vec<oneshot::Receiver<Result<JobOutput, HsmError>>> {
+        let now = Instant::now();
+        let mut outcomes = Vec::new();
+        let mut outgoing = Vec::new();
+        {
+            let mut state = self.lock();
+            for at in 0..state.links.len() {
+                if state.links[at].is_ready && !state.links[at].is_draining {
+                    let (reply, outcome) = oneshot::channel();
+                    let job =
+                        PendingJob { job: job.clone(), deadline: now + CONTROL_TIME_MAX, reply: Some(reply) };
+                    outgoing.push(state.hand_over(at, vec![job], false, now));
+                    outcomes.push(outcome);
+                }
+            }
+        }
+        for out in outgoing {
+            out.link.send(out.frame, out.jobs);
+        }
+        outcomes
+    }
+
+    fn check_signatures(
+        &self,
+        key: &KeyRef,
+        verifier: &Verifier,
+        inputs: &[Vec<u8>],
+        signatures: &[Vec<u8>],
+    ) -> Result<(), HsmError> {
+        let all_good = inputs.len() == signatures.len()
+            && inputs.iter().zip(signatures).all(|(input, signature)| verifier.accepts(input, signature));
+        if all_good {
+            return Ok(());
+        }
+        self.counters.signature_faults.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(token = %self.config.name, %key, "a signature from the token does not verify");
+        Err(HsmError::token(format!("a signature of key {key} does not verify; it was discarded")))
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.lock().phase, Phase::Closed)
+    }
+
+    fn close(&self) {
+        let links: Vec<Arc<Link>> = {
+            let mut state = self.lock();
+            state.phase = Phase::Closed;
+            state.links.iter().map(|l| Arc::clone(&l.link)).collect()
+        };
+        self.changed.notify_all();
+        for link in links {
+            link.close();
+        }
+    }
+
+    fn note_start_failure(&self, error: &HsmError) {
+        let mut state = self.lock();
+        match error.class {
+            ErrorClass::ShuttingDown => {}
+            ErrorClass::Pin => {
+                if matches!(state.phase, Phase::Serving) {
+                    state.phase = Phase::Stopped(error.clone());
+                }
+            }
+            _ => state.start_failure = Some(error.clone()),
+        }
+        let unreachable = !state.links.iter().any(|l| l.is_ready);
+        let orphans: Vec<PendingJob> = if unreachable {
+            state.queues.iter_mut().flat_map(|q| q.drain(..)).collect()
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        for job in orphans {
+            let class = if error.class == ErrorClass::Pin { ErrorClass::Pin } else { ErrorClass::Token };
+            PendingJob::finish(
+                job.reply,
+                Err(HsmError { class, ..error.clone() }.context("no worker is available")),
+            );
+        }
+    }
+
+    /// Forgets a dead worker and answers for everything it held. True when a successor is under way already.
+    fn lose(&self, link: &Link) -> bool {
+        let lost = {
+            let mut state = self.lock();
+            state.position(link).map(|at| state.links.swap_remove(at))
+        };
+        let Some(lost) = lost else { return false };
+        for (reply, _) in lost.in_flight.into_values().flat_map(|f| f.waiting) {
+            let error = HsmError::token("the worker ended while the job was with it; nothing was released");
+            PendingJob::finish(reply, Err(error));
+        }
+        lost.is_being_replaced
+    }
+
+    /// No more work for `link`; it ends when its hands are empty.
+    fn retire(&self, link: &Arc<Link>) {
+        {
+            let mut state = self.lock();
+            let Some(at) = state.position(link) else { return };
+            state.links[at].is_draining = true;
+        }
+        self.close_if_drained(link);
+    }
+
+    fn close_if_drained(&self, link: &Link) {
+        let is_empty = {
+            let state = self.lock();
+            state
+                .position(link)
+                .is_some_and(|at| state.links[at].is_draining && state.links[at].in_flight.is_empty())
+        };
+        if is_empty {
+            link.close();
+        }
+    }
+
+    fn slot_ended(&self) {
+        self.lock().slots_alive -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits, but not past the end of the handle.
+    fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut state = self.lock();
+        while !matches!(state.phase, Phase::Closed) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The clock of a token: deadlines, hanging workers, idle canaries, the end.
+fn watch(inner: &Arc<Inner>) {
+    let mut drain_until = None;
+    loop {
+        let now = Instant::now();
+        let (late, hanging) = inner.lock().expire(now);
+        for reply in late {
+            let error = HsmError::new(ErrorClass::Deadline, "the deadline passed before the token answered");
+            PendingJob::finish(Some(reply), Err(error));
+        }
+        for link in hanging {
+            tracing::error!(token = %inner.config.name, pid = link.pid, "hsm worker hangs; killing it");
+            link.kill();
+        }
+        ask_idle_canaries(inner, now);
+
+        let state = inner.lock();
+        match state.phase {
+            Phase::Serving | Phase::Stopped(_) => {}
+            Phase::Draining => {
+                let until = *drain_until.get_or_insert(now + DRAIN_TIME_MAX);
+                if state.is_idle() || now > until {
+                    drop(state);
+                    inner.close();
+                    continue;
+                }
+            }
+            Phase::Closed => {
+                if state.slots_alive == 0 {
+                    break;
+                }
+            }
+        }
+        drop(inner.changed.wait_timeout(state, TICK));
+    }
+    let (leftover, waiting) = {
+        let mut state = inner.lock();
+        state.has_ended = true;
+        let leftover: Vec<PendingJob> = state.queues.iter_mut().flat_map(|q| q.drain(..)).collect();
+        (leftover, std::mem::take(&mut state.drained))
+    };
+    for job in leftover {
+        PendingJob::finish(
+            job.reply,
+            Err(HsmError::new(ErrorClass::ShuttingDown, "the token handle is shutting down")),
+        );
+    }
+    for waiting in waiting {
+        let _ = waiting.send(());
+    }
+}
+
+fn ask_idle_canaries(inner: &Inner, now: Instant) {
+    let mut outgoing = Vec::new();
+    {
+        let mut state = inner.lock();
+        for at in 0..state.links.len() {
+            let l = &state.links[at];
+            if l.is_ready && !l.is_draining && l.in_flight.is_empty() && now > l.idle_since + CANARY_INTERVAL
+            {
+                let job = PendingJob { job: Job::Canary, deadline: now + CONTROL_TIME_MAX, reply: None };
+                outgoing.push(state.hand_over(at, vec![job], false, now));
+            }
+        }
+    }
+    for out in outgoing {
+        out.link.send(out.frame, out.jobs);
+    }
+}
+
+fn control_options() -> CallOptions {
+    CallOptions { deadline: Instant::now() + CONTROL_TIME_MAX, priority: Priority::Incident }
+}
+
+/// Cuts inputs into jobs of one frame each, by number and by bytes.
+fn parts(inputs: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
+    let mut parts = Vec::new();
+    let (mut from, mut bytes) = (0, 0);
+    for (at, input) in inputs.iter().enumerate() {
+        if at > from && (at - from == FRAME_WEIGHT_MAX || bytes + input.len() > INPUT_BYTES_MAX) {
+            parts.push(&inputs[from..at]);
+            (from, bytes) = (at, 0);
+        }
+        bytes += input.len();
+    }
+    if from < inputs.len() {
+        parts.push(&inputs[from..]);
+    }
+    parts
+}
+
+fn received(
+    outcome: Result<Result<JobOutput, HsmError>, oneshot::error::RecvError>,
+) -> Result<JobOutput, HsmError> {
+    outcome.unwrap_or_else(|_| Err(HsmError::new(ErrorClass::ShuttingDown, "the token handle was closed")))
+}
+
+fn unexpected(output: &JobOutput) -> HsmError {
+    HsmError::token(format!(
+        "the worker answered something else: {}",
+        match output {
+            JobOutput::Signatures(_) => "signatures",
+            JobOutput::SessionKeys { .. } | JobOutput::CardCryptogramMismatch => "session keys",
+            JobOutput::OrderChunk { .. } => "an order chunk",
+            JobOutput::Secret(_) => "a secret",
+            JobOutput::Done => "done",
+        }
+    ))
+}

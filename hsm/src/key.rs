@@ -1,0 +1,159 @@
+//! Keys on a token: their names, their roles, and what proves that the right one answers.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Names one key object of a token. The class follows from its role.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeyRef {
+    /// CKA_LABEL: `chancery/<role>/<name>/<epoch>`.
+    pub label: String,
+    /// CKA_ID: the first 16 bytes of SHA-256(SPKI) for key pairs, random for secret keys.
+    pub id: [u8; 16],
+}
+
+impl fmt::Display for KeyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.label, hex::encode(&self.id[..4]))
+    }
+}
+
+/// What a key may be used for. One role, one template ([`crate::template`]), one mechanism.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum KeyRole {
+    /// P-256; signs certificates, CRLs and OCSP answers (CKM_ECDSA over a digest).
+    CertificateIssuer,
+    /// P-256; signs the mTLS certificates of persons and parties.
+    OperatorIssuer,
+    /// AES-256; derives device keys (CKM_AES_ECB_ENCRYPT_DATA), nothing else.
+    Master,
+    /// Ed25519; signs checkpoints of the log.
+    LogSigner,
+    /// AES-256; CMAC, from which the log's MAC key is made.
+    LogMac,
+    /// AES-256; CMAC, from which the yearly pseudonym keys are made.
+    Pseudonym,
+    /// P-256; signs a constant to show that the token is alive and still the same.
+    CanarySign,
+    /// AES-256; derives a constant to show the same on a token of masters.
+    CanaryDerive,
+}
+
+impl KeyRole {
+    /// Every role.
+    pub const ALL: [Self; 8] = [
+        Self::CertificateIssuer,
+        Self::OperatorIssuer,
+        Self::Master,
+        Self::LogSigner,
+        Self::LogMac,
+        Self::Pseudonym,
+        Self::CanarySign,
+        Self::CanaryDerive,
+    ];
+
+    /// The word in the label and in the token specification.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CertificateIssuer => "certificate-issuer",
+            Self::OperatorIssuer => "operator-issuer",
+            Self::Master => "master",
+            Self::LogSigner => "log-signer",
+            Self::LogMac => "log-mac",
+            Self::Pseudonym => "pseudonym",
+            Self::CanarySign => "canary-sign",
+            Self::CanaryDerive => "canary-derive",
+        }
+    }
+
+    /// Which kind of key the role takes, and with it the one mechanism it may use.
+    pub const fn kind(self) -> KeyKind {
+        match self {
+            Self::CertificateIssuer | Self::OperatorIssuer | Self::CanarySign => KeyKind::P256,
+            Self::LogSigner => KeyKind::Ed25519,
+            Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
+            Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,
+        }
+    }
+
+    pub(crate) const fn is_canary(self) -> bool {
+        matches!(self, Self::CanarySign | Self::CanaryDerive)
+    }
+
+    /// The label of a key of this role; `name` and `epoch` are chosen by the ceremony.
+    pub fn label(self, name: &str, epoch: u32) -> String {
+        format!("chancery/{}/{name}/{epoch}", self.as_str())
+    }
+}
+
+/// The kinds of key this layer makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// P-256 private key, SIGN, CKM_ECDSA.
+    P256,
+    /// Ed25519 private key, SIGN, CKM_EDDSA.
+    Ed25519,
+    /// AES-256, DERIVE, CKM_AES_ECB_ENCRYPT_DATA.
+    AesDerive,
+    /// AES-256, SIGN, CKM_AES_CMAC.
+    AesCmac,
+}
+
+/// What the record of a key says about its value: the token must show the same at every start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyCheck {
+    /// SubjectPublicKeyInfo, DER: a fresh signature must verify under it.
+    PublicKey(Vec<u8>),
+    /// Three bytes over 16 bytes of 01: for DERIVE keys the leading bytes of AES-ECB (the GlobalPlatform key check
+    /// value), for CMAC keys those of AES-CMAC, the only function such a key has.
+    CheckValue([u8; 3]),
+}
+
+/// A key the service knows: recorded by a ceremony, checked at every worker start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisteredKey {
+    /// Its name on the token.
+    pub key: KeyRef,
+    /// Its role, and with it the template it must have.
+    pub role: KeyRole,
+    /// What proves its value.
+    pub check: KeyCheck,
+}
+
+/// How a signature is made, and over what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SignatureAlgorithm {
+    /// Input: the 32-byte SHA-256 digest. Output: r || s, 64 bytes.
+    EcdsaP256Sha256,
+    /// Input: the message, at most [`crate::INPUT_BYTES_MAX`] bytes. Output: 64 bytes (RFC 8032).
+    Ed25519,
+}
+
+impl SignatureAlgorithm {
+    pub(crate) const fn kind(self) -> KeyKind {
+        match self {
+            Self::EcdsaP256Sha256 => KeyKind::P256,
+            Self::Ed25519 => KeyKind::Ed25519,
+        }
+    }
+}
+
+/// The hash of RSA-OAEP (and of its MGF1) under which a transport key leaves. The token decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OaepHash {
+    /// SHA-1 with MGF1-SHA-1: all that SoftHSM has. OAEP does not rest on collision resistance.
+    Sha1,
+    /// SHA-256 with MGF1-SHA-256.
+    Sha256,
+}
+
+impl OaepHash {
+    /// The stable name used in output files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha1 => "RSA-OAEP-SHA1",
+            Self::Sha256 => "RSA-OAEP-SHA256",
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! PKCS#11 tokens: worker processes, whole jobs, key roles with fixed templates, probes, the ceremony.
+//!
+//! Three sides. [`Token`] is the daemon's: a handle with a bounded queue that never loads a PKCS#11 module.
+//! [`worker`] runs in its own processes, which load it and do the jobs. [`ceremony`] makes tokens and keys, in a
+//! process of its own as well. `cryptoki` is known here and nowhere else; `pkcs11_gaps` holds the only unsafe code.
+//!
+//! The boundary is the worker process and its PIN: our code never reads a device key; whoever holds the PIN could
+//! make the token give one up. [`StartReport::leaves_the_token`] says what does leave.
+
+mod error;
+mod job;
+mod key;
+mod report;
+
+mod client;
+
+mod lock;
+mod protocol;
+mod signature;
+mod spki;
+
+pub mod ceremony;
+pub mod softhsm;
+pub mod worker;
+
+mod template;
+
+#[expect(unsafe_code, reason = "what the PKCS#11 crate lacks; each block with its proof")]
+mod pkcs11_gaps;
+
+pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand};
+pub use error::{ErrorClass, HsmError};
+pub use job::{
+    CallOptions, DeviceKeyBlobs, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob,
+    Priority, SessionKeysJob, SessionKeysOutcome,
+};
+pub use key::{KeyCheck, KeyKind, KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+pub use report::{Probe, StartReport};

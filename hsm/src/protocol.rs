@@ -1,0 +1,251 @@
+//! What travels between the daemon and a worker: frames of a 4-byte big-endian length and postcard.
+//!
+//! Both ends are the same build of the same binary, so the messages carry no version.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+
+use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use keys::derivation::KeysetDerivation;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::error::HsmError;
+use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+use crate::report::StartReport;
+
+/// The longest frame either side accepts. The largest real one is an order chunk's answer, below 200 KiB.
+const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Which token, and how to open it. The PIN stays a path: only the process that logs in reads it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TokenAccess {
+    pub(crate) module: PathBuf,
+    pub(crate) token_label: String,
+    pub(crate) token_serial: Option<String>,
+    pub(crate) pin_file: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToWorker {
+    /// First and once.
+    Start {
+        access: TokenAccess,
+        threads: usize,
+        injected_delay_us: u64,
+        session_objects_max: u64,
+        keys: Vec<RegisteredKey>,
+    },
+    /// A batch.
+    Work { frame: u64, jobs: Vec<TimedJob> },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TimedJob {
+    /// Microseconds until its deadline when the frame was sent.
+    pub(crate) budget_us: u64,
+    pub(crate) job: Job,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
+    SessionKeys(Box<WireSessionKeys>),
+    OrderChunk { master: KeyRef, keyset: WireKeyset, recipient_spki: Vec<u8>, eids: Vec<[u8; 16]> },
+    ServiceSecret { key: KeyRef, context: String },
+    AddKey(RegisteredKey),
+    Canary,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireSessionKeys {
+    pub(crate) master: KeyRef,
+    pub(crate) keyset: WireKeyset,
+    pub(crate) eid: [u8; 16],
+    pub(crate) host_challenge: [u8; 8],
+    pub(crate) card_challenge: [u8; 8],
+    pub(crate) card_cryptogram: [u8; 8],
+    pub(crate) recipient: Vec<u8>,
+    pub(crate) info: Vec<u8>,
+}
+
+/// Everything of a [`KeysetDerivation`] but the device.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireKeyset {
+    protocol: u8,
+    security_domain: u8,
+    kvn: u8,
+    key_bits: u16,
+}
+
+impl WireKeyset {
+    pub(crate) fn new(
+        protocol: Protocol,
+        security_domain: SecurityDomain,
+        kvn: KeyVersionNumber,
+        algorithm: KeysetAlgorithm,
+    ) -> Self {
+        Self {
+            protocol: protocol.code(),
+            security_domain: security_domain.code(),
+            kvn: kvn.value(),
+            key_bits: algorithm.key_bits(),
+        }
+    }
+
+    pub(crate) fn of_device(self, eid: &[u8; 16]) -> Result<KeysetDerivation, HsmError> {
+        let unknown = |e: domain::UnknownCode| HsmError::caller(e.to_string());
+        Ok(KeysetDerivation {
+            eid: Eid::from_bcd(*eid).map_err(|e| HsmError::caller(e.to_string()))?,
+            protocol: Protocol::from_code(self.protocol.into()).map_err(unknown)?,
+            security_domain: SecurityDomain::from_code(self.security_domain.into()).map_err(unknown)?,
+            kvn: KeyVersionNumber::scp03(self.kvn.into()).map_err(unknown)?,
+            algorithm: KeysetAlgorithm::from_code(self.key_bits.into()).map_err(unknown)?,
+        })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromWorker {
+    Started(Box<StartReport>),
+    Refused(HsmError),
+    Done { frame: u64, results: Vec<Result<JobOutput, HsmError>>, usage: Usage, retire: Option<Retire> },
+}
+
+/// Why a worker wants to be replaced.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Retire {
+    /// Its memory has grown (SoftHSM keeps 240 bytes per session object): replace first, then drain.
+    Recycle,
+    /// It cannot serve any more: kill and replace.
+    Poisoned(HsmError),
+}
+
+/// What a frame cost inside the token.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    pub(crate) pkcs11_calls: u64,
+    pub(crate) busy_us: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum JobOutput {
+    Signatures(Vec<Vec<u8>>),
+    SessionKeys { encapsulated_key: Vec<u8>, ciphertext: Vec<u8>, host_cryptogram: [u8; 8] },
+    CardCryptogramMismatch,
+    OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
+    Secret(WireSecret),
+    Done,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireDeviceKeys {
+    pub(crate) wrapped: [Vec<u8>; 3],
+    pub(crate) kcv: [[u8; 3]; 3],
+}
+
+/// The one secret that crosses the socket: a service secret, made for the daemon. Frames are zeroized after use.
+#[derive(Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub(crate) struct WireSecret(pub(crate) [u8; 32]);
+
+impl std::fmt::Debug for WireSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WireSecret(..)")
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum ToCeremony {
+    /// Makes a token in a free slot.
+    InitToken {
+        module: PathBuf,
+        label: String,
+        pin_file: PathBuf,
+        so_pin_file: PathBuf,
+    },
+    /// Opens a token and logs in.
+    Open(TokenAccess),
+    CreateKey {
+        role: KeyRole,
+        name: String,
+        epoch: u32,
+    },
+    List,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum FromCeremony {
+    TokenMade { serial: String },
+    Opened { serial: String },
+    Created(Box<crate::ceremony::CreatedKey>),
+    Objects(Vec<crate::ceremony::TokenObject>),
+    Failed(HsmError),
+}
+
+/// Writes one frame with a single `write`.
+pub(crate) fn write_frame<T: Serialize>(mut writer: impl Write, message: &T) -> io::Result<()> {
+    // Measured first, so that the buffer never grows and leaves copies behind.
+    let len = postcard::experimental::serialized_size(message).map_err(io::Error::other)?;
+    let prefix = u32::try_from(len).ok().filter(|_| len <= FRAME_BYTES_MAX);
+    let prefix = prefix.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "frame too long"))?;
+    let mut frame = Zeroizing::new(vec![0; 4 + len]);
+    frame[..4].copy_from_slice(&prefix.to_be_bytes());
+    postcard::to_slice(message, &mut frame[4..]).map_err(io::Error::other)?;
+    writer.write_all(&frame)
+}
+
+/// Reads one frame; `None` at a clean end.
+pub(crate) fn read_frame<T: DeserializeOwned>(mut reader: impl Read) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match reader.read_exact(&mut prefix) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    let len = u32::from_be_bytes(prefix) as usize;
+    if len > FRAME_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too long"));
+    }
+    let mut frame = Zeroizing::new(vec![0; len]);
+    reader.read_exact(&mut frame)?;
+    postcard::from_bytes(&frame).map(Some).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_comes_out_as_it_went_in_and_a_cut_one_is_an_error() {
+        let message = ToWorker::Work {
+            frame: 7,
+            jobs: vec![TimedJob {
+                budget_us: 5,
+                job: Job::ServiceSecret { key: sample_key(), context: "log".into() },
+            }],
+        };
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, &message).unwrap();
+        assert_eq!(bytes.len() - 4, u32::from_be_bytes(bytes[..4].try_into().unwrap()) as usize);
+        let read: ToWorker = read_frame(&bytes[..]).unwrap().unwrap();
+        assert_eq!(format!("{read:?}"), format!("{message:?}"));
+        assert!(read_frame::<ToWorker>(&bytes[..bytes.len() - 1]).is_err());
+        assert!(read_frame::<ToWorker>(&[][..]).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_frame_beyond_the_limit_is_refused_before_it_is_read() {
+        assert!(read_frame::<ToWorker>(&u32::MAX.to_be_bytes()[..]).is_err());
+        let huge = Job::Sign {
+            key: sample_key(),
+            algorithm: SignatureAlgorithm::Ed25519,
+            inputs: vec![vec![0; FRAME_BYTES_MAX]],
+        };
+        assert!(write_frame(Vec::new(), &huge).is_err());
+    }
+
+    fn sample_key() -> KeyRef {
+        KeyRef { label: "chancery/log-mac/test/1".into(), id: [3; 16] }
+    }
+}

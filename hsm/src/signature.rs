@@ -1,0 +1,71 @@
+//! Signatures are verified by other code than the token's before anyone sees them.
+
+use aws_lc_rs::digest::{Digest, SHA256};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
+
+use crate::error::HsmError;
+use crate::key::{KeyKind, SignatureAlgorithm};
+use crate::spki;
+
+/// The registered public key of a signing key, parsed once.
+pub(crate) struct Verifier {
+    algorithm: SignatureAlgorithm,
+    key: ParsedPublicKey,
+}
+
+impl Verifier {
+    /// For a signing key of `kind`; `None` for keys that sign nothing.
+    pub(crate) fn new(kind: KeyKind, spki_der: &[u8]) -> Result<Option<Self>, HsmError> {
+        let malformed = || HsmError::policy("the registered public key does not fit the key's role");
+        let (algorithm, key) = match kind {
+            KeyKind::P256 => {
+                let point = spki::p256_point(spki_der).ok_or_else(malformed)?;
+                (SignatureAlgorithm::EcdsaP256Sha256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point))
+            }
+            KeyKind::Ed25519 => {
+                let bytes = spki::ed25519_bytes(spki_der).ok_or_else(malformed)?;
+                (SignatureAlgorithm::Ed25519, ParsedPublicKey::new(&ED25519, bytes))
+            }
+            KeyKind::AesDerive | KeyKind::AesCmac => return Ok(None),
+        };
+        Ok(Some(Self { algorithm, key: key.map_err(|_| malformed())? }))
+    }
+
+    /// Whether `signature` is over `input` under this key.
+    pub(crate) fn accepts(&self, input: &[u8], signature: &[u8]) -> bool {
+        match self.algorithm {
+            SignatureAlgorithm::EcdsaP256Sha256 => Digest::import_less_safe(input, &SHA256)
+                .is_ok_and(|digest| self.key.verify_digest_sig(&digest, signature).is_ok()),
+            SignatureAlgorithm::Ed25519 => self.key.verify_sig(input, signature).is_ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::encoding::AsDer;
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn every_flipped_bit_of_a_signature_or_its_input_is_noticed() {
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+        let message = b"tbs";
+        let digest = aws_lc_rs::digest::digest(&SHA256, message);
+        let signature = pair.sign(&SystemRandom::new(), message).unwrap();
+        let spki = pair.public_key().as_der().unwrap();
+        let verifier = Verifier::new(KeyKind::P256, spki.as_ref()).unwrap().unwrap();
+        assert!(verifier.accepts(digest.as_ref(), signature.as_ref()));
+        for bit in 0..512 {
+            let mut wrong = signature.as_ref().to_vec();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert!(!verifier.accepts(digest.as_ref(), &wrong));
+        }
+        let mut wrong = digest.as_ref().to_vec();
+        wrong[31] ^= 1;
+        assert!(!verifier.accepts(&wrong, signature.as_ref()));
+        assert!(!verifier.accepts(&digest.as_ref()[..31], signature.as_ref()));
+    }
+}

@@ -1,0 +1,339 @@
+//! The attribute templates of every key this layer makes, in one table. Every usage flag is stated: SoftHSM's
+//! defaults are TRUE, and those of other modules differ.
+
+use cryptoki::mechanism::MechanismType;
+use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki_sys::{
+    CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CK_ULONG, CKA_ALLOWED_MECHANISMS, CKA_ALWAYS_AUTHENTICATE,
+    CKA_ALWAYS_SENSITIVE, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_DESTROYABLE, CKA_ENCRYPT,
+    CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_LOCAL, CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE,
+    CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP,
+    CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKM_AES_CMAC, CKM_AES_ECB,
+    CKM_AES_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA,
+};
+
+use crate::key::{KeyKind, KeyRef};
+use crate::pkcs11_gaps::mechanism_type;
+
+/// Bytes of every long-lived AES key.
+pub(crate) const TOKEN_AES_BYTES: usize = 32;
+
+/// One attribute of a long-lived key: as it is asked for, and as it must read.
+pub(crate) struct Expected {
+    pub(crate) attribute: CK_ATTRIBUTE_TYPE,
+    pub(crate) name: &'static str,
+    value: Value,
+    /// False for what the token itself sets, which is only read.
+    is_asked_for: bool,
+}
+
+enum Value {
+    Flag(bool),
+    Number(CK_ULONG),
+    Mechanism(CK_MECHANISM_TYPE),
+}
+
+impl Expected {
+    const fn flag(attribute: CK_ATTRIBUTE_TYPE, name: &'static str, value: bool) -> Self {
+        Self { attribute, name, value: Value::Flag(value), is_asked_for: true }
+    }
+
+    const fn evidence(attribute: CK_ATTRIBUTE_TYPE, name: &'static str) -> Self {
+        Self { attribute, name, value: Value::Flag(true), is_asked_for: false }
+    }
+
+    /// Whether the bytes of C_GetAttributeValue say what is expected.
+    pub(crate) fn matches(&self, bytes: &[u8]) -> bool {
+        match self.value {
+            Value::Flag(value) => bytes == [u8::from(value)],
+            Value::Number(value) | Value::Mechanism(value) => bytes == value.to_ne_bytes(),
+        }
+    }
+
+    /// What is expected, for messages.
+    pub(crate) fn expected(&self) -> String {
+        match self.value {
+            Value::Flag(value) => value.to_string(),
+            Value::Number(value) => value.to_string(),
+            Value::Mechanism(value) => format!("{{{value:#06x}}}"),
+        }
+    }
+
+    /// The bytes of C_GetAttributeValue, for people.
+    pub(crate) fn read(&self, bytes: &[u8]) -> String {
+        let numbers = |bytes: &[u8]| -> Option<Vec<CK_ULONG>> {
+            bytes
+                .chunks(size_of::<CK_ULONG>())
+                .map(|c| Some(CK_ULONG::from_ne_bytes(c.try_into().ok()?)))
+                .collect()
+        };
+        match (&self.value, bytes) {
+            (Value::Flag(_), [0]) => "false".to_owned(),
+            (Value::Flag(_), [1]) => "true".to_owned(),
+            (Value::Number(_), bytes) => match numbers(bytes).as_deref() {
+                Some([number]) => number.to_string(),
+                _ => hex::encode(bytes),
+            },
+            (Value::Mechanism(_), bytes) => match numbers(bytes) {
+                Some(list) => {
+                    format!("{{{}}}", list.iter().map(|m| format!("{m:#06x}")).collect::<Vec<_>>().join(", "))
+                }
+                None => hex::encode(bytes),
+            },
+            (Value::Flag(_), bytes) => hex::encode(bytes),
+        }
+    }
+}
+
+impl KeyKind {
+    /// The class of the object that does the work.
+    pub(crate) const fn object_class(self) -> ObjectClass {
+        match self {
+            Self::P256 | Self::Ed25519 => ObjectClass::PRIVATE_KEY,
+            Self::AesDerive | Self::AesCmac => ObjectClass::SECRET_KEY,
+        }
+    }
+
+    const fn mechanism(self) -> CK_MECHANISM_TYPE {
+        match self {
+            Self::P256 => CKM_ECDSA,
+            Self::Ed25519 => CKM_EDDSA,
+            Self::AesDerive => CKM_AES_ECB_ENCRYPT_DATA,
+            Self::AesCmac => CKM_AES_CMAC,
+        }
+    }
+
+    const fn key_type(self) -> CK_ULONG {
+        match self {
+            Self::P256 => CKK_EC,
+            Self::Ed25519 => CKK_EC_EDWARDS,
+            Self::AesDerive | Self::AesCmac => CKK_AES,
+        }
+    }
+
+    /// The template of a long-lived key.
+    ///
+    /// DESTROYABLE=0: whoever holds the PIN can use keys, not end a country's keysets; tokens are planned per epoch
+    /// and a key ends with the initialisation of its token.
+    pub(crate) fn template(self) -> Vec<Expected> {
+        let signs = matches!(self, Self::P256 | Self::Ed25519 | Self::AesCmac);
+        let derives = matches!(self, Self::AesDerive);
+        let mut template = vec![
+            Expected {
+                attribute: CKA_KEY_TYPE,
+                name: "KEY_TYPE",
+                value: Value::Number(self.key_type()),
+                is_asked_for: true,
+            },
+            Expected::flag(CKA_TOKEN, "TOKEN", true),
+            Expected::flag(CKA_PRIVATE, "PRIVATE", true),
+            Expected::flag(CKA_SENSITIVE, "SENSITIVE", true),
+            Expected::flag(CKA_EXTRACTABLE, "EXTRACTABLE", false),
+            Expected::flag(CKA_MODIFIABLE, "MODIFIABLE", false),
+            Expected::flag(CKA_COPYABLE, "COPYABLE", false),
+            Expected::flag(CKA_DESTROYABLE, "DESTROYABLE", false),
+            Expected::flag(CKA_SIGN, "SIGN", signs),
+            Expected::flag(CKA_DERIVE, "DERIVE", derives),
+            Expected::flag(CKA_DECRYPT, "DECRYPT", false),
+            Expected::flag(CKA_UNWRAP, "UNWRAP", false),
+            Expected::flag(CKA_WRAP_WITH_TRUSTED, "WRAP_WITH_TRUSTED", false),
+            Expected {
+                attribute: CKA_ALLOWED_MECHANISMS,
+                name: "ALLOWED_MECHANISMS",
+                value: Value::Mechanism(self.mechanism()),
+                is_asked_for: true,
+            },
+        ];
+        match self {
+            Self::P256 | Self::Ed25519 => template.extend([
+                Expected::flag(CKA_SIGN_RECOVER, "SIGN_RECOVER", false),
+                Expected::flag(CKA_ALWAYS_AUTHENTICATE, "ALWAYS_AUTHENTICATE", false),
+            ]),
+            Self::AesDerive | Self::AesCmac => template.extend([
+                Expected::flag(CKA_ENCRYPT, "ENCRYPT", false),
+                Expected::flag(CKA_VERIFY, "VERIFY", false),
+                Expected::flag(CKA_WRAP, "WRAP", false),
+                Expected {
+                    attribute: CKA_VALUE_LEN,
+                    name: "VALUE_LEN",
+                    value: Value::Number(TOKEN_AES_BYTES as CK_ULONG),
+                    is_asked_for: true,
+                },
+            ]),
+        }
+        // The token's own testimony that the key was made inside it and has never been outside.
+        template.extend([
+            Expected::evidence(CKA_LOCAL, "LOCAL"),
+            Expected::evidence(CKA_ALWAYS_SENSITIVE, "ALWAYS_SENSITIVE"),
+            Expected::evidence(CKA_NEVER_EXTRACTABLE, "NEVER_EXTRACTABLE"),
+        ]);
+        template
+    }
+
+    /// The template of a draft: the same key as a session object that can still be copied. A key is generated as a
+    /// draft, seen to work, and only then copied to the token in one call: a process that dies half-way leaves nothing.
+    pub(crate) fn draft_attributes(self) -> Vec<Attribute> {
+        let mut attributes = vec![Attribute::Class(self.object_class())];
+        attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(|e| match e.attribute {
+            CKA_TOKEN => Attribute::Token(false),
+            CKA_MODIFIABLE => Attribute::Modifiable(true),
+            CKA_COPYABLE => Attribute::Copyable(true),
+            CKA_DESTROYABLE => Attribute::Destroyable(true),
+            _ => e.attribute(),
+        }));
+        attributes
+    }
+
+    /// What C_CopyObject changes to make a draft the key of its record, for good.
+    pub(crate) fn final_attributes(key: &KeyRef) -> Vec<Attribute> {
+        vec![
+            Attribute::Token(true),
+            Attribute::Label(key.label.clone().into_bytes()),
+            Attribute::Id(key.id.to_vec()),
+            Attribute::Modifiable(false),
+            Attribute::Copyable(false),
+            Attribute::Destroyable(false),
+        ]
+    }
+
+    /// The public half of a key pair, as a session object: the SPKI is kept in the record, not on the token.
+    pub(crate) fn public_attributes(self) -> Vec<Attribute> {
+        // RFC 5480 prime256v1; for Ed25519 the PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants.
+        let parameters: &[u8] = match self {
+            Self::Ed25519 => b"\x13\x0cedwards25519",
+            Self::P256 | Self::AesDerive | Self::AesCmac => {
+                &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]
+            }
+        };
+        vec![
+            Attribute::Token(false),
+            Attribute::Private(false),
+            Attribute::Verify(true),
+            Attribute::Encrypt(false),
+            Attribute::Wrap(false),
+            Attribute::Derive(false),
+            Attribute::EcParams(parameters.to_vec()),
+        ]
+    }
+}
+
+impl Expected {
+    fn attribute(&self) -> Attribute {
+        match self.value {
+            Value::Mechanism(number) => Attribute::AllowedMechanisms(vec![mechanism_type(number)]),
+            Value::Number(number) if self.attribute == CKA_VALUE_LEN => Attribute::ValueLen(number.into()),
+            Value::Number(number) => Attribute::KeyType(match number {
+                CKK_EC => KeyType::EC,
+                CKK_EC_EDWARDS => KeyType::EC_EDWARDS,
+                _ => KeyType::AES,
+            }),
+            Value::Flag(value) => match self.attribute {
+                CKA_TOKEN => Attribute::Token(value),
+                CKA_PRIVATE => Attribute::Private(value),
+                CKA_SENSITIVE => Attribute::Sensitive(value),
+                CKA_EXTRACTABLE => Attribute::Extractable(value),
+                CKA_MODIFIABLE => Attribute::Modifiable(value),
+                CKA_COPYABLE => Attribute::Copyable(value),
+                CKA_DESTROYABLE => Attribute::Destroyable(value),
+                CKA_SIGN => Attribute::Sign(value),
+                CKA_SIGN_RECOVER => Attribute::SignRecover(value),
+                CKA_VERIFY => Attribute::Verify(value),
+                CKA_DERIVE => Attribute::Derive(value),
+                CKA_ENCRYPT => Attribute::Encrypt(value),
+                CKA_DECRYPT => Attribute::Decrypt(value),
+                CKA_WRAP => Attribute::Wrap(value),
+                CKA_UNWRAP => Attribute::Unwrap(value),
+                CKA_WRAP_WITH_TRUSTED => Attribute::WrapWithTrusted(value),
+                CKA_ALWAYS_AUTHENTICATE => Attribute::AlwaysAuthenticate(value),
+                other => unreachable!("the table above states no flag {other:#x}"),
+            },
+        }
+    }
+}
+
+/// What a session object may do. It lives for one job and is destroyed by its guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum SessionKeyUse {
+    /// K-ENC or K-MAC of a device: CMAC inside the token, never out.
+    Cmac,
+    /// A device key on its way out: wrapped once, encrypts one block for its key check value.
+    Outgoing,
+    /// The transport key of an order chunk: wraps outgoing keys and is itself wrapped once.
+    Transport {
+        /// The token's AES-KWP mechanism.
+        kwp: CK_MECHANISM_TYPE,
+    },
+    /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
+    ReadableBlock,
+}
+
+impl SessionKeyUse {
+    /// The template of a session AES key (a generic secret for [`Self::ReadableBlock`]) of `bytes` bytes.
+    pub(crate) fn attributes(self, bytes: usize) -> Vec<Attribute> {
+        let leaves = !matches!(self, Self::Cmac);
+        let is_key = !matches!(self, Self::ReadableBlock);
+        let mut attributes = vec![
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(if is_key { KeyType::AES } else { KeyType::GENERIC_SECRET }),
+            Attribute::ValueLen((bytes as CK_ULONG).into()),
+            Attribute::Token(false),
+            Attribute::Private(true),
+            Attribute::Sensitive(is_key),
+            Attribute::Extractable(leaves),
+            Attribute::Modifiable(false),
+            Attribute::Copyable(false),
+            Attribute::Sign(matches!(self, Self::Cmac)),
+            Attribute::Verify(false),
+            Attribute::Encrypt(matches!(self, Self::Outgoing)),
+            Attribute::Decrypt(false),
+            Attribute::Wrap(matches!(self, Self::Transport { .. })),
+            Attribute::Unwrap(false),
+            Attribute::Derive(false),
+        ];
+        let allowed: Option<MechanismType> = match self {
+            Self::Cmac => Some(MechanismType::AES_CMAC),
+            Self::Outgoing => Some(mechanism_type(CKM_AES_ECB)),
+            Self::Transport { kwp } => Some(mechanism_type(kwp)),
+            Self::ReadableBlock => None,
+        };
+        attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));
+        attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_role_states_every_usage_flag_and_holds_exactly_one() {
+        for kind in [KeyKind::P256, KeyKind::Ed25519, KeyKind::AesDerive, KeyKind::AesCmac] {
+            let template = kind.template();
+            let usages = ["SIGN", "DERIVE", "DECRYPT", "UNWRAP", "ENCRYPT", "VERIFY", "WRAP", "SIGN_RECOVER"];
+            let set: Vec<_> = template
+                .iter()
+                .filter(|e| usages.contains(&e.name) && e.matches(&[1]))
+                .map(|e| e.name)
+                .collect();
+            assert_eq!(set.len(), 1, "{kind:?}: {set:?}");
+            let stated = template.iter().filter(|e| usages.contains(&e.name)).count();
+            assert_eq!(
+                stated,
+                if kind.object_class() == ObjectClass::PRIVATE_KEY { 5 } else { 7 },
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_attribute_is_compared_to_the_last_byte_and_read_for_people() {
+        let template = KeyKind::AesDerive.template();
+        let allowed = template.iter().find(|e| e.name == "ALLOWED_MECHANISMS").unwrap();
+        let one = 0x1104u64.to_ne_bytes();
+        let two = [one, 0x1087u64.to_ne_bytes()].concat();
+        assert!(allowed.matches(&one) && !allowed.matches(&two) && !allowed.matches(&[]));
+        assert_eq!(allowed.read(&two), "{0x1104, 0x1087}");
+        let sign = template.iter().find(|e| e.name == "SIGN").unwrap();
+        assert!(sign.matches(&[0]) && !sign.matches(&[1]) && !sign.matches(&[]));
+    }
+}

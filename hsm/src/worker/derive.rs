@@ -1,0 +1,195 @@
+//! Device keys and session keys: derived in the token, sealed before they leave the worker.
+//!
+//! A device key exists only as a sensitive session object. What is read from the token under a master is L (the CMAC
+//! subkey block) and the constant first blocks; keys are in one more AES step from there, which the token makes.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use cryptoki::mechanism::misc::KeyDerivationStringData;
+use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::ObjectHandle;
+use cryptoki_sys::CKM_AES_ECB_ENCRYPT_DATA;
+use domain::KeyUsage;
+use keys::derivation::{KeyKind, KeysetDerivation, block_count, final_block};
+use keys::kdf::kbkdf_counter;
+use keys::scp03::{
+    CardChallenge, Challenges, Cryptogram, DerivationConstant, HostChallenge, SessionKeys, derivation_data,
+    session_key,
+};
+use keys::seal::{EphemeralSeed, seal};
+use keys::{Prf, SecretKey, SoftwareKey};
+use zeroize::Zeroizing;
+
+use super::open::ResolvedKey;
+use super::token_session::{SessionObject, TokenSession};
+use crate::error::HsmError;
+use crate::pkcs11_gaps::mechanism_type;
+use crate::protocol::{JobOutput, WireSessionKeys};
+use crate::template::SessionKeyUse;
+
+/// What all derivations under one master begin with. As sensitive as the device keys, hence zeroized; in a box each,
+/// so that a growing map moves no secret.
+pub(crate) struct MasterConstants {
+    /// AES(master, 00..), from which CMAC's subkeys follow.
+    l: Zeroizing<[u8; 16]>,
+    /// AES(master, first block) per kind of key: at most a few hundred (2 domains, 3 usages, 16 KVNs, 5 blocks).
+    first_blocks: Mutex<HashMap<KeyKind, Box<Zeroizing<[u8; 16]>>>>,
+}
+
+impl MasterConstants {
+    pub(crate) fn read(session: &TokenSession, master: ObjectHandle) -> Result<Self, HsmError> {
+        Ok(Self { l: readable_block(session, master, &[0; 16])?, first_blocks: Mutex::default() })
+    }
+
+    fn first_block(
+        &self,
+        session: &TokenSession,
+        master: ObjectHandle,
+        kind: KeyKind,
+    ) -> Result<Zeroizing<[u8; 16]>, HsmError> {
+        if let Some(known) = self.first_blocks.lock().unwrap_or_else(PoisonError::into_inner).get(&kind) {
+            return Ok(Zeroizing::new(***known));
+        }
+        // Outside the lock: two threads may read the same block once each.
+        let block = readable_block(session, master, &kind.first_block())?;
+        let kept = Box::new(Zeroizing::new(*block));
+        self.first_blocks.lock().unwrap_or_else(PoisonError::into_inner).insert(kind, kept);
+        Ok(block)
+    }
+}
+
+/// AES(key, block) of a DERIVE-only key, in zeroizing memory: derived as an object that is no key, read, destroyed.
+pub(crate) fn readable_block(
+    session: &TokenSession,
+    key: ObjectHandle,
+    block: &[u8; 16],
+) -> Result<Zeroizing<[u8; 16]>, HsmError> {
+    let object = derive_from(session, key, block, SessionKeyUse::ReadableBlock, 16)?;
+    session.key_value(object.handle())
+}
+
+/// C_DeriveKey(CKM_AES_ECB_ENCRYPT_DATA): the leading `key_bytes` of AES-ECB(key, data).
+pub(crate) fn derive_from<'s>(
+    session: &'s TokenSession,
+    key: ObjectHandle,
+    data: &[u8],
+    usage: SessionKeyUse,
+    key_bytes: usize,
+) -> Result<SessionObject<'s>, HsmError> {
+    let data = KeyDerivationStringData::new(data);
+    let mechanism = Mechanism::VendorDefined(VendorDefinedMechanism::new(
+        mechanism_type(CKM_AES_ECB_ENCRYPT_DATA),
+        Some(&data),
+    ));
+    session.derive(&mechanism, key, &usage.attributes(key_bytes))
+}
+
+/// One key of a device, as a sensitive session object.
+pub(crate) fn device_key<'s>(
+    session: &'s TokenSession,
+    master: &ResolvedKey,
+    derivation: &KeysetDerivation,
+    usage: KeyUsage,
+    may: SessionKeyUse,
+) -> Result<SessionObject<'s>, HsmError> {
+    let constants = master
+        .constants
+        .as_ref()
+        .ok_or_else(|| HsmError::caller(format!("key {} is no master", master.registered.key)))?;
+    let blocks = block_count(derivation.algorithm);
+    let mut inputs = Zeroizing::new([0; 32]);
+    for (counter, input) in (1..=blocks).zip(inputs.chunks_exact_mut(16)) {
+        let first = constants.first_block(session, master.handle, derivation.kind(usage, counter))?;
+        input.copy_from_slice(&final_block(&constants.l, &first, derivation.second_block())[..]);
+    }
+    let data = &inputs[..16 * usize::from(blocks)];
+    derive_from(session, master.handle, data, may, derivation.algorithm.key_bytes())
+}
+
+/// AES-CMAC by a key inside the token.
+pub(crate) struct TokenPrf<'s> {
+    pub(crate) session: &'s TokenSession,
+    pub(crate) key: ObjectHandle,
+}
+
+impl Prf for TokenPrf<'_> {
+    type Error = HsmError;
+
+    fn cmac(&self, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, HsmError> {
+        self.session.sign(&Mechanism::AesCMac, self.key, message)
+    }
+}
+
+/// Steps 5 to 8 of the session-keys cycle (DESIGN §5): derive, check the card, derive the rest, seal.
+pub(crate) fn session_keys(
+    session: &TokenSession,
+    master: &ResolvedKey,
+    job: &WireSessionKeys,
+) -> Result<JobOutput, HsmError> {
+    let derivation = job.keyset.of_device(&job.eid)?;
+    let recipient: &[u8; 65] = job
+        .recipient
+        .as_slice()
+        .try_into()
+        .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?;
+    let challenges =
+        Challenges { host: HostChallenge(job.host_challenge), card: CardChallenge(job.card_challenge) };
+    let algorithm = derivation.algorithm;
+
+    let key_mac = device_key(session, master, &derivation, KeyUsage::Mac, SessionKeyUse::Cmac)?;
+    let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
+    let s_mac = session_key(&key_mac_prf, DerivationConstant::SMac, algorithm, &challenges)?;
+    // Before anything else is derived, in constant time.
+    if cryptogram(&s_mac, DerivationConstant::CardCryptogram, &challenges) != Cryptogram(job.card_cryptogram)
+    {
+        return Ok(JobOutput::CardCryptogramMismatch);
+    }
+    let key_enc = device_key(session, master, &derivation, KeyUsage::Enc, SessionKeyUse::Cmac)?;
+    let key_enc_prf = TokenPrf { session, key: key_enc.handle() };
+    let keys = SessionKeys {
+        s_enc: session_key(&key_enc_prf, DerivationConstant::SEnc, algorithm, &challenges)?,
+        s_rmac: session_key(&key_mac_prf, DerivationConstant::SRmac, algorithm, &challenges)?,
+        s_mac,
+    };
+    let host_cryptogram = keys.host_cryptogram(&challenges).0;
+    let sealed = seal(recipient, &job.info, &keys.encode(), EphemeralSeed::from_entropy(entropy()?))
+        .map_err(|e| HsmError::caller(e.to_string()))?;
+    Ok(JobOutput::SessionKeys {
+        encapsulated_key: sealed.encapsulated_key.to_vec(),
+        ciphertext: sealed.ciphertext,
+        host_cryptogram,
+    })
+}
+
+/// A cryptogram needs S-MAC only.
+fn cryptogram(s_mac: &SecretKey, constant: DerivationConstant, challenges: &Challenges) -> Cryptogram {
+    let data = derivation_data(constant, 64, 0, challenges);
+    let mut bytes = [0; 8];
+    let Ok(()) = kbkdf_counter(&SoftwareKey::new(s_mac), &data[..15], &data[16..], &mut bytes);
+    Cryptogram(bytes)
+}
+
+/// The two blocks of a service secret (docs/formats/service-secrets.md).
+pub(crate) fn service_secret(
+    session: &TokenSession,
+    key: ObjectHandle,
+    context: &str,
+) -> Result<[u8; 32], HsmError> {
+    // SP 800-108r1 §4.1: label, 00, context, L; the counter leads.
+    let fixed = [keys::derivation::LABEL, &[0][..], context.as_bytes(), &256u16.to_be_bytes()].concat();
+    let mut secret = [0; 32];
+    kbkdf_counter(&TokenPrf { session, key }, &[], &fixed, &mut secret)?;
+    Ok(secret)
+}
+
+fn entropy() -> Result<Zeroizing<[u8; 32]>, HsmError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(&mut bytes[..])
+        .map_err(|e| HsmError::token(format!("the kernel gives no entropy: {e}")))?;
+    Ok(bytes)
+}
+
+/// CKM_AES_CMAC by its name, for templates of throw-away keys.
+pub(crate) const CMAC: MechanismType = MechanismType::AES_CMAC;

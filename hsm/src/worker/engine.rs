@@ -1,0 +1,172 @@
+//! Does jobs on one session, and takes the one action each class of error has.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::open::{OpenToken, ResolvedKey, sign};
+use super::token_session::TokenSession;
+use super::{derive, order};
+use crate::error::{ErrorClass, HsmError};
+use crate::key::{KeyKind, KeyRef, KeyRole};
+use crate::protocol::{Job, JobOutput, Usage, WireSecret};
+
+/// One worker thread's view of the token.
+pub(super) struct Engine {
+    token: Arc<OpenToken>,
+    pub(super) session: TokenSession,
+    delay: Duration,
+    poison: Option<HsmError>,
+}
+
+impl Engine {
+    pub(super) fn new(token: &Arc<OpenToken>, delay: Duration) -> Result<Self, HsmError> {
+        let session = token.module.open_session(token.slot)?;
+        Ok(Self { token: Arc::clone(token), session, delay, poison: None })
+    }
+
+    /// What this session used since the last time.
+    pub(super) fn take_usage(&self) -> Usage {
+        self.session.take_usage()
+    }
+
+    /// Why this worker must be replaced, if it must.
+    pub(super) fn take_poison(&mut self) -> Option<HsmError> {
+        self.poison.take()
+    }
+
+    /// Runs a job to its end. Jobs leave nothing on the token, so one that met a stale handle or a broken session is
+    /// simply done again, once.
+    pub(super) fn run(&mut self, job: Job, deadline: Option<Instant>) -> Result<JobOutput, HsmError> {
+        let first = self.execute(&job, deadline);
+        let result = match first {
+            Err(error) if error.class == ErrorClass::Handle => self
+                .find_again(&job)
+                // Gone, or another key under the same name: the token was initialised again.
+                .map_err(|e| HsmError { class: ErrorClass::Token, ..e })
+                .and_then(|()| self.execute(&job, deadline)),
+            Err(error) if error.class == ErrorClass::Session => {
+                self.reopen().and_then(|()| self.execute(&job, deadline))
+            }
+            other => other,
+        };
+        match (result, job) {
+            (Ok(output), _) => Ok(output),
+            (Err(error), Job::Canary) => {
+                let error = HsmError { class: ErrorClass::Token, ..error };
+                self.poison = Some(error.clone());
+                Err(error)
+            }
+            (Err(error), _) => Err(self.judge(error)),
+        }
+    }
+
+    fn execute(&self, job: &Job, deadline: Option<Instant>) -> Result<JobOutput, HsmError> {
+        let session = &self.session;
+        match job {
+            Job::Sign { key, algorithm, inputs } => {
+                let key = self.key_of(key, |kind, _| kind == algorithm.kind())?;
+                let mut signatures = Vec::with_capacity(inputs.len());
+                for input in inputs {
+                    order::in_time(deadline)?;
+                    self.dawdle();
+                    signatures.push(sign(session, algorithm.kind(), key.handle, input)?);
+                }
+                Ok(JobOutput::Signatures(signatures))
+            }
+            Job::SessionKeys(job) => {
+                let master = self.key_of(&job.master, |_, role| role == KeyRole::Master)?;
+                self.dawdle();
+                derive::session_keys(session, &master, job)
+            }
+            Job::OrderChunk { master, keyset, recipient_spki, eids } => {
+                let master = self.key_of(master, |_, role| role == KeyRole::Master)?;
+                order::order_chunk(
+                    session,
+                    &self.token.abilities,
+                    &master,
+                    *keyset,
+                    recipient_spki,
+                    eids,
+                    || {
+                        self.dawdle();
+                        order::in_time(deadline)
+                    },
+                )
+            }
+            Job::ServiceSecret { key, context } => {
+                let key = self.key_of(key, |kind, _| kind == KeyKind::AesCmac)?;
+                derive::service_secret(session, key.handle, context)
+                    .map(|secret| JobOutput::Secret(WireSecret(secret)))
+            }
+            Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
+            Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),
+        }
+    }
+
+    fn key_of(
+        &self,
+        key: &KeyRef,
+        fits: impl FnOnce(KeyKind, KeyRole) -> bool,
+    ) -> Result<Arc<ResolvedKey>, HsmError> {
+        let found = self.token.key(key)?;
+        let role = found.registered.role;
+        if fits(role.kind(), role) {
+            Ok(found)
+        } else {
+            Err(HsmError::caller(format!("key {key} is a {} and does not do that", role.as_str())))
+        }
+    }
+
+    /// A stale handle: the object is searched and checked again. One that is gone means another token.
+    fn find_again(&self, job: &Job) -> Result<(), HsmError> {
+        match job {
+            Job::Sign { key, .. } | Job::ServiceSecret { key, .. } => {
+                self.token.find_again(&self.session, key)
+            }
+            Job::SessionKeys(job) => self.token.find_again(&self.session, &job.master),
+            Job::OrderChunk { master, .. } => self.token.find_again(&self.session, master),
+            // Both search for themselves, or are the answer.
+            Job::AddKey(_) | Job::Canary => Ok(()),
+        }
+    }
+
+    /// The new session first: closing the last one would end the login.
+    fn reopen(&mut self) -> Result<(), HsmError> {
+        self.session = self.token.module.open_session(self.token.slot)?;
+        Ok(())
+    }
+
+    /// Decides whether an error that is left is the input's fault or the token's; the token's ends this worker.
+    fn judge(&mut self, error: HsmError) -> HsmError {
+        let fatal = match error.class {
+            ErrorClass::Caller
+            | ErrorClass::Blob
+            | ErrorClass::Policy
+            | ErrorClass::Deadline
+            | ErrorClass::Overloaded
+            | ErrorClass::ShuttingDown
+            | ErrorClass::Capacity => return error,
+            ErrorClass::Token | ErrorClass::Handle | ErrorClass::Session => {
+                match self.token.canary(&self.session) {
+                    // "General error" on a token that is well: what it was given is bad.
+                    Ok(()) if error.is_ambiguous() => return HsmError { class: ErrorClass::Blob, ..error },
+                    Ok(()) => return error,
+                    Err(canary) => HsmError { class: ErrorClass::Token, ..error.clone() }
+                        .context(&format!("the canary fails too ({canary})")),
+                }
+            }
+            ErrorClass::Login => error.clone(),
+            ErrorClass::Pin => error.clone(),
+        };
+        self.poison = Some(fatal.clone());
+        fatal
+    }
+
+    /// Bench only: a slower token.
+    fn dawdle(&self) {
+        if !self.delay.is_zero() {
+            thread::sleep(self.delay);
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Opening a token: find it, log in once, find every key, compare every flag, see every key work.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::object::{Attribute, ObjectHandle};
+use cryptoki::slot::Slot;
+use cryptoki_sys::{CK_ULONG, CKA_CLASS, CKA_ID, CKA_LABEL, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY};
+
+use super::derive::{self, MasterConstants};
+use super::probe::{self, Abilities};
+use super::token_session::{Module, TokenSession};
+use crate::error::{ErrorClass, HsmError};
+use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
+use crate::protocol::TokenAccess;
+use crate::report::StartReport;
+use crate::signature::Verifier;
+
+/// What canaries sign and derive from; a constant of ours, so that a canary's output means nothing else.
+const CANARY_DIGEST: [u8; 32] = *b"chancery canary, constant input.";
+/// What a check value is computed over (GP Card Specification §B.6).
+const CHECK_BLOCK: [u8; 16] = [0x01; 16];
+
+/// A key found on the token, in the shape and with the value that its record says.
+pub(crate) struct ResolvedKey {
+    pub(crate) registered: RegisteredKey,
+    pub(crate) handle: ObjectHandle,
+    /// Of a master: what its derivations start from.
+    pub(crate) constants: Option<MasterConstants>,
+}
+
+/// A token that is open and checked; shared by the threads of a worker.
+pub(crate) struct OpenToken {
+    pub(crate) module: Arc<Module>,
+    pub(crate) slot: Slot,
+    pub(crate) abilities: Abilities,
+    pub(crate) report: StartReport,
+    keys: Mutex<HashMap<KeyRef, Arc<ResolvedKey>>>,
+    /// Keeps the login alive whatever the worker threads do with theirs.
+    _anchor: Mutex<TokenSession>,
+}
+
+impl OpenToken {
+    /// Fails on the first deviation, naming it.
+    pub(crate) fn open(access: &TokenAccess, keys: Vec<RegisteredKey>) -> Result<Self, HsmError> {
+        let module = Module::load(&access.module)?;
+        let (slot, info) = module.find_token(&access.token_label, access.token_serial.as_deref())?;
+        let session = module.open_logged_in(access, slot)?;
+        let (abilities, probes) = probe::run(&session)?;
+        let mut resolved = HashMap::new();
+        let mut leaves = Vec::new();
+        for key in keys {
+            abilities.suffice_for(key.role)?;
+            leaves.extend(leaves_the_token(&key));
+            let found = resolve(&session, key)?;
+            resolved.insert(found.registered.key.clone(), Arc::new(found));
+        }
+        let unknown_objects = unknown_objects(&session, &resolved)?;
+        let mut verified_keys: Vec<KeyRef> = resolved.keys().cloned().collect();
+        verified_keys.sort_by(|a, b| a.label.cmp(&b.label));
+        let firmware = info.firmware_version();
+        let report = StartReport {
+            token_label: info.label().to_owned(),
+            token_serial: info.serial_number().to_owned(),
+            manufacturer: info.manufacturer_id().to_owned(),
+            model: info.model().to_owned(),
+            firmware: format!("{}.{}", firmware.major(), firmware.minor()),
+            probes,
+            kwp_mechanism: abilities.kwp,
+            oaep_hash: abilities.oaep_hash,
+            leaves_the_token: leaves,
+            verified_keys,
+            unknown_objects,
+        };
+        Ok(Self { module, slot, abilities, report, keys: Mutex::new(resolved), _anchor: Mutex::new(session) })
+    }
+
+    pub(crate) fn key(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.get(key)
+            .cloned()
+            .ok_or_else(|| HsmError::caller(format!("key {key} is not known to the worker")))
+    }
+
+    /// Finds and checks one more key.
+    pub(crate) fn add(&self, session: &TokenSession, key: RegisteredKey) -> Result<(), HsmError> {
+        self.abilities.suffice_for(key.role)?;
+        let found = Arc::new(resolve(session, key)?);
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(found.registered.key.clone(), found);
+        Ok(())
+    }
+
+    /// Searches a key again whose handle went stale, and checks it as at the start.
+    pub(crate) fn find_again(&self, session: &TokenSession, key: &KeyRef) -> Result<(), HsmError> {
+        let registered = self.key(key)?.registered.clone();
+        self.add(session, registered)
+    }
+
+    /// The token's canary: the key made for it, else any key. `Ok` means the token is alive and the same.
+    pub(crate) fn canary(&self, session: &TokenSession) -> Result<(), HsmError> {
+        let chosen = {
+            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.values().find(|k| k.registered.role.is_canary()).or_else(|| keys.values().next()).cloned()
+        };
+        match chosen {
+            Some(key) => prove_value(session, &key.registered, key.handle).map_err(|e| e.context("canary")),
+            // A token without keys: all there is to ask is whether the session lives.
+            None => session.find(&[Attribute::Token(true)]).map(|_| ()),
+        }
+    }
+}
+
+/// Finds the one object of this label, id and class, compares its template, and sees it work.
+fn resolve(session: &TokenSession, registered: RegisteredKey) -> Result<ResolvedKey, HsmError> {
+    let (key, kind) = (&registered.key, registered.role.kind());
+    if !key.label.starts_with(&format!("chancery/{}/", registered.role.as_str())) {
+        return Err(HsmError::policy(format!("key {key} is not labelled as a {}", registered.role.as_str())));
+    }
+    let handle = find_one(session, kind, key)?;
+    let context = |e: HsmError| e.context(&format!("key {key}"));
+    key_template(session, kind, handle).map_err(context)?;
+    prove_value(session, &registered, handle).map_err(context)?;
+    let constants = match registered.role {
+        KeyRole::Master => Some(MasterConstants::read(session, handle).map_err(context)?),
+        _ => None,
+    };
+    Ok(ResolvedKey { registered, handle, constants })
+}
+
+fn find_one(session: &TokenSession, kind: KeyKind, key: &KeyRef) -> Result<ObjectHandle, HsmError> {
+    let found = session.find(&[
+        Attribute::Class(kind.object_class()),
+        Attribute::Token(true),
+        Attribute::Label(key.label.clone().into_bytes()),
+        Attribute::Id(key.id.to_vec()),
+    ])?;
+    match found[..] {
+        [handle] => Ok(handle),
+        // Also what a token that was initialised again, or lost its login, answers.
+        [] => Err(HsmError::new(ErrorClass::Handle, format!("key {key} is not on the token"))),
+        _ => Err(HsmError::policy(format!("key {key} is {} times on the token", found.len()))),
+    }
+}
+
+/// Reads every attribute of the template back. The first deviation is the error; without one, name and value of each.
+pub(crate) fn key_template(
+    session: &TokenSession,
+    kind: KeyKind,
+    handle: ObjectHandle,
+) -> Result<Vec<(String, String)>, HsmError> {
+    let mut read = Vec::new();
+    for expected in kind.template() {
+        let bytes = session.attribute(handle, expected.attribute).map_err(|e| {
+            HsmError { class: ErrorClass::Policy, ..e }.context(&format!("CKA_{}", expected.name))
+        })?;
+        let text = expected.read(&bytes);
+        if !expected.matches(&bytes) {
+            return Err(HsmError::policy(format!(
+                "CKA_{} is {text} on the token and must be {}",
+                expected.name,
+                expected.expected()
+            )));
+        }
+        read.push((expected.name.to_owned(), text));
+    }
+    Ok(read)
+}
+
+/// Whether the key on the token is the one that was recorded.
+pub(crate) fn prove_value(
+    session: &TokenSession,
+    registered: &RegisteredKey,
+    handle: ObjectHandle,
+) -> Result<(), HsmError> {
+    let kind = registered.role.kind();
+    let another =
+        || HsmError::policy(format!("the token's key {} is not the one that was recorded", registered.key));
+    match &registered.check {
+        KeyCheck::PublicKey(spki) => {
+            let verifier = Verifier::new(kind, spki)?.ok_or_else(another)?;
+            let signature = sign(session, kind, handle, &CANARY_DIGEST)?;
+            if verifier.accepts(&CANARY_DIGEST, &signature) { Ok(()) } else { Err(another()) }
+        }
+        KeyCheck::CheckValue(recorded) => match key_check(session, kind, handle)? {
+            KeyCheck::CheckValue(found) if found == *recorded => Ok(()),
+            _ => Err(another()),
+        },
+    }
+}
+
+/// The check value of a secret key, over the only function it has.
+pub(crate) fn key_check(
+    session: &TokenSession,
+    kind: KeyKind,
+    handle: ObjectHandle,
+) -> Result<KeyCheck, HsmError> {
+    let block = match kind {
+        KeyKind::AesDerive => derive::readable_block(session, handle, &CHECK_BLOCK)?,
+        KeyKind::AesCmac => session.sign::<16>(&Mechanism::AesCMac, handle, &CHECK_BLOCK)?,
+        KeyKind::P256 | KeyKind::Ed25519 => return Err(HsmError::policy("a key pair has no check value")),
+    };
+    Ok(KeyCheck::CheckValue([block[0], block[1], block[2]]))
+}
+
+/// One signature, 64 bytes, whichever of the two kinds.
+pub(crate) fn sign(
+    session: &TokenSession,
+    kind: KeyKind,
+    handle: ObjectHandle,
+    input: &[u8],
+) -> Result<Vec<u8>, HsmError> {
+    let signature = match kind {
+        // SoftHSM 2.6 has no CKM_ECDSA_SHA256: the digest is computed by the caller.
+        KeyKind::P256 => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
+        KeyKind::Ed25519 => session.sign::<64>(
+            &Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
+            handle,
+            input,
+        )?,
+        KeyKind::AesDerive | KeyKind::AesCmac => {
+            return Err(HsmError::caller("a secret key makes no signatures"));
+        }
+    };
+    Ok(signature.to_vec())
+}
+
+/// What this role brings out of the token in clear, for the report.
+fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
+    let key_name = &key.key;
+    match key.role {
+        KeyRole::Master => vec![
+            format!(
+                "{key_name}: the CMAC subkey block and constant first blocks, kept in zeroized worker memory; no device key"
+            ),
+            format!(
+                "{key_name}: SCP03 session keys, made by CMAC in the token and sealed in zeroized worker memory"
+            ),
+        ],
+        KeyRole::LogMac | KeyRole::Pseudonym => {
+            vec![format!("{key_name}: service secrets, CMAC outputs used in zeroized memory of the daemon")]
+        }
+        KeyRole::CertificateIssuer
+        | KeyRole::OperatorIssuer
+        | KeyRole::LogSigner
+        | KeyRole::CanarySign
+        | KeyRole::CanaryDerive => Vec::new(),
+    }
+}
+
+/// Key objects on the token that nobody registered, e.g. left by a ceremony that was interrupted.
+fn unknown_objects(
+    session: &TokenSession,
+    known: &HashMap<KeyRef, Arc<ResolvedKey>>,
+) -> Result<Vec<String>, HsmError> {
+    let mut unknown = Vec::new();
+    for handle in session.find(&[Attribute::Token(true)])? {
+        if known.values().any(|k| k.handle == handle) {
+            continue;
+        }
+        // An object without a label or id is unknown all the more.
+        let label = session.attribute(handle, CKA_LABEL).unwrap_or_default();
+        let id = session.attribute(handle, CKA_ID).unwrap_or_default();
+        let class = session.attribute(handle, CKA_CLASS).unwrap_or_default();
+        unknown.push(format!(
+            "{} {}#{}",
+            class_name(&class),
+            String::from_utf8_lossy(&label),
+            hex::encode(id)
+        ));
+    }
+    unknown.sort();
+    Ok(unknown)
+}
+
+/// The word for a CKA_CLASS value.
+pub(crate) fn class_name(class: &[u8]) -> &'static str {
+    match class.try_into().map(CK_ULONG::from_ne_bytes) {
+        Ok(CKO_PRIVATE_KEY) => "private-key",
+        Ok(CKO_PUBLIC_KEY) => "public-key",
+        Ok(CKO_SECRET_KEY) => "secret-key",
+        _ => "object",
+    }
+}

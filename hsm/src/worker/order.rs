@@ -1,0 +1,129 @@
+//! Order output: device keys leave wrapped, and were never readable (HSM session objects, single-call wraps).
+
+use std::time::Instant;
+
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+use domain::{KeyUsage, KeysetAlgorithm};
+
+use super::derive::device_key;
+use super::open::ResolvedKey;
+use super::probe::Abilities;
+use super::token_session::{SessionObject, TokenSession};
+use crate::error::{ErrorClass, HsmError};
+use crate::key::OaepHash;
+use crate::pkcs11_gaps::mechanism_type;
+use crate::protocol::{JobOutput, WireDeviceKeys, WireKeyset};
+use crate::spki::{RSA_BITS_MAX, RsaPublicKey, rsa_public_key};
+use crate::template::SessionKeyUse;
+
+/// What a key check value is computed over (GP Card Specification §B.6).
+const CHECK_BLOCK: [u8; 16] = [0x01; 16];
+
+/// One chunk: a fresh transport key, wrapped once to the recipient; three keys per device, wrapped under it.
+pub(crate) fn order_chunk(
+    session: &TokenSession,
+    abilities: &Abilities,
+    master: &ResolvedKey,
+    keyset: WireKeyset,
+    recipient_spki: &[u8],
+    eids: &[[u8; 16]],
+    mut before_line: impl FnMut() -> Result<(), HsmError>,
+) -> Result<JobOutput, HsmError> {
+    let kwp = abilities.kwp.ok_or_else(|| HsmError::policy("the token has no AES-KWP; no orders"))?;
+    let oaep_hash =
+        abilities.oaep_hash.ok_or_else(|| HsmError::policy("the token wraps by no RSA-OAEP; no orders"))?;
+    let recipient = recipient_key(session, &rsa_public_key(recipient_spki)?)?;
+    let transport =
+        session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Transport { kwp }.attributes(32))?;
+    let wrapped_transport_key = wrap_oaep(session, oaep_hash, recipient.handle(), transport.handle())?;
+    drop(recipient);
+    let mut devices = Vec::with_capacity(eids.len());
+    for eid in eids {
+        before_line()?;
+        let derivation = keyset.of_device(eid)?;
+        let mut device = WireDeviceKeys { wrapped: Default::default(), kcv: [[0; 3]; 3] };
+        for (at, usage) in KeyUsage::ALL.into_iter().enumerate() {
+            let key = device_key(session, master, &derivation, usage, SessionKeyUse::Outgoing)?;
+            device.kcv[at] = check_value(session, key.handle())?;
+            device.wrapped[at] =
+                wrap_kwp(session, kwp, transport.handle(), key.handle(), derivation.algorithm)?;
+        }
+        devices.push(device);
+    }
+    Ok(JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices })
+}
+
+/// The recipient's key as a session object that wraps and does nothing else.
+pub(crate) fn recipient_key<'s>(
+    session: &'s TokenSession,
+    key: &RsaPublicKey,
+) -> Result<SessionObject<'s>, HsmError> {
+    session.create(&[
+        Attribute::Class(ObjectClass::PUBLIC_KEY),
+        Attribute::KeyType(KeyType::RSA),
+        Attribute::Token(false),
+        Attribute::Private(false),
+        Attribute::Modulus(key.modulus.clone()),
+        Attribute::PublicExponent(key.exponent.clone()),
+        Attribute::Wrap(true),
+        Attribute::Encrypt(false),
+        Attribute::Verify(false),
+        Attribute::VerifyRecover(false),
+        Attribute::Derive(false),
+    ])
+}
+
+pub(crate) fn wrap_oaep(
+    session: &TokenSession,
+    hash: OaepHash,
+    recipient: ObjectHandle,
+    key: ObjectHandle,
+) -> Result<Vec<u8>, HsmError> {
+    let (hash, mgf) = match hash {
+        OaepHash::Sha1 => (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1),
+        OaepHash::Sha256 => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256),
+    };
+    let mechanism = Mechanism::RsaPkcsOaep(PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty()));
+    let mut wrapped = vec![0; RSA_BITS_MAX / 8];
+    let len = session.wrap_into(&mechanism, recipient, key, &mut wrapped)?;
+    wrapped.truncate(len);
+    Ok(wrapped)
+}
+
+/// AES-KWP of an AES key: 8 bytes more than the key, which is a multiple of 8 (RFC 5649 §3).
+pub(crate) fn wrap_kwp(
+    session: &TokenSession,
+    kwp: u64,
+    transport: ObjectHandle,
+    key: ObjectHandle,
+    algorithm: KeysetAlgorithm,
+) -> Result<Vec<u8>, HsmError> {
+    let mechanism = Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(mechanism_type(kwp), None));
+    let mut wrapped = vec![0; algorithm.key_bytes() + 8];
+    let expected = wrapped.len();
+    let len = session.wrap_into(&mechanism, transport, key, &mut wrapped)?;
+    if len == expected {
+        Ok(wrapped)
+    } else {
+        Err(HsmError::policy(format!("the token wrapped a {} key into {len} bytes", algorithm.as_str())))
+    }
+}
+
+fn check_value(session: &TokenSession, key: ObjectHandle) -> Result<[u8; 3], HsmError> {
+    let block = session.encrypt(&Mechanism::AesEcb, key, &CHECK_BLOCK)?;
+    block.first_chunk().copied().ok_or_else(|| HsmError::token("the token encrypted a block into less"))
+}
+
+/// Stops a long chunk that nobody waits for any more.
+pub(crate) fn in_time(deadline: Option<Instant>) -> Result<(), HsmError> {
+    match deadline {
+        Some(deadline) if Instant::now() >= deadline => Err(HsmError::new(
+            ErrorClass::Deadline,
+            "the deadline passed within the chunk; nothing was released",
+        )),
+        _ => Ok(()),
+    }
+}

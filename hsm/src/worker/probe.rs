@@ -1,0 +1,283 @@
+//! What the token really does, by known answers on throw-away session keys. Mechanism lists are not believed: the same
+//! number means RFC 5649 on one module, PKCS#7 padding on another and nothing on a third.
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa::{
+    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
+use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki_sys::{CKA_EC_POINT, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
+
+use super::derive::{CMAC, readable_block};
+use super::open::sign;
+use super::order::{recipient_key, wrap_oaep};
+use super::token_session::{SessionObject, TokenSession};
+use crate::error::HsmError;
+use crate::key::{KeyKind, KeyRole, OaepHash};
+use crate::pkcs11_gaps::mechanism_type;
+use crate::report::Probe;
+use crate::signature::Verifier;
+use crate::spki;
+use crate::template::SessionKeyUse;
+
+/// What the known answers showed.
+pub(crate) struct Abilities {
+    /// The mechanism number that wraps as RFC 5649 says.
+    pub(crate) kwp: Option<u64>,
+    /// The better OAEP hash that works.
+    pub(crate) oaep_hash: Option<OaepHash>,
+    ecb_derive: bool,
+    cmac: bool,
+    ecdsa: bool,
+    eddsa: bool,
+    /// SENSITIVE, EXTRACTABLE and ALLOWED_MECHANISMS are enforced.
+    rules: bool,
+}
+
+impl Abilities {
+    /// Whether a key of this role can do its work on this token, and is held to it.
+    pub(crate) fn suffice_for(&self, role: KeyRole) -> Result<(), HsmError> {
+        let needed: &[(&str, bool)] = match role.kind() {
+            KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
+            KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
+            KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],
+            KeyKind::AesDerive if role == KeyRole::Master => &[
+                ("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive),
+                ("CKM_AES_CMAC", self.cmac),
+                ("AES-KWP", self.kwp.is_some()),
+                ("RSA-OAEP", self.oaep_hash.is_some()),
+            ],
+            KeyKind::AesDerive => &[("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive)],
+        };
+        let missing: Vec<_> = needed.iter().filter(|(_, works)| !works).map(|(name, _)| *name).collect();
+        if !missing.is_empty() {
+            return Err(HsmError::policy(format!(
+                "the token cannot hold a {}: it lacks {}",
+                role.as_str(),
+                missing.join(", ")
+            )));
+        }
+        if !self.rules {
+            return Err(HsmError::policy(
+                "the token does not enforce SENSITIVE, EXTRACTABLE or ALLOWED_MECHANISMS",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Runs every probe. An error of the token is a probe that failed; only a lost session is an error here.
+pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), HsmError> {
+    let mut probes = Vec::new();
+    let mut note = |name: &str, outcome: Result<(), HsmError>| {
+        let detail = outcome.as_ref().err().map(HsmError::to_string).unwrap_or_default();
+        probes.push(Probe { name: name.to_owned(), passed: outcome.is_ok(), detail });
+        outcome.is_ok()
+    };
+    let kwp_standard = note("AES-KWP 0x210b (RFC 5649)", kwp(session, CKM_AES_KEY_WRAP_KWP));
+    let kwp_pad = note("AES-KWP 0x210a (RFC 5649)", kwp(session, CKM_AES_KEY_WRAP_PAD));
+    let oaep_sha256 = note("RSA-OAEP SHA-256 wrap", oaep(session, OaepHash::Sha256));
+    let oaep_sha1 = note("RSA-OAEP SHA-1 wrap", oaep(session, OaepHash::Sha1));
+    let abilities = Abilities {
+        kwp: if kwp_standard { Some(CKM_AES_KEY_WRAP_KWP) } else { kwp_pad.then_some(CKM_AES_KEY_WRAP_PAD) },
+        oaep_hash: if oaep_sha256 { Some(OaepHash::Sha256) } else { oaep_sha1.then_some(OaepHash::Sha1) },
+        ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
+        cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
+        ecdsa: note("ECDSA P-256", signs(session, KeyKind::P256)),
+        eddsa: note("EdDSA Ed25519", signs(session, KeyKind::Ed25519)),
+        rules: [
+            note("rule: SENSITIVE keys are not read", sensitive_is_enforced(session)),
+            note(
+                "rule: keys that are not EXTRACTABLE are not wrapped",
+                extractable_is_enforced(session, kwp_pad),
+            ),
+            note("rule: ALLOWED_MECHANISMS binds", allowed_mechanisms_is_enforced(session)),
+        ]
+        .iter()
+        .all(|enforced| *enforced),
+    };
+    Ok((abilities, probes))
+}
+
+/// A session key with a published value.
+fn known_key<'s>(
+    session: &'s TokenSession,
+    key_type: KeyType,
+    value: &[u8],
+    flags: &[Attribute],
+) -> Result<SessionObject<'s>, HsmError> {
+    let mut template = vec![
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(key_type),
+        Attribute::Value(value.to_vec()),
+        Attribute::Token(false),
+        Attribute::Private(true),
+    ];
+    template.extend_from_slice(flags);
+    session.create(&template)
+}
+
+/// The usage flags of a probe key: one true, the others stated false.
+fn only(usage: &Attribute, sensitive: bool, extractable: bool) -> Vec<Attribute> {
+    let mut flags = vec![
+        Attribute::Sign(false),
+        Attribute::Verify(false),
+        Attribute::Encrypt(false),
+        Attribute::Decrypt(false),
+        Attribute::Wrap(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ];
+    flags.retain(|flag| flag.attribute_type() != usage.attribute_type());
+    flags.extend([usage.clone(), Attribute::Sensitive(sensitive), Attribute::Extractable(extractable)]);
+    flags
+}
+
+fn differs(what: &str) -> HsmError {
+    HsmError::policy(format!("{what} gave another answer than the published one"))
+}
+
+/// RFC 5649 §6, first example.
+fn kwp(session: &TokenSession, number: u64) -> Result<(), HsmError> {
+    const KEK: [u8; 24] =
+        *b"\x58\x40\xdf\x6e\x29\xb0\x2a\xf1\xab\x49\x3b\x70\x5b\xf1\x6e\xa1\xae\x83\x38\xf4\xdc\xc1\x76\xa8";
+    const KEY: [u8; 20] =
+        *b"\xc3\x7b\x7e\x64\x92\x58\x43\x40\xbe\xd1\x22\x07\x80\x89\x41\x15\x50\x68\xf7\x38";
+    const WRAPPED: [u8; 32] = *b"\x13\x8b\xde\xaa\x9b\x8f\xa7\xfc\x61\xf9\x77\x42\xe7\x22\x48\xee\x5a\xe6\xae\x53\x60\xd1\xae\x6a\x5f\x54\xf3\x73\xfa\x54\x3b\x6a";
+    let kek = known_key(session, KeyType::AES, &KEK, &only(&Attribute::Wrap(true), true, false))?;
+    let key = known_key(session, KeyType::GENERIC_SECRET, &KEY, &only(&Attribute::Sign(false), true, true))?;
+    let mechanism = Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(mechanism_type(number), None));
+    let mut wrapped = [0; 64];
+    let len = session.wrap_into(&mechanism, kek.handle(), key.handle(), &mut wrapped)?;
+    if wrapped[..len] == WRAPPED { Ok(()) } else { Err(differs("AES-KWP")) }
+}
+
+/// FIPS 197 C.3.
+fn ecb_derive(session: &TokenSession) -> Result<(), HsmError> {
+    const BLOCK: [u8; 16] = *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
+    const ANSWER: [u8; 16] = *b"\x8e\xa2\xb7\xca\x51\x67\x45\xbf\xea\xfc\x49\x90\x4b\x49\x60\x89";
+    let mut value = [0; 32];
+    (0..).zip(&mut value).for_each(|(i, byte)| *byte = i);
+    let key = known_key(session, KeyType::AES, &value, &only(&Attribute::Derive(true), true, false))?;
+    if *readable_block(session, key.handle(), &BLOCK)? == ANSWER {
+        Ok(())
+    } else {
+        Err(differs("AES-ECB derive"))
+    }
+}
+
+/// RFC 4493 §4, example 2.
+fn cmac(session: &TokenSession) -> Result<(), HsmError> {
+    const KEY: [u8; 16] = *b"\x2b\x7e\x15\x16\x28\xae\xd2\xa6\xab\xf7\x15\x88\x09\xcf\x4f\x3c";
+    const MESSAGE: [u8; 16] = *b"\x6b\xc1\xbe\xe2\x2e\x40\x9f\x96\xe9\x3d\x7e\x11\x73\x93\x17\x2a";
+    const ANSWER: [u8; 16] = *b"\x07\x0a\x16\xb4\x6b\x4d\x41\x44\xf7\x9b\xdd\x9d\xd0\x4a\x28\x7c";
+    let key = known_key(session, KeyType::AES, &KEY, &only(&Attribute::Sign(true), true, false))?;
+    if *session.sign::<16>(&Mechanism::AesCMac, key.handle(), &MESSAGE)? == ANSWER {
+        Ok(())
+    } else {
+        Err(differs("AES-CMAC"))
+    }
+}
+
+/// Wraps a known key to an RSA key whose private half is public: it is in this repository and protects nothing.
+fn oaep(session: &TokenSession, hash: OaepHash) -> Result<(), HsmError> {
+    const VALUE: [u8; 32] = *b"a published value, not a secret.";
+    let unusable = |_| HsmError::policy("the probe's own RSA key does not load");
+    let private = PrivateDecryptingKey::from_pkcs8(include_bytes!("probe_rsa3072.pk8"))
+        .map_err(|_| HsmError::policy("the probe's own RSA key does not load"))?;
+    let spki = private.public_key().as_der().map_err(unusable)?;
+    let recipient = recipient_key(session, &spki::rsa_public_key(spki.as_ref())?)?;
+    let key = known_key(session, KeyType::AES, &VALUE, &only(&Attribute::Wrap(true), true, true))?;
+    let wrapped = wrap_oaep(session, hash, recipient.handle(), key.handle())?;
+    let algorithm = match hash {
+        OaepHash::Sha1 => &OAEP_SHA1_MGF1SHA1,
+        OaepHash::Sha256 => &OAEP_SHA256_MGF1SHA256,
+    };
+    let private = OaepPrivateDecryptingKey::new(private).map_err(unusable)?;
+    let mut buffer = vec![0; private.min_output_size()];
+    match private.decrypt(algorithm, &wrapped, &mut buffer, None) {
+        Ok(value) if *value == VALUE => Ok(()),
+        _ => Err(differs("RSA-OAEP")),
+    }
+}
+
+/// A fresh key pair signs, and other code verifies.
+fn signs(session: &TokenSession, kind: KeyKind) -> Result<(), HsmError> {
+    const INPUT: [u8; 32] = *b"chancery probe, constant input..";
+    let (public, private) = draft_pair(session, kind)?;
+    let spki = public_key_info(session, kind, &public)?;
+    let signature = sign(session, kind, private.handle(), &INPUT)?;
+    match Verifier::new(kind, &spki)? {
+        Some(verifier) if verifier.accepts(&INPUT, &signature) => Ok(()),
+        _ => Err(differs("a signature")),
+    }
+}
+
+/// A key pair as session objects: (public, private).
+pub(crate) fn draft_pair(
+    session: &TokenSession,
+    kind: KeyKind,
+) -> Result<(SessionObject<'_>, SessionObject<'_>), HsmError> {
+    let mechanism = match kind {
+        KeyKind::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
+        KeyKind::P256 | KeyKind::AesDerive | KeyKind::AesCmac => Mechanism::EccKeyPairGen,
+    };
+    session.generate_pair(&mechanism, &kind.public_attributes(), &kind.draft_attributes())
+}
+
+/// The SubjectPublicKeyInfo of a public key object.
+pub(crate) fn public_key_info(
+    session: &TokenSession,
+    kind: KeyKind,
+    public: &SessionObject<'_>,
+) -> Result<Vec<u8>, HsmError> {
+    let point = session.attribute(public.handle(), CKA_EC_POINT)?;
+    match kind {
+        KeyKind::Ed25519 => spki::ed25519_from_ec_point(&point),
+        KeyKind::P256 | KeyKind::AesDerive | KeyKind::AesCmac => spki::p256_from_ec_point(&point),
+    }
+    .ok_or_else(|| HsmError::policy("the token's CKA_EC_POINT is no point of the curve asked for"))
+}
+
+fn sensitive_is_enforced(session: &TokenSession) -> Result<(), HsmError> {
+    let key = session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Cmac.attributes(16))?;
+    refused("a sensitive key was read", session.key_value::<16>(key.handle()).map(drop))
+}
+
+fn extractable_is_enforced(session: &TokenSession, pad: bool) -> Result<(), HsmError> {
+    let kwp = if pad { CKM_AES_KEY_WRAP_PAD } else { CKM_AES_KEY_WRAP_KWP };
+    let transport =
+        session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Transport { kwp }.attributes(32))?;
+    let key = session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Cmac.attributes(16))?;
+    let mechanism = Mechanism::VendorDefined(VendorDefinedMechanism::new::<()>(mechanism_type(kwp), None));
+    let wrapped = session.wrap_into(&mechanism, transport.handle(), key.handle(), &mut [0; 64]);
+    refused("a key that is not extractable was wrapped", wrapped.map(drop))
+}
+
+/// A key that may encrypt, but only by a mechanism that cannot.
+fn allowed_mechanisms_is_enforced(session: &TokenSession) -> Result<(), HsmError> {
+    let mut template = only(&Attribute::Encrypt(true), true, false);
+    template.retain(|flag| !matches!(flag, Attribute::Sign(_)));
+    template.extend([
+        Attribute::Sign(true),
+        Attribute::Token(false),
+        Attribute::Private(true),
+        Attribute::ValueLen(16.into()),
+        Attribute::AllowedMechanisms(vec![CMAC]),
+    ]);
+    let key = session.generate(&Mechanism::AesKeyGen, &template)?;
+    session.sign::<16>(&Mechanism::AesCMac, key.handle(), &[0; 16])?;
+    refused(
+        "a mechanism that is not allowed was used",
+        session.encrypt(&Mechanism::AesEcb, key.handle(), &[0; 16]).map(drop),
+    )
+}
+
+fn refused(what: &str, outcome: Result<(), HsmError>) -> Result<(), HsmError> {
+    match outcome {
+        Ok(()) => Err(HsmError::policy(what)),
+        Err(_) => Ok(()),
+    }
+}
