@@ -1,2 +1,148 @@
-//! The operator tool chancery.
-fn main() {}
+//! The operator tool: `chancery <noun> <verb>`.
+//!
+//! Exit codes: 0 done, 1 refused, failed, or findings, 2 wrong arguments, 3 an order with refused lines.
+#![expect(clippy::print_stderr, reason = "a command line tool talks to its user")]
+
+mod audit;
+mod audit_export;
+mod canonical;
+mod certificate;
+mod clock;
+mod connect;
+mod device_file;
+mod enrolment;
+mod error;
+mod files;
+mod grant;
+mod identity;
+mod issuer;
+mod key_file;
+mod operation;
+mod order;
+mod order_output;
+mod output;
+mod render;
+mod session_keys;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::CliError;
+use crate::output::{Format, Output};
+
+/// The operator tool of a Chancery key authority.
+///
+/// Every person and party makes its own keys with `chancery identity create`; an officer enrols their requests, an
+/// approver approves, and `chancery identity install` puts the certificate in place. Then --identity names the folder
+/// that calls (or CHANCERY_IDENTITY).
+#[derive(Debug, Parser)]
+#[command(name = "chancery", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// How results are written; steps and errors go to standard error
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table, env = "CHANCERY_OUTPUT")]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Keys and requests of persons and parties
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Officers, approvers, auditors
+    #[command(subcommand)]
+    Person(enrolment::PersonCommand),
+    /// Manufacturers and provisioners
+    #[command(subcommand)]
+    Party(enrolment::PartyCommand),
+    /// Signing keys of manufacturers in our token
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
+    /// Certificates of parties and devices
+    #[command(subcommand)]
+    Certificate(certificate::CertificateCommand),
+    /// Who may use which devices' keysets
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    /// Protected operations: list, show, approve, reject, execute
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
+    /// Devices ordered by a manufacturer
+    #[command(subcommand)]
+    Order(order::OrderCommand),
+    /// Session keys for a card
+    #[command(subcommand)]
+    SessionKeys(session_keys::SessionKeysCommand),
+    /// The log: export, checkpoint, verify
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { format: cli.output };
+    match run(&cli.command, output) {
+        Ok(code) => code,
+        Err(error) => {
+            output.failure(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: &Command, output: Output) -> Result<ExitCode, CliError> {
+    if let Command::Identity(command) = command {
+        return command.run(output);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Local(format!("the runtime did not start: {error}")))?;
+    runtime.block_on(async {
+        match command {
+            Command::Identity(command) => command.run(output),
+            Command::Person(command) => command.run(output).await,
+            Command::Party(command) => command.run(output).await,
+            Command::Issuer(command) => command.run(output).await,
+            Command::Certificate(command) => command.run(output).await,
+            Command::Grant(command) => command.run(output).await,
+            Command::Operation(command) => command.run(output).await,
+            Command::Order(command) => command.run(output).await,
+            Command::SessionKeys(command) => command.run(output).await,
+            Command::Audit(command) => command.run(output).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent_and_every_verb_has_an_example() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for noun in command.get_subcommands() {
+            for verb in noun.get_subcommands() {
+                let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("chancery "), "{} {}", noun.get_name(), verb.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn no_option_takes_a_secret() {
+        for noun in Cli::command().get_subcommands() {
+            for argument in noun.get_subcommands().flat_map(clap::Command::get_arguments) {
+                let name = argument.get_id().as_str();
+                for word in ["password", "passphrase", "secret", "pin", "private"] {
+                    assert!(!name.split('_').any(|part| part == word), "{name}");
+                }
+            }
+        }
+    }
+}

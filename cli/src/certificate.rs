@@ -1,0 +1,209 @@
+//! Certificates: requested for a party, or fetched.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use domain::Eid;
+use proto::v1::certificate_service_client::CertificateServiceClient;
+use proto::v1::operation::Kind;
+use proto::v1::{GetCertificateRequest, IssueCertificate, get_certificate_request, issue_certificate};
+use serde::Serialize;
+
+use crate::connect::RemoteArgs;
+use crate::error::CliError;
+use crate::files::{self, Readers};
+use crate::identity::{self, parse_name};
+use crate::operation::{self, RequestArgs};
+use crate::output::{Output, fields, printable};
+
+/// `chancery certificate ...`
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// Request a certificate for a party, issued by the certificate issuer (CI).
+    #[command(after_help = "Examples:
+  chancery certificate request --profile eum --party acme-eum --common-name 'ACME EUM' --issuer acme-2026 \\
+      --registered-id 1.3.6.1.4.1.99999.1 --reason 'contract 12/2026' --identity alice/
+  chancery certificate request --profile dptls --party otaco --common-name 'SM-DP+' --csr dptls.csr.pem \\
+      --registered-id 1.3.6.1.4.1.99999.2 --dns-name smdpplus.example --reason 'licence 7' --identity alice/")]
+    Request(Box<Request>),
+    /// Fetch an issued certificate by serial number, or a device's by EID.
+    #[command(after_help = "Examples:
+  chancery certificate get --eid 89049032123451234512345678901235 --out device.pem --identity acme/
+  chancery certificate get --serial 0a1b2c --out certificate.der --identity alice/")]
+    Get(Get),
+}
+
+/// Profiles of the certificate issuer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Profile {
+    /// Manufacturer
+    Eum,
+    /// SM-DP+ authentication
+    Dpauth,
+    /// SM-DP+ profile package binding
+    Dppb,
+    /// SM-DP+ TLS
+    Dptls,
+}
+
+impl Profile {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Eum => "eum",
+            Self::Dpauth => "dpauth",
+            Self::Dppb => "dppb",
+            Self::Dptls => "dptls",
+        }
+    }
+}
+
+/// Arguments of `certificate request`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("key").required(true).args(["csr", "issuer"])))]
+pub struct Request {
+    /// Which certificate profile
+    #[arg(long)]
+    profile: Profile,
+    /// Whose certificate
+    #[arg(long, value_parser = parse_name)]
+    party: String,
+    /// commonName of the subject
+    #[arg(long)]
+    common_name: String,
+    /// The party's own key: its PKCS#10 request, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    csr: Option<PathBuf>,
+    /// A key of our token: the issuer registered for it
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    issuer: Option<String>,
+    /// Object identifier of the party, for the subjectAltName
+    #[arg(long, value_name = "OID")]
+    registered_id: String,
+    /// dptls: host name
+    #[arg(long, default_value = "", required_if_eq("profile", "dptls"), hide_default_value = true)]
+    dns_name: String,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `certificate get`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("by").required(true).args(["eid", "serial"])))]
+pub struct Get {
+    /// The device
+    #[arg(long)]
+    eid: Option<Eid>,
+    /// Serial number in hex
+    #[arg(long, value_name = "HEX")]
+    serial: Option<String>,
+    /// File to write: PEM, or DER when its name ends in .der; the issuer's certificate goes to FILE.issuer.pem or .der
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+impl CertificateCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Request(request) => request.run(output).await,
+            Self::Get(get) => get.run(output).await,
+        }
+        .map(|()| ExitCode::SUCCESS)
+    }
+}
+
+impl Request {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let key = match (&self.csr, &self.issuer) {
+            (Some(path), _) => issue_certificate::Key::Csr(identity::read_request(path)?),
+            (None, Some(issuer)) => issue_certificate::Key::Issuer(issuer.clone()),
+            (None, None) => return Err(CliError::invalid("no key is named", "pass --csr or --issuer")),
+        };
+        let issue = IssueCertificate {
+            profile: self.profile.as_str().to_owned(),
+            party: self.party.clone(),
+            common_name: self.common_name.clone(),
+            key: Some(key),
+            registered_id: self.registered_id.clone(),
+            dns_name: self.dns_name.clone(),
+        };
+        operation::request(Kind::IssueCertificate(issue), &self.request, output).await
+    }
+}
+
+#[derive(Serialize)]
+struct Fetched {
+    serial_number: String,
+    common_name: Option<String>,
+    profile: String,
+    state: String,
+    file: PathBuf,
+    issuer_file: Option<PathBuf>,
+}
+
+impl Get {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let by = match (&self.eid, &self.serial) {
+            (Some(eid), _) => get_certificate_request::By::Eid(eid.to_string()),
+            (None, Some(serial)) => {
+                get_certificate_request::By::SerialNumber(hex::decode(serial).map_err(|_| {
+                    CliError::invalid("the serial number is not hex", "give whole octets in hex")
+                })?)
+            }
+            (None, None) => {
+                return Err(CliError::invalid("no certificate is named", "pass --eid or --serial"));
+            }
+        };
+        let connection = self.remote.connect(output).await?;
+        let message = GetCertificateRequest { by: Some(by) };
+        let answer = connection
+            .call(output, None, || {
+                let request = connection.request(message.clone());
+                let mut client = CertificateServiceClient::new(connection.channel());
+                async move { client.get_certificate(request).await }
+            })
+            .await?;
+        let does_not_hold = |error| CliError::Answer(format!("it holds no certificate: {error}"));
+        let certificate = pki::Certificate::from_der(&answer.certificate).map_err(does_not_hold)?;
+        if self.eid.is_some() && certificate.eid() != self.eid {
+            return Err(CliError::Answer("the certificate is another device's".to_owned()));
+        }
+        let extension =
+            if self.out.extension().is_some_and(|extension| extension == "der") { "der" } else { "pem" };
+        let write = |path: &PathBuf, der: &[u8]| {
+            let bytes =
+                if extension == "der" { der.to_vec() } else { files::pem("CERTIFICATE", der).into_bytes() };
+            files::write_new(path, &bytes, Readers::All)
+        };
+        write(&self.out, &answer.certificate)?;
+        let issuer_file = (!answer.issuer_certificate.is_empty())
+            .then(|| self.out.with_extension(format!("issuer.{extension}")));
+        if let Some(path) = &issuer_file {
+            write(path, &answer.issuer_certificate)?;
+        }
+        let fetched = Fetched {
+            serial_number: certificate.serial().to_string(),
+            common_name: certificate.common_name().map(|name| printable(&name)),
+            profile: printable(&answer.profile),
+            state: printable(&answer.state),
+            file: self.out.clone(),
+            issuer_file,
+        };
+        output.print(&fetched, |fetched| {
+            fields([
+                ("serial number", fetched.serial_number.clone()),
+                ("common name", fetched.common_name.clone().unwrap_or_default()),
+                ("profile", fetched.profile.clone()),
+                ("state", fetched.state.clone()),
+                ("file", fetched.file.display().to_string()),
+                (
+                    "issuer",
+                    fetched.issuer_file.as_ref().map_or_else(String::new, |p| p.display().to_string()),
+                ),
+            ])
+        })
+    }
+}

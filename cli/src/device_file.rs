@@ -1,0 +1,212 @@
+//! The manufacturer's device file: CSV with a header, a device a line, read line by line.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use proto::v1::{OrderLine, order_line};
+
+use crate::error::CliError;
+
+/// Longest line, in bytes: a request of 8 KiB in hex.
+const LINE_MAX_BYTES: u64 = 16 << 10;
+
+/// One device line.
+pub struct DeviceLine {
+    /// Number in the order, from 1; the header does not count.
+    pub line: u64,
+    /// The EID as written; the service judges its digits.
+    pub eid: String,
+    /// What is sent, or why nothing can be sent.
+    pub order_line: Result<OrderLine, String>,
+}
+
+/// Reads a device file.
+#[derive(Debug)]
+pub struct DeviceFile {
+    reader: BufReader<File>,
+    columns: Columns,
+    line: u64,
+}
+
+/// Positions of the columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Columns {
+    eid: usize,
+    public_key: Option<usize>,
+    csr: Option<usize>,
+}
+
+impl DeviceFile {
+    /// Opens the file and reads its header: a column `eid`, and `public_key`, `csr`, or both.
+    pub fn open(path: &Path) -> Result<Self, CliError> {
+        let file = File::open(path).map_err(CliError::file("read", path))?;
+        let mut reader = BufReader::new(file);
+        let header = read_line(&mut reader).map_err(CliError::file("read", path))?.unwrap_or_default();
+        let columns = Columns::parse(&header).ok_or_else(|| {
+            CliError::invalid(
+                format!("{} does not begin with the header of a device file", path.display()),
+                "its first line must be eid,public_key or eid,csr",
+            )
+        })?;
+        Ok(Self { reader, columns, line: 0 })
+    }
+
+    /// How many devices a file holds.
+    pub fn count(path: &Path) -> Result<u64, CliError> {
+        let mut file = Self::open(path)?;
+        let mut count = 0;
+        while file.next_text().map_err(CliError::file("read", path))?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// The next device; `None` at the end. Empty lines are passed over and not numbered.
+    pub fn next_device(&mut self) -> std::io::Result<Option<DeviceLine>> {
+        let Some(text) = self.next_text()? else { return Ok(None) };
+        self.line += 1;
+        Ok(Some(self.columns.device(self.line, &text)))
+    }
+
+    fn next_text(&mut self) -> std::io::Result<Option<String>> {
+        loop {
+            match read_line(&mut self.reader)? {
+                Some(text) if text.trim().is_empty() => {}
+                other => return Ok(other),
+            }
+        }
+    }
+}
+
+/// A line without its end; `None` at the end of the file.
+fn read_line(reader: &mut BufReader<File>) -> std::io::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    let read = reader.by_ref().take(LINE_MAX_BYTES).read_until(b'\n', &mut bytes)?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if read as u64 == LINE_MAX_BYTES && bytes.last() != Some(&b'\n') {
+        return Err(std::io::Error::other(format!("a line is longer than {LINE_MAX_BYTES} bytes")));
+    }
+    while matches!(bytes.last(), Some(b'\n' | b'\r')) {
+        bytes.pop();
+    }
+    // What is no text cannot be an EID or a key; it becomes a refused line, not the end of the order.
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+impl Columns {
+    fn parse(header: &str) -> Option<Self> {
+        let header = header.strip_prefix('\u{feff}').unwrap_or(header);
+        let position = |name: &str| cells(header).position(|cell| cell.eq_ignore_ascii_case(name));
+        let columns =
+            Self { eid: position("eid")?, public_key: position("public_key"), csr: position("csr") };
+        (columns.public_key.is_some() || columns.csr.is_some()).then_some(columns)
+    }
+
+    fn device(self, line: u64, text: &str) -> DeviceLine {
+        let cell = |at: usize| cells(text).nth(at).unwrap_or_default();
+        let eid = cell(self.eid).to_owned();
+        let public_key = self.public_key.map(cell).filter(|cell| !cell.is_empty());
+        let csr = self.csr.map(cell).filter(|cell| !cell.is_empty());
+        let key = match (public_key, csr) {
+            (Some(key), None) => decode(key).map(order_line::Key::PublicKey).ok_or("public_key"),
+            (None, Some(csr)) => decode(csr).map(order_line::Key::Csr).ok_or("csr"),
+            (Some(_), Some(_)) => {
+                return DeviceLine {
+                    line,
+                    eid,
+                    order_line: Err("it has both a public_key and a csr".to_owned()),
+                };
+            }
+            (None, None) => {
+                return DeviceLine {
+                    line,
+                    eid,
+                    order_line: Err("it has neither a public_key nor a csr".to_owned()),
+                };
+            }
+        };
+        let order_line = match key {
+            Ok(key) => Ok(OrderLine { line, eid: eid.clone(), key: Some(key) }),
+            Err(column) => Err(format!("its {column} is neither hexadecimal nor base64")),
+        };
+        DeviceLine { line, eid, order_line }
+    }
+}
+
+fn cells(line: &str) -> impl Iterator<Item = &str> {
+    line.split(',').map(|cell| cell.trim().trim_matches('"'))
+}
+
+/// DER in hex or base64. DER of a key or request begins with 30, so the hex form begins with `30` and the base64 form
+/// with `M`: no text is both.
+fn decode(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text).or_else(|_| BASE64.decode(text)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> Result<Vec<DeviceLine>, CliError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.csv");
+        std::fs::write(&path, content).unwrap();
+        let mut file = DeviceFile::open(&path)?;
+        let mut devices = Vec::new();
+        while let Some(device) = file.next_device().unwrap() {
+            devices.push(device);
+        }
+        assert_eq!(DeviceFile::count(&path).unwrap(), devices.len() as u64);
+        Ok(devices)
+    }
+
+    fn key_of(device: &DeviceLine) -> order_line::Key {
+        device.order_line.as_ref().unwrap().key.clone().unwrap()
+    }
+
+    #[test]
+    fn keys_are_read_in_hex_and_base64_and_requests_too() {
+        let devices =
+            read("\u{feff}EID, public_key ,csr\r\n8904,3003020101,\r\n\r\n8905,MAMCAQE=,\n8906,,\"3000\"")
+                .unwrap();
+        assert_eq!(devices.iter().map(|device| device.line).collect::<Vec<_>>(), [1, 2, 3]);
+        let expected = order_line::Key::PublicKey(vec![0x30, 3, 2, 1, 1]);
+        assert_eq!(key_of(&devices[0]), expected);
+        assert_eq!(key_of(&devices[1]), expected);
+        assert_eq!(key_of(&devices[2]), order_line::Key::Csr(vec![0x30, 0]));
+        assert_eq!(devices[2].eid, "8906");
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_sent_fails_alone_and_keeps_its_number() {
+        let devices = read("eid,public_key,csr\n1,zz,\n2,,\n3,3000,3000\n4,3000,\n").unwrap();
+        let reasons: Vec<_> =
+            devices.iter().map(|device| device.order_line.as_ref().err().cloned()).collect();
+        assert_eq!(reasons[0].as_deref(), Some("its public_key is neither hexadecimal nor base64"));
+        assert_eq!(reasons[1].as_deref(), Some("it has neither a public_key nor a csr"));
+        assert_eq!(reasons[2].as_deref(), Some("it has both a public_key and a csr"));
+        assert_eq!(reasons[3], None);
+        assert_eq!(devices[3].line, 4);
+    }
+
+    #[test]
+    fn a_file_without_the_header_is_refused() {
+        for header in ["", "eid", "iccid,public_key", "89049032123451234512345678901235,3000"] {
+            assert!(read(&format!("{header}\n1,3000\n")).is_err(), "{header}");
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_an_error_and_not_endless_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("devices.csv");
+        std::fs::write(&path, format!("eid,csr\n1,{}\n", "30".repeat(20_000))).unwrap();
+        let mut file = DeviceFile::open(&path).unwrap();
+        assert!(file.next_device().is_err());
+    }
+}

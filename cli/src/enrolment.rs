@@ -1,0 +1,174 @@
+//! Requests that enrol persons and parties, from the public files of their identity folders.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use domain::Ein;
+use proto::options::v1::Role;
+use proto::v1::operation::Kind as OperationKind;
+use proto::v1::{EnrolParty, EnrolPerson};
+
+use crate::error::CliError;
+use crate::identity::{self, Kind, names};
+use crate::operation::{self, RequestArgs};
+use crate::output::Output;
+
+/// `chancery person ...`
+#[derive(Debug, Subcommand)]
+pub enum PersonCommand {
+    /// Request the enrolment of a person.
+    ///
+    /// Reads identity.toml, tls.csr.pem and approval.csr.pem of the folder the person made; private keys are not needed
+    /// and should not be there.
+    #[command(after_help = "Example:
+  chancery person enrol --identity-folder carol/ --role auditor --reason 'external audit 2026' --identity alice/")]
+    Enrol(EnrolPersonArgs),
+}
+
+/// `chancery party ...`
+#[derive(Debug, Subcommand)]
+pub enum PartyCommand {
+    /// Request the enrolment of a manufacturer (EUM) or provisioner.
+    ///
+    /// Reads identity.toml, tls.csr.pem and the public transport or encryption key of the folder the party made.
+    #[command(after_help = "Examples:
+  chancery party enrol --folder acme/ --ein 89049032 --quota 5000 --reason 'contract 12/2026' --identity alice/
+  chancery party enrol --folder otaco/ --reason 'licence 7' --identity alice/")]
+    Enrol(EnrolPartyArgs),
+}
+
+/// Roles of persons.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum PersonRole {
+    /// Requests and executes operations
+    Officer,
+    /// Approves operations
+    Approver,
+    /// Exports the log
+    Auditor,
+}
+
+impl PersonRole {
+    const fn role(self) -> Role {
+        match self {
+            Self::Officer => Role::Officer,
+            Self::Approver => Role::Approver,
+            Self::Auditor => Role::Auditor,
+        }
+    }
+}
+
+/// Arguments of `person enrol`.
+#[derive(Debug, Args)]
+pub struct EnrolPersonArgs {
+    /// Folder with the person's public files
+    #[arg(long, value_name = "DIR")]
+    identity_folder: PathBuf,
+    /// Role; may be repeated; the kind of the identity when absent
+    #[arg(long = "role")]
+    roles: Vec<PersonRole>,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `party enrol`.
+#[derive(Debug, Args)]
+pub struct EnrolPartyArgs {
+    /// Folder with the party's public files
+    #[arg(long, value_name = "DIR")]
+    folder: PathBuf,
+    /// EUM: leading digits of the EIDs delegated to it; may be repeated
+    #[arg(long = "ein", value_name = "DIGITS")]
+    eins: Vec<Ein>,
+    /// EUM: how many devices it may order in all
+    #[arg(long, default_value_t = 0)]
+    quota: u64,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+impl PersonCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        let Self::Enrol(args) = self;
+        let person = enrol_person(&args.identity_folder, &args.roles)?;
+        operation::request(OperationKind::EnrolPerson(person), &args.request, output).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl PartyCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        let Self::Enrol(args) = self;
+        let party = enrol_party(&args.folder, &args.eins, args.quota)?;
+        operation::request(OperationKind::EnrolParty(party), &args.request, output).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What is requested for the person of `folder`.
+pub fn enrol_person(folder: &Path, roles: &[PersonRole]) -> Result<EnrolPerson, CliError> {
+    let identity = identity::read_identity(folder)?;
+    if !identity.kind.is_person() {
+        return Err(CliError::invalid(
+            format!("{} holds the identity of a party", folder.display()),
+            "use `chancery party enrol`",
+        ));
+    }
+    let mut roles: Vec<i32> = roles.iter().map(|role| role.role().into()).collect();
+    if roles.is_empty() {
+        roles.push(identity.kind.role().into());
+    }
+    roles.sort_unstable();
+    roles.dedup();
+    Ok(EnrolPerson {
+        name: identity.name,
+        roles,
+        tls_csr: identity::read_request(&folder.join(names::TLS_CSR))?,
+        approval_csr: identity::read_request(&folder.join(names::APPROVAL_CSR))?,
+    })
+}
+
+/// What is requested for the party of `folder`.
+pub fn enrol_party(folder: &Path, eins: &[Ein], quota: u64) -> Result<EnrolParty, CliError> {
+    let identity = identity::read_identity(folder)?;
+    let mut party = EnrolParty {
+        role: identity.kind.role().into(),
+        organization: identity.organization.unwrap_or_default(),
+        country: identity.country.unwrap_or_default(),
+        tls_csr: identity::read_request(&folder.join(names::TLS_CSR))?,
+        name: identity.name,
+        ..EnrolParty::default()
+    };
+    match identity.kind {
+        Kind::Eum => {
+            if eins.is_empty() || quota == 0 {
+                return Err(CliError::invalid(
+                    "a manufacturer needs its ranges and its quota",
+                    "pass --ein and --quota",
+                ));
+            }
+            party.eins = eins.iter().map(|ein| ein.as_str().to_owned()).collect();
+            party.device_quota = quota;
+            party.transport_key = identity::read_public_key(&folder.join(names::TRANSPORT_PUBLIC))?;
+        }
+        Kind::Provisioner => {
+            if !eins.is_empty() || quota != 0 {
+                return Err(CliError::invalid(
+                    "a provisioner has neither ranges nor a quota",
+                    "leave --ein and --quota out; devices are granted with `chancery grant create`",
+                ));
+            }
+            party.encryption_key = identity::read_public_key(&folder.join(names::ENCRYPTION_PUBLIC))?;
+        }
+        Kind::Officer | Kind::Approver | Kind::Auditor => {
+            return Err(CliError::invalid(
+                format!("{} holds the identity of a person", folder.display()),
+                "use `chancery person enrol`",
+            ));
+        }
+    }
+    Ok(party)
+}

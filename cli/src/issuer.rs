@@ -1,0 +1,114 @@
+//! Requests that take a signing key made at a ceremony into use.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use proto::v1::RegisterIssuer;
+use proto::v1::operation::Kind;
+use serde::Deserialize;
+
+use crate::error::CliError;
+use crate::files;
+use crate::identity::parse_name;
+use crate::operation::{self, RequestArgs};
+use crate::output::Output;
+
+/// `chancery issuer ...`
+#[derive(Debug, Subcommand)]
+pub enum IssuerCommand {
+    /// Request that a key of the `ca` token becomes a party's issuer.
+    #[command(after_help = "Example:
+  chancery issuer register --key-file acme-signing-key.json --name acme-2026 --party acme-eum \\
+      --reason 'ceremony of 2026-11-20' --identity alice/")]
+    Register(Register),
+}
+
+/// Arguments of `issuer register`.
+#[derive(Debug, Args)]
+pub struct Register {
+    /// The JSON that `chanceryd ceremony create-key` wrote
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// Name of the issuer; the one in the file when absent
+    #[arg(long, value_parser = parse_name)]
+    name: Option<String>,
+    /// The manufacturer whose devices it certifies; the one in the file when absent
+    #[arg(long, value_parser = parse_name)]
+    party: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// What a ceremony reports about a key.
+#[derive(Deserialize)]
+struct KeyFile {
+    name: String,
+    party: Option<String>,
+    label: String,
+    /// Hex.
+    id: String,
+    /// SubjectPublicKeyInfo, PEM or hex DER.
+    public_key: String,
+}
+
+impl IssuerCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        let Self::Register(args) = self;
+        let issuer = register_issuer(&args.key_file, args.name.as_deref(), args.party.as_deref())?;
+        operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What is requested for the key of `path`.
+pub fn register_issuer(
+    path: &Path,
+    name: Option<&str>,
+    party: Option<&str>,
+) -> Result<RegisterIssuer, CliError> {
+    let wrong = |why: String| {
+        CliError::invalid(format!("{}: {why}", path.display()), "name the JSON file that the ceremony wrote")
+    };
+    let file: KeyFile =
+        serde_json::from_slice(&files::read(path)?).map_err(|error| wrong(error.to_string()))?;
+    let public_key = if file.public_key.trim_start().starts_with("-----BEGIN") {
+        files::pem_or_der(file.public_key.into_bytes(), "PUBLIC KEY", &path.display().to_string())?
+    } else {
+        hex::decode(&file.public_key).map_err(|_| wrong("public_key is neither PEM nor hex".to_owned()))?
+    };
+    let party = party.map(str::to_owned).or(file.party).ok_or_else(|| {
+        CliError::invalid("it is not said whose devices the issuer certifies", "pass --party")
+    })?;
+    Ok(RegisterIssuer {
+        name: name.map_or(file.name, str::to_owned),
+        party,
+        key_label: file.label,
+        key_id: hex::decode(&file.id).map_err(|_| wrong("id is not hex".to_owned()))?,
+        public_key,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ceremony_file_is_read_in_both_forms_of_the_public_key_and_options_win() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key.json");
+        let pem = files::pem("PUBLIC KEY", &[0x30, 0x00]).replace('\n', "\\n");
+        for public_key in ["3000", &pem] {
+            let json = format!(
+                r#"{{"name":"n","party":"p","label":"chancery/issuer/n/1","id":"0a0b","public_key":"{public_key}","token":"ca"}}"#
+            );
+            std::fs::write(&path, json).unwrap();
+            let issuer = register_issuer(&path, None, Some("other")).unwrap();
+            assert_eq!((issuer.name.as_str(), issuer.party.as_str()), ("n", "other"));
+            assert_eq!((issuer.key_id, issuer.public_key), (vec![0x0a, 0x0b], vec![0x30, 0x00]));
+        }
+        std::fs::write(&path, r#"{"name":"n","label":"l","id":"0a","public_key":"3000"}"#).unwrap();
+        assert_eq!(register_issuer(&path, None, None).unwrap_err().next_step().unwrap(), "pass --party");
+    }
+}

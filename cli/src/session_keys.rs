@@ -1,0 +1,311 @@
+//! Session keys: fetched for a card's challenges, opened with the caller's own key, checked against the card.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use domain::{Eid, KeyVersionNumber, PrincipalId};
+use keys::scp03::{CardChallenge, Challenges, Cryptogram, HostChallenge, SessionKeys};
+use keys::seal::{self, Sealed};
+use proto::v1::session_key_service_client::SessionKeyServiceClient;
+use proto::v1::{FetchSessionKeysRequest, FetchSessionKeysResponse};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::connect::{IdempotencyArgs, RemoteArgs};
+use crate::error::CliError;
+use crate::identity::names;
+use crate::key_file::PrivateKey;
+use crate::order::KeysetArgs;
+use crate::output::{Format, Output, fields};
+
+/// `chancery session-keys ...`
+#[derive(Debug, Subcommand)]
+pub enum SessionKeysCommand {
+    /// Fetch the SCP03 session keys for one challenge pair of a card that has proved its keys.
+    ///
+    /// The keys arrive sealed to this identity's encryption key. They are opened here and checked against the card's
+    /// cryptogram; they are shown only with both --output json and --reveal, otherwise their digests are.
+    #[command(after_help = "Examples:
+  chancery session-keys fetch --eid 89049032123451234512345678901235 --kvn 0x30 \\
+      --host-challenge 0001020304050607 --card-challenge 08090a0b0c0d0e0f --card-cryptogram 1122334455667788 \\
+      --purpose remote-management --identity otaco/
+  chancery session-keys fetch ... --output json --reveal")]
+    Fetch(Fetch),
+}
+
+/// Arguments of `session-keys fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// The device
+    #[arg(long)]
+    eid: Eid,
+    #[command(flatten)]
+    keyset: KeysetArgs,
+    /// Our challenge of INITIALIZE UPDATE, 8 bytes in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
+    host_challenge: Eight,
+    /// The card's challenge, 8 bytes in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
+    card_challenge: Eight,
+    /// The card's proof, 8 bytes in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
+    card_cryptogram: Eight,
+    /// What the keys are for; must be the purpose of a grant
+    #[arg(long)]
+    purpose: String,
+    /// With --output json: print the session keys themselves
+    #[arg(long)]
+    reveal: bool,
+    #[command(flatten)]
+    idempotency: IdempotencyArgs,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Eight bytes of a challenge or cryptogram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Eight([u8; 8]);
+
+fn parse_8_bytes(text: &str) -> Result<Eight, String> {
+    let mut bytes = [0; 8];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| "give 16 hexadecimal digits".to_owned())?;
+    Ok(Eight(bytes))
+}
+
+/// Keys that were opened and proved right.
+pub struct OpenedSessionKeys {
+    /// The keys.
+    pub keys: SessionKeys,
+    /// For EXTERNAL AUTHENTICATE.
+    pub host_cryptogram: [u8; 8],
+}
+
+impl SessionKeysCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        let Self::Fetch(fetch) = self;
+        fetch.run(output).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Serialize)]
+struct Fetched<'a> {
+    eid: String,
+    kvn: String,
+    algorithm: &'static str,
+    mode: &'static str,
+    host_challenge: String,
+    card_challenge: String,
+    card_cryptogram: String,
+    host_cryptogram: String,
+    entry_index: u64,
+    session_key_digests: Triple<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<Triple<&'a str>>,
+}
+
+#[derive(Serialize, Clone, Copy)]
+struct Triple<T> {
+    s_enc: T,
+    s_mac: T,
+    s_rmac: T,
+}
+
+impl Fetch {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        if self.reveal && output.format != Format::Json {
+            return Err(CliError::invalid(
+                "session keys are not shown on a screen",
+                "pass --output json too",
+            ));
+        }
+        let encryption_key =
+            PrivateKey::load(&self.remote.identity.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
+        let connection = self.remote.connect(output).await?;
+        let key = self.idempotency.key()?;
+        let message = FetchSessionKeysRequest {
+            idempotency_key: key.clone(),
+            eid: self.eid.to_string(),
+            keyset: Some(self.keyset.name()),
+            host_challenge: self.host_challenge.0.to_vec(),
+            card_challenge: self.card_challenge.0.to_vec(),
+            card_cryptogram: self.card_cryptogram.0.to_vec(),
+            purpose: self.purpose.clone(),
+        };
+        let answer = connection
+            .call(output, Some(&key), || {
+                let request = connection.request(message.clone());
+                let mut client = SessionKeyServiceClient::new(connection.channel());
+                async move { client.fetch_session_keys(request).await }
+            })
+            .await?;
+        let opened = open(&answer, &message, &PrincipalId(connection.principal), &encryption_key)?;
+        self.report(&answer, &opened, output)
+    }
+
+    fn report(
+        &self,
+        answer: &FetchSessionKeysResponse,
+        opened: &OpenedSessionKeys,
+        output: Output,
+    ) -> Result<(), CliError> {
+        let keys = &opened.keys;
+        let digest = |key: &keys::SecretKey| hex::encode(Sha256::digest(key.expose()));
+        let digests = [digest(&keys.s_enc), digest(&keys.s_mac), digest(&keys.s_rmac)];
+        let revealed = self.reveal.then(|| {
+            [&keys.s_enc, &keys.s_mac, &keys.s_rmac].map(|key| Zeroizing::new(hex::encode(key.expose())))
+        });
+        let fetched = Fetched {
+            eid: self.eid.to_string(),
+            kvn: format!("0x{:02x}", self.keyset.kvn),
+            algorithm: keys.s_enc.algorithm().as_str(),
+            mode: "S8",
+            host_challenge: hex::encode(self.host_challenge.0),
+            card_challenge: hex::encode(self.card_challenge.0),
+            card_cryptogram: hex::encode(self.card_cryptogram.0),
+            host_cryptogram: hex::encode(opened.host_cryptogram),
+            entry_index: answer.entry_index,
+            session_key_digests: Triple { s_enc: &digests[0], s_mac: &digests[1], s_rmac: &digests[2] },
+            session: revealed.as_ref().map(|[s_enc, s_mac, s_rmac]| Triple {
+                s_enc: s_enc.as_str(),
+                s_mac: s_mac.as_str(),
+                s_rmac: s_rmac.as_str(),
+            }),
+        };
+        if self.reveal {
+            // The text holds keys, so it is sized once and wiped.
+            let mut text = Zeroizing::new(Vec::with_capacity(2048));
+            serde_json::to_writer_pretty(&mut *text, &fetched)
+                .map_err(|error| CliError::Local(error.to_string()))?;
+            return output.print_text(&String::from_utf8_lossy(&text));
+        }
+        output.print(&fetched, |fetched| {
+            fields([
+                ("EID", fetched.eid.clone()),
+                ("KVN", fetched.kvn.clone()),
+                ("algorithm", fetched.algorithm.to_owned()),
+                ("host cryptogram", fetched.host_cryptogram.clone()),
+                ("SHA-256 of S-ENC", fetched.session_key_digests.s_enc.to_owned()),
+                ("SHA-256 of S-MAC", fetched.session_key_digests.s_mac.to_owned()),
+                ("SHA-256 of S-RMAC", fetched.session_key_digests.s_rmac.to_owned()),
+                ("log entry", fetched.entry_index.to_string()),
+            ])
+        })
+    }
+}
+
+/// Opens an answer in the context of its request, and checks the keys against both cryptograms.
+pub fn open(
+    answer: &FetchSessionKeysResponse,
+    request: &FetchSessionKeysRequest,
+    principal: &PrincipalId,
+    encryption_key: &[u8; 32],
+) -> Result<OpenedSessionKeys, CliError> {
+    let does_not_hold = |why: &str| CliError::Answer(format!("the session keys: {why}"));
+    let eight =
+        |bytes: &[u8]| <[u8; 8]>::try_from(bytes).map_err(|_| does_not_hold("a challenge has not 8 bytes"));
+    let challenges = Challenges {
+        host: HostChallenge(eight(&request.host_challenge)?),
+        card: CardChallenge(eight(&request.card_challenge)?),
+    };
+    let eid: Eid = request.eid.parse().map_err(|_| does_not_hold("not for an EID"))?;
+    let kvn = request.keyset.map_or(0, |keyset| keyset.key_version_number);
+    let kvn = KeyVersionNumber::scp03(kvn).map_err(|_| does_not_hold("not of an SCP03 keyset"))?;
+    let info = seal::session_keys_info(principal, &eid, kvn, &challenges, request.idempotency_key.as_bytes())
+        .map_err(|error| CliError::Local(error.to_string()))?;
+    let sealed = Sealed {
+        encapsulated_key: answer.encapsulated_key[..]
+            .try_into()
+            .map_err(|_| does_not_hold("the encapsulated key has not 65 bytes"))?,
+        ciphertext: answer.ciphertext.clone(),
+    };
+    let plain = seal::open(encryption_key, &info, &sealed)
+        .map_err(|_| does_not_hold("they do not open with this identity's encryption key"))?;
+    let keys = SessionKeys::decode(&plain).map_err(|error| does_not_hold(&error.to_string()))?;
+    if u32::from(keys.s_enc.algorithm().key_bits()) != answer.key_bits {
+        return Err(does_not_hold("they have another length than the answer says"));
+    }
+    if keys.card_cryptogram(&challenges) != Cryptogram(eight(&request.card_cryptogram)?) {
+        return Err(does_not_hold("the card's cryptogram does not match them"));
+    }
+    let host_cryptogram = keys.host_cryptogram(&challenges);
+    if host_cryptogram != Cryptogram(eight(&answer.host_cryptogram)?) {
+        return Err(does_not_hold("the host cryptogram does not match them"));
+    }
+    Ok(OpenedSessionKeys { keys, host_cryptogram: host_cryptogram.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use keys::SecretKey;
+    use keys::seal::EphemeralSeed;
+    use proto::v1::KeysetName;
+
+    use super::*;
+
+    fn exchange() -> (FetchSessionKeysRequest, FetchSessionKeysResponse, PrincipalId, Zeroizing<[u8; 32]>) {
+        let key = PrivateKey::generate_p256().unwrap();
+        let principal = PrincipalId([7; 32]);
+        let eid: Eid = "89049032123451234512345678901235".parse().unwrap();
+        let challenges = Challenges { host: HostChallenge([1; 8]), card: CardChallenge([2; 8]) };
+        let secret = |byte| SecretKey::from_slice(&[byte; 16]).unwrap();
+        let keys = SessionKeys { s_enc: secret(1), s_mac: secret(2), s_rmac: secret(3) };
+        let kvn = KeyVersionNumber::scp03(0x30).unwrap();
+        let info = seal::session_keys_info(&principal, &eid, kvn, &challenges, b"request-1").unwrap();
+        let public = pki::PublicKey::parse(&key.p256_spki().unwrap(), pki::KnownKeys::Refuse).unwrap();
+        let seed = EphemeralSeed::from_entropy(Zeroizing::new([9; 32]));
+        let sealed = seal::seal(public.point(), &info, &keys.encode(), seed).unwrap();
+        let request = FetchSessionKeysRequest {
+            idempotency_key: "request-1".to_owned(),
+            eid: eid.to_string(),
+            keyset: Some(KeysetName { security_domain: 1, protocol: 3, key_version_number: 0x30 }),
+            host_challenge: challenges.host.0.to_vec(),
+            card_challenge: challenges.card.0.to_vec(),
+            card_cryptogram: keys.card_cryptogram(&challenges).0.to_vec(),
+            purpose: "test".to_owned(),
+        };
+        let answer = FetchSessionKeysResponse {
+            encapsulated_key: sealed.encapsulated_key.to_vec(),
+            ciphertext: sealed.ciphertext,
+            host_cryptogram: keys.host_cryptogram(&challenges).0.to_vec(),
+            entry_index: 5,
+            key_bits: 128,
+        };
+        (request, answer, principal, key.p256_scalar().unwrap())
+    }
+
+    #[test]
+    fn keys_open_for_the_request_they_were_sealed_for_and_for_no_other() {
+        let (request, answer, principal, key) = exchange();
+        let opened = open(&answer, &request, &principal, &key).unwrap();
+        assert_eq!(opened.keys.s_rmac.expose(), [3; 16]);
+        assert_eq!(opened.host_cryptogram[..], answer.host_cryptogram[..]);
+
+        let other = FetchSessionKeysRequest { idempotency_key: "request-2".to_owned(), ..request.clone() };
+        assert!(open(&answer, &other, &principal, &key).is_err());
+        assert!(open(&answer, &request, &PrincipalId([8; 32]), &key).is_err());
+    }
+
+    #[test]
+    fn keys_that_contradict_a_cryptogram_are_not_used() {
+        let (request, answer, principal, key) = exchange();
+        let wrong_card = FetchSessionKeysRequest { card_cryptogram: vec![0; 8], ..request.clone() };
+        assert!(
+            open(&answer, &wrong_card, &principal, &key)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("card's cryptogram")
+        );
+        let wrong_host = FetchSessionKeysResponse { host_cryptogram: vec![0; 8], ..answer };
+        assert!(
+            open(&wrong_host, &request, &principal, &key)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("host cryptogram")
+        );
+    }
+}
