@@ -9,6 +9,9 @@ use tonic_types::StatusExt;
 
 use crate::output::printable;
 
+/// Metadata key with the index of the entry that records a refusal.
+const ENTRY_INDEX_HEADER: &str = "chancery-entry-index";
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -69,6 +72,8 @@ pub struct Refused {
     pub retry_after: Option<Duration>,
     /// The idempotency key under which the request can be repeated safely.
     pub idempotency_key: Option<String>,
+    /// The log entry that records the refusal.
+    pub entry_index: Option<u64>,
 }
 
 impl CliError {
@@ -125,6 +130,19 @@ impl CliError {
         }
     }
 
+    /// The log entry that records the refusal.
+    pub const fn entry_index(&self) -> Option<u64> {
+        match self {
+            Self::Refused(refused) => refused.entry_index,
+            Self::Invalid { .. }
+            | Self::File { .. }
+            | Self::NotConfirmed
+            | Self::Connect { .. }
+            | Self::Answer(_)
+            | Self::Local(_) => None,
+        }
+    }
+
     /// Whether the same command may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -161,6 +179,11 @@ impl From<Status> for Refused {
                 .map_or(status.code() == Code::Unavailable, |retryable| retryable == "true"),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             idempotency_key: None,
+            entry_index: status
+                .metadata()
+                .get(ENTRY_INDEX_HEADER)
+                .and_then(|value| value.to_str().ok())
+                .and_then(|value| value.parse().ok()),
         }
     }
 }
@@ -229,12 +252,14 @@ mod tests {
             )
             .set_retry_info(Some(Duration::from_millis(250)))
             .set_localized_message("en", "the token is being replaced");
-        let status = Status::with_error_details(Code::Unavailable, "outside", details);
+        let mut status = Status::with_error_details(Code::Unavailable, "outside", details);
+        status.metadata_mut().insert(ENTRY_INDEX_HEADER, 17.into());
         let mut refused = Refused::from(status);
         assert_eq!(refused.reason, "TOKEN_UNAVAILABLE");
         assert_eq!(refused.message, "the token is being replaced");
         assert_eq!(refused.retry_after, Some(Duration::from_millis(250)));
         assert!(refused.retryable);
+        assert_eq!(refused.entry_index, Some(17));
         refused.idempotency_key = Some("k1".to_owned());
         let error = CliError::Refused(Box::new(refused));
         assert_eq!(

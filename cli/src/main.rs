@@ -93,28 +93,32 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, output: Output) -> Result<ExitCode, CliError> {
-    if let Command::Identity(command) = command {
-        return command.run(output);
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::Local(format!("the runtime did not start: {error}")))?;
-    runtime.block_on(async {
-        match command {
-            Command::Identity(command) => command.run(output),
-            Command::Person(command) => command.run(output).await,
-            Command::Party(command) => command.run(output).await,
-            Command::Issuer(command) => command.run(output).await,
-            Command::Certificate(command) => command.run(output).await,
-            Command::Grant(command) => command.run(output).await,
-            Command::Operation(command) => command.run(output).await,
-            Command::Order(command) => command.run(output).await,
-            Command::SessionKeys(command) => command.run(output).await,
-            Command::Audit(command) => command.run(output).await,
-        }
-    })
+    runtime.block_on(command.run(output))
 }
+
+impl Command {
+    async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Identity(command) => command.run(output),
+            Self::Person(command) => command.run(output).await,
+            Self::Party(command) => command.run(output).await,
+            Self::Issuer(command) => command.run(output).await,
+            Self::Certificate(command) => command.run(output).await,
+            Self::Grant(command) => command.run(output).await,
+            Self::Operation(command) => command.run(output).await,
+            Self::Order(command) => command.run(output).await,
+            Self::SessionKeys(command) => command.run(output).await,
+            Self::Audit(command) => command.run(output).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod service_test;
 
 #[cfg(test)]
 mod tests {

@@ -90,6 +90,9 @@ impl Output {
                 if let Some(step) = next_step {
                     eprintln!("  next: {}", printable(&step));
                 }
+                if let Some(index) = error.entry_index() {
+                    eprintln!("  log entry: {index}");
+                }
             }
             Format::Json => eprintln!(
                 "{}",
@@ -98,6 +101,7 @@ impl Output {
                     "message": error.to_string(),
                     "next_step": next_step,
                     "retryable": error.is_retryable(),
+                    "entry_index": error.entry_index(),
                 }})
             ),
         }
