@@ -1,0 +1,370 @@
+//! The view: rows in sled, each under an HMAC, disposable.
+//!
+//! sled 0.34.7 is not durable, may refuse to open after a crash and may panic. None of that matters to the log: the
+//! view knows which batch it has seen, and after an unclean end it is believed only if every row verifies and the sum
+//! over all row HMACs is the one its position row holds. Otherwise it is put aside and rebuilt.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    Row, StoreError, Versioned,
+    disk::sync_directory,
+    limits,
+    mac::{KeyedMac, MAC_BYTES},
+};
+
+const CACHE_BYTES: u64 = 64 << 20;
+const LOCK_ATTEMPTS_MAX: u32 = 100;
+/// Keyspace code 0 is reserved for this row.
+const POSITION_KEY: [u8; 2] = [0, b'p'];
+const ROW_OVERHEAD: usize = 8 + MAC_BYTES;
+
+/// Which part of the log the view holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ViewPosition {
+    /// The last batch applied in full; 0 is none.
+    pub batch: u64,
+    /// Its hash.
+    pub hash: [u8; 32],
+    sum: RowSum,
+}
+
+/// The sum over the HMACs of all rows, lane by lane: what tells a lost or stale row from a crash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct RowSum([u64; 4]);
+
+impl RowSum {
+    fn lanes(tag: &[u8]) -> [u64; 4] {
+        let mut lanes = [0; 4];
+        for (lane, bytes) in lanes.iter_mut().zip(tag.chunks_exact(8)) {
+            *lane = bytes.iter().fold(0, |lane, byte| lane << 8 | u64::from(*byte));
+        }
+        lanes
+    }
+
+    fn add(&mut self, tag: &[u8]) {
+        for (lane, more) in self.0.iter_mut().zip(Self::lanes(tag)) {
+            *lane = lane.wrapping_add(more);
+        }
+    }
+
+    fn subtract(&mut self, tag: &[u8]) {
+        for (lane, less) in self.0.iter_mut().zip(Self::lanes(tag)) {
+            *lane = lane.wrapping_sub(less);
+        }
+    }
+}
+
+/// Writes that reach the view together; of two writes to one key the later stands.
+#[derive(Default)]
+pub(crate) struct ViewWrites(BTreeMap<Vec<u8>, Option<(Vec<u8>, u64)>>);
+
+impl ViewWrites {
+    pub fn add(&mut self, code: u8, key: &[u8], value: Option<Vec<u8>>, version: u64) {
+        self.0.insert(view_key(code, key), value.map(|value| (value, version)));
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The open view. Reads from any thread; [`View::apply`] from one at a time.
+pub(crate) struct View {
+    db: sled::Db,
+    /// Our own descriptor of sled's log: sled's flush is `sync_file_range`, which makes nothing durable.
+    file: File,
+    mac: KeyedMac,
+    dirty: AtomicBool,
+}
+
+/// Why a view could not be used.
+pub(crate) enum ViewFault {
+    /// Another holder has it open; nothing is wrong with it.
+    Busy(String),
+    /// It is not to be believed: put aside and rebuild.
+    Unfit(String),
+}
+
+impl View {
+    /// Opens or makes the view at `path`. Without a clean end before, every row is checked.
+    pub fn open(path: &Path, mac: KeyedMac, ended_clean: bool) -> Result<(Self, ViewPosition), ViewFault> {
+        let unfit = |error: io::Error| ViewFault::Unfit(error.to_string());
+        fs::create_dir_all(path).map_err(unfit)?;
+        remove_torn_snapshots(path).map_err(unfit)?;
+        let db = open_sled(path)?;
+        let view = (|| {
+            // sled writes `conf` once and never syncs it.
+            for name in ["conf", "db"] {
+                File::open(path.join(name))?.sync_all()?;
+            }
+            sync_directory(path)?;
+            if let Some(parent) = path.parent() {
+                sync_directory(parent)?;
+            }
+            let file = File::options().write(true).open(path.join("db"))?;
+            Ok(Self { db, file, mac, dirty: AtomicBool::new(false) })
+        })()
+        .map_err(unfit)?;
+        let position = view.check(ended_clean).map_err(ViewFault::Unfit)?;
+        Ok((view, position))
+    }
+
+    /// Moves the files of an unfit view out of the way; at most one is kept.
+    pub fn put_aside(path: &Path) -> io::Result<()> {
+        let aside = quarantine(path);
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        match fs::rename(path, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        path.parent().map_or(Ok(()), sync_directory)
+    }
+
+    fn check(&self, ended_clean: bool) -> Result<ViewPosition, String> {
+        guarded(|| {
+            let Some(stored) = self.db.get(POSITION_KEY).map_err(|e| e.to_string())? else {
+                return if self.db.is_empty() {
+                    Ok(ViewPosition::default())
+                } else {
+                    Err("rows without a position".to_owned())
+                };
+            };
+            let position = self.read_position(&stored).ok_or("the position row carries a wrong HMAC")?;
+            if !ended_clean {
+                let mut sum = RowSum::default();
+                for row in self.db.range([1_u8]..) {
+                    let (key, stored) = row.map_err(|e| e.to_string())?;
+                    let (_, tag, _) = self.split(&key, &stored).ok_or("a row carries a wrong HMAC")?;
+                    sum.add(tag);
+                }
+                if sum != position.sum {
+                    return Err("rows are missing or stale after an unclean end".to_owned());
+                }
+            }
+            Ok(position)
+        })?
+    }
+
+    /// Applies writes and moves `position` on to the batch that caused them. Not durable.
+    ///
+    /// sled batches are atomic; each one carries the position row with the sum as it is then, and only the last one
+    /// the new batch, so that an end in between is caught up by replaying the batch.
+    pub fn apply(
+        &self,
+        writes: ViewWrites,
+        position: &mut ViewPosition,
+        batch: u64,
+        hash: [u8; 32],
+    ) -> Result<(), String> {
+        guarded(|| {
+            let mut writes = writes.0.into_iter().peekable();
+            loop {
+                let mut chunk = sled::Batch::default();
+                for (key, write) in writes.by_ref().take(limits::VIEW_WRITES_PER_BATCH_MAX - 1) {
+                    let old = self.db.get(&key).map_err(|e| e.to_string())?;
+                    if let Some(tag) = old.as_ref().and_then(|old| old.get(8..ROW_OVERHEAD)) {
+                        position.sum.subtract(tag);
+                    }
+                    match write {
+                        Some((value, version)) => {
+                            let row = self.row(&key, &value, version);
+                            position.sum.add(&row[8..ROW_OVERHEAD]);
+                            chunk.insert(key, row);
+                        }
+                        None => chunk.remove(key),
+                    }
+                }
+                let last = writes.peek().is_none();
+                if last {
+                    (position.batch, position.hash) = (batch, hash);
+                }
+                chunk.insert(&POSITION_KEY, self.write_position(position));
+                self.db.apply_batch(chunk).map_err(|e| e.to_string())?;
+                if last {
+                    self.dirty.store(true, Ordering::Release);
+                    return Ok(());
+                }
+            }
+        })?
+    }
+
+    pub fn get(&self, code: u8, key: &[u8], keyspace: &'static str) -> Result<Option<Versioned>, StoreError> {
+        let key = view_key(code, key);
+        let stored = guarded(|| self.db.get(&key)).and_then(|got| got.map_err(|e| e.to_string()));
+        match stored.map_err(|reason| StoreError::View { reason })? {
+            Some(stored) => self.open_row(&key, &stored, keyspace).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub fn scan(
+        &self,
+        code: u8,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        keyspace: &'static str,
+    ) -> Result<Vec<Row>, StoreError> {
+        let prefix = view_key(code, prefix);
+        let mut from = prefix.clone();
+        if let Some(after) = after {
+            let mut next = view_key(code, after);
+            // The smallest key greater than `after`.
+            next.push(0);
+            from = from.max(next);
+        }
+        let view = |reason| StoreError::View { reason };
+        let rows = guarded(|| {
+            let mut rows = Vec::new();
+            for row in self.db.range(from..).take(limit) {
+                let (key, stored) = row.map_err(|e| view(e.to_string()))?;
+                if !key.starts_with(&prefix) {
+                    break;
+                }
+                rows.push((key[1..].to_vec(), self.open_row(&key, &stored, keyspace)?));
+            }
+            Ok(rows)
+        });
+        rows.map_err(view)?
+    }
+
+    /// Visits every row as stored, without judging it: key with its keyspace code, and the row if its HMAC is right.
+    pub fn each_row(&self, mut visit: impl FnMut(&[u8], Option<(u64, &[u8])>)) -> Result<(), StoreError> {
+        let walked = guarded(|| {
+            for row in self.db.range([1_u8]..) {
+                let (key, stored) = row.map_err(|e| e.to_string())?;
+                let opened = self.split(&key, &stored).map(|(version, _, value)| (version, value));
+                visit(&key, opened);
+            }
+            Ok(())
+        });
+        walked.and_then(|inner| inner).map_err(|reason| StoreError::View { reason })
+    }
+
+    /// Makes what was applied so far durable, if anything was.
+    pub fn sync(&self) -> Result<(), String> {
+        if !self.dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        guarded(|| self.db.flush())?.map_err(|e| e.to_string())?;
+        self.file.sync_data().map_err(|e| e.to_string())
+    }
+
+    fn open_row(&self, key: &[u8], stored: &[u8], keyspace: &'static str) -> Result<Versioned, StoreError> {
+        let (version, _, value) = self.split(key, stored).ok_or_else(|| StoreError::Tampered {
+            place: format!("the view, keyspace {keyspace}"),
+            what: "a row carries a wrong HMAC",
+        })?;
+        Ok(Versioned { value: value.into(), version })
+    }
+
+    fn row(&self, key: &[u8], value: &[u8], version: u64) -> Vec<u8> {
+        let tag = self.mac.over(&[&(key.len() as u16).to_be_bytes(), key, &version.to_be_bytes(), value]);
+        let mut row = Vec::with_capacity(ROW_OVERHEAD + value.len());
+        row.extend_from_slice(&version.to_be_bytes());
+        row.extend_from_slice(&tag);
+        row.extend_from_slice(value);
+        row
+    }
+
+    fn split<'a>(&self, key: &[u8], stored: &'a [u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
+        let (head, value) = stored.split_at_checked(ROW_OVERHEAD)?;
+        let (version, tag) = head.split_at(8);
+        let right = self.mac.matches(&[&(key.len() as u16).to_be_bytes(), key, version, value], tag);
+        right.then_some((u64::from_be_bytes(version.try_into().ok()?), tag, value))
+    }
+
+    fn write_position(&self, position: &ViewPosition) -> Vec<u8> {
+        let mut out = Vec::with_capacity(8 + 32 + 32 + MAC_BYTES);
+        out.extend_from_slice(&position.batch.to_be_bytes());
+        out.extend_from_slice(&position.hash);
+        for lane in position.sum.0 {
+            out.extend_from_slice(&lane.to_be_bytes());
+        }
+        let tag = self.mac.over(&[&(POSITION_KEY.len() as u16).to_be_bytes(), &POSITION_KEY, &out]);
+        out.extend_from_slice(&tag);
+        out
+    }
+
+    fn read_position(&self, stored: &[u8]) -> Option<ViewPosition> {
+        let (body, tag) = stored.split_at_checked(8 + 32 + 32)?;
+        let right = self.mac.matches(&[&(POSITION_KEY.len() as u16).to_be_bytes(), &POSITION_KEY, body], tag);
+        if !right {
+            return None;
+        }
+        Some(ViewPosition {
+            batch: u64::from_be_bytes(body[..8].try_into().ok()?),
+            hash: body[8..40].try_into().ok()?,
+            sum: RowSum(RowSum::lanes(&body[40..])),
+        })
+    }
+}
+
+fn view_key(code: u8, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + key.len() + 1);
+    out.push(code);
+    out.extend_from_slice(key);
+    out
+}
+
+fn quarantine(path: &Path) -> PathBuf {
+    path.with_extension("quarantined")
+}
+
+/// sled takes a torn `snap.*.generating` for its newest snapshot and then never opens again.
+fn remove_torn_snapshots(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, ViewFault> {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(500));
+    let mut attempts = 0;
+    loop {
+        let error = match guarded(|| config.open()).map_err(ViewFault::Unfit)? {
+            Ok(db) => return Ok(db),
+            Err(error) => error.to_string(),
+        };
+        // sled releases its lock from a background thread some time after the last handle is gone.
+        if !error.contains("could not acquire lock") {
+            return Err(ViewFault::Unfit(error));
+        }
+        attempts += 1;
+        if attempts == LOCK_ATTEMPTS_MAX {
+            return Err(ViewFault::Busy(error));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// sled panics where others return errors.
+fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| {
+        let said = payload.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| payload.downcast_ref::<&str>().copied());
+        format!("the view engine panicked: {}", said.unwrap_or("without a word"))
+    })
+}
