@@ -1,0 +1,138 @@
+//! Every developer task, one command each, the same on a laptop and in CI: `cargo xtask help` lists them.
+//!
+//! The tool knows nothing of the product: it runs cargo, reads the dependency graph and the tree, installs the
+//! few system packages the tests need, and reports. Rules are pure functions from what was read to findings.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool reports on the terminal")]
+
+mod check;
+mod dependency_page;
+mod install;
+mod layers;
+mod policy;
+mod run;
+mod spdx;
+mod text;
+mod workspace;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use install::Purpose;
+use run::{Failure, cargo, step};
+use workspace::Workspace;
+
+/// One line of `cargo xtask help`, and what it runs with the arguments that follow its name.
+struct Task {
+    name: &'static str,
+    line: &'static str,
+    run: fn(&Path, &[String]) -> Result<(), Failure>,
+}
+
+const TASKS: &[Task] = &[
+    Task { name: "help", line: "list every task", run: help },
+    Task {
+        name: "check",
+        line: "rustfmt, clippy, layers, wrappers, licences, dependency page, texts",
+        run: check,
+    },
+    Task {
+        name: "test",
+        line: "install what is missing, check, then every test of the workspace",
+        run: test,
+    },
+    Task {
+        name: "demo",
+        line: "install what is missing, build in release, play the main job into target/demo/",
+        run: demo,
+    },
+    Task {
+        name: "bench",
+        line: "build in release, run `chancery bench` with the arguments given",
+        run: bench,
+    },
+    Task { name: "install", line: "only install the system packages that tests and demo need", run: install },
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace root");
+    let (name, rest) =
+        arguments.split_first().map_or(("help", &[][..]), |(name, rest)| (name.as_str(), rest));
+    let Some(task) = TASKS.iter().find(|task| task.name == name) else {
+        eprintln!("no task `{name}`; `cargo xtask help` lists them");
+        return ExitCode::from(2);
+    };
+    match (task.run)(root, rest) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\n{name}: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn help(_root: &Path, _arguments: &[String]) -> Result<(), Failure> {
+    println!("cargo xtask <task>\n");
+    for task in TASKS {
+        println!("  {:<8} {}", task.name, task.line);
+    }
+    Ok(())
+}
+
+fn check(root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    refuse_arguments(arguments)?;
+    check::run(root)
+}
+
+fn test(root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    refuse_arguments(arguments)?;
+    let found = install::run(Purpose::Test)?;
+    check::run(root)?;
+    // The whole-system tests start target/debug/chanceryd and chancery, which `cargo test` alone would not build.
+    // Built together with the tests, so that dependencies have the same features and are compiled once.
+    step(
+        "build the programs and the tests",
+        cargo(root).args(["build", "--workspace", "--bins", "--tests"]),
+    )?;
+    step(
+        "run every test",
+        cargo(root).args(["test", "--workspace", "--no-fail-fast"]).envs(found.environment()),
+    )
+}
+
+fn demo(root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    let found = install::run(Purpose::Demo)?;
+    let programs = release_programs(root)?;
+    step(
+        "play the main job",
+        run::program(root, &programs.join("demo")).args(arguments).envs(found.environment()),
+    )
+}
+
+fn bench(root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    let found = install::run(Purpose::Demo)?;
+    let programs = release_programs(root)?;
+    step(
+        "chancery bench",
+        run::program(root, &programs.join("chancery")).arg("bench").args(arguments).envs(found.environment()),
+    )
+}
+
+fn install(_root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    refuse_arguments(arguments)?;
+    install::run(Purpose::Test).map(|_| ())
+}
+
+/// Builds every program in release mode and returns the directory they are in.
+fn release_programs(root: &Path) -> Result<std::path::PathBuf, Failure> {
+    let build = ["build", "--release", "--bins", "-p", "server", "-p", "cli", "-p", "tests"];
+    step("build in release mode", cargo(root).args(build))?;
+    Ok(Workspace::read(root, None)?.target_directory.join("release"))
+}
+
+fn refuse_arguments(arguments: &[String]) -> Result<(), Failure> {
+    match arguments.first() {
+        None => Ok(()),
+        Some(argument) => Err(Failure::new(format!("takes no arguments, got `{argument}`"))),
+    }
+}
