@@ -1,1 +1,33 @@
-//! Authorities and issuance: the operations.
+//! Authorities and issuance: the operations on the certificate side.
+//!
+//! A certificate is prepared (profile, lint), its serial number and intent are committed, the token signs exactly the
+//! linted bytes, other code verifies, and the outcome is committed (`docs/cycles/issuance.md`). Knows no transport.
+
+mod error;
+mod issuance;
+mod issuers;
+mod keyspaces;
+mod register;
+
+use std::sync::Arc;
+
+pub use error::{CaError, Refused};
+pub use issuance::{About, CertificateRequest, Issued, Prepared, SubjectKey, prepare, self_sign, sign};
+pub use issuers::{Issuer, Issuers, KeyRegistration};
+pub use keyspaces::KEYSPACES;
+pub use register::{CertificateView, Reservation, find_by_eid, find_by_serial, reservations};
+
+/// What every operation of this crate works with.
+#[derive(Clone)]
+pub struct Engines {
+    /// The log and the state.
+    pub store: Arc<dyn store::Store>,
+    /// The token that holds the issuers' keys.
+    pub token: hsm::Token,
+    /// The issuers.
+    pub issuers: Arc<Issuers>,
+    /// Public keys whose private half is published: refused outside development.
+    pub known_keys: pki::KnownKeys,
+    /// Where CRLs are published, without slash at the end: `http://crl.example.org`.
+    pub crl_base_url: Arc<str>,
+}

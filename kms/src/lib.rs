@@ -1,1 +1,46 @@
-//! Devices, keysets, grants, orders, session keys: the operations.
+//! Devices, keysets, grants, orders and session keys: the operations on the key side.
+//!
+//! Each operation reads, decides purely, has the token do the cryptography and returns the [`store::Commit`] that must be
+//! durable before its answer may leave (`docs/cycles/session-keys.md`, `docs/cycles/issuance.md`). Knows no transport.
+
+mod delivery;
+mod devices;
+mod error;
+mod grants;
+mod keyspaces;
+mod orders;
+mod output;
+mod session_keys;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use domain::MasterGeneration;
+
+pub use delivery::{ChunkOutput, OrderOutput};
+pub use devices::{DeviceRecord, KeysetName, KeysetRecord};
+pub use error::{KmsError, Refused};
+pub use grants::{GrantFinding, GrantTerms, Grants};
+pub use keyspaces::KEYSPACES;
+pub use orders::{ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine};
+pub use output::OutputFiles;
+pub use session_keys::{Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release};
+
+/// What every operation of this crate works with.
+#[derive(Clone)]
+pub struct Engines {
+    /// The log and the state.
+    pub store: Arc<dyn store::Store>,
+    /// The token that holds the masters.
+    pub token: hsm::Token,
+    /// The masters in use, by generation.
+    pub masters: Arc<BTreeMap<MasterGeneration, hsm::KeyRef>>,
+    /// The provisioners' grants.
+    pub grants: Arc<Grants>,
+}
+
+impl Engines {
+    fn master(&self, generation: MasterGeneration) -> Result<&hsm::KeyRef, KmsError> {
+        self.masters.get(&generation).ok_or(KmsError::MasterAbsent(generation))
+    }
+}

@@ -1,0 +1,360 @@
+//! Issuance: the steps 4 to 9 of `docs/cycles/issuance.md`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
+use domain::{Eid, ReasonCode, Role, Timestamp};
+use hsm::{CallOptions, KeyRef, SignatureAlgorithm, Token};
+use pki::csr::VerifiedCsr;
+use pki::{
+    Certificate, CertificateInputs, CivilTime, KnownKeys, LintedTbs, PkiError, ProfileName, PublicKey, SerialNumber,
+    SubjectValues,
+};
+use prost::Message;
+use proto::records;
+use store::{Change, Precondition};
+
+use crate::issuers::Issuer;
+use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS};
+use crate::register::Reservation;
+use crate::{CaError, Engines};
+
+/// The key to be certified.
+#[derive(Clone, Debug)]
+pub struct SubjectKey {
+    public_key: PublicKey,
+    possession_proved: bool,
+}
+
+impl SubjectKey {
+    /// From a certification request (PKCS#10): its signature proves possession. Nothing else is taken from it.
+    pub fn from_request(request: &[u8], known_keys: KnownKeys) -> Result<Self, CaError> {
+        let verified = VerifiedCsr::parse(request, known_keys)
+            .map_err(|e| CaError::refused(ReasonCode::InvalidCsr, format!("the certification request is refused: {e}")))?;
+        Ok(Self { public_key: verified.public_key().clone(), possession_proved: true })
+    }
+
+    /// From a bare public key, whose owner vouches for it: an EUM for its own devices, or a token for its own keys.
+    pub fn without_proof(spki: &[u8], known_keys: KnownKeys) -> Result<Self, CaError> {
+        let public_key = PublicKey::parse(spki, known_keys)
+            .map_err(|e| CaError::refused(ReasonCode::WeakKey, format!("the public key is refused: {e}")))?;
+        Ok(Self { public_key, possession_proved: false })
+    }
+
+    /// The public key.
+    pub const fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+}
+
+/// What a certificate is to say.
+#[derive(Clone, Debug)]
+pub struct CertificateRequest {
+    /// Its profile.
+    pub profile: ProfileName,
+    /// Who issues it.
+    pub issuer: Arc<Issuer>,
+    /// Values for the subject, from the registry.
+    pub subject: SubjectValues,
+    /// The key.
+    pub key: SubjectKey,
+    /// Object identifier of the party, where the profile has one.
+    pub registered_id: Option<String>,
+    /// Host name, where the profile has one.
+    pub dns_name: Option<String>,
+    /// Addresses, where the profile has some.
+    pub ip_addresses: Vec<IpAddr>,
+    /// EUM: (organisation, IIN) pairs.
+    pub permitted: Vec<(String, String)>,
+    /// Whose it is, in the register: a party's or person's name, or an EID.
+    pub holder: String,
+    /// When the certified key is an issuer's: that issuer.
+    pub certifies: Option<Arc<Issuer>>,
+}
+
+/// Who asks and about whom, for the entries.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// Role in which the caller acts.
+    pub role: Role,
+    /// Pseudonym of the caller.
+    pub actor: Pseudonym,
+    /// Pseudonym of the holder.
+    pub object: Pseudonym,
+}
+
+/// A certificate whose exact bytes passed the lint; nothing is durable and nothing is signed yet.
+#[derive(Debug)]
+pub struct Prepared {
+    request: CertificateRequest,
+    serial: SerialNumber,
+    linted: LintedTbs,
+}
+
+/// A certificate that was signed and verified; not yet durable, so it must not leave.
+#[derive(Debug)]
+pub struct Issued {
+    /// The certificate.
+    pub certificate: Certificate,
+    request: CertificateRequest,
+    serial: SerialNumber,
+}
+
+/// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
+pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
+    let digest = request.key.public_key.digest();
+    if engines.store.get(CERTIFIED_KEYS, &digest)?.is_some() {
+        return Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"));
+    }
+    let issuer = request.issuer.certificate()?;
+    let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
+    let inputs = inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
+    let (serial, linted) = build(request.profile, &inputs)?;
+    Ok(Prepared { request, serial, linted })
+}
+
+impl Prepared {
+    /// Its serial number.
+    pub const fn serial(&self) -> &SerialNumber {
+        &self.serial
+    }
+
+    pub(crate) fn reservation(&self, version: u64) -> Reservation {
+        let digest = self.request.key.public_key.digest().to_vec();
+        Reservation::new(self.serial.as_bytes().to_vec(), self.request.holder.clone(), digest, version)
+    }
+
+    /// The intent: entry, writes and preconditions. Durable before the token is asked.
+    pub fn intent(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let serial = self.serial.as_bytes();
+        let digest = self.request.key.public_key.digest();
+        let record = record(&self.request, &self.serial, "reserved", &[]);
+        let entry = EntryDraft::new(EventType::CertificateIntent, Outcome::Intent)
+            .role(about.role)
+            .actor(about.actor)
+            .object(about.object)
+            .fact("profile", profile_name(self.request.profile))
+            .fact("serial", serial_fact(&self.serial))
+            .fact("tbs", Fact::Digest(self.linted.digest()))
+            .fact("key", Fact::Digest(digest));
+        let changes = vec![
+            Change::put(RESERVATIONS, serial, record),
+            Change::put(CERTIFIED_KEYS, digest, serial),
+        ];
+        let preconditions = vec![
+            Precondition::Absent { keyspace: CERTIFIED_KEYS, key: digest.to_vec() },
+            Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
+            Precondition::Absent { keyspace: RESERVATIONS, key: serial.to_vec() },
+        ];
+        (entry, changes, preconditions)
+    }
+}
+
+/// Steps 7 and 8: the token signs the linted bytes of certificates of one issuer, other code verifies each.
+pub async fn sign(token: &Token, prepared: Vec<Prepared>, options: CallOptions) -> Result<Vec<Issued>, CaError> {
+    let Some(first) = prepared.first() else { return Ok(Vec::new()) };
+    let issuer = Arc::clone(&first.request.issuer);
+    let digests = prepared.iter().map(|p| p.linted.digest().to_vec()).collect();
+    let signatures = token.sign(&issuer.key, SignatureAlgorithm::EcdsaP256Sha256, digests, options).await?;
+    prepared
+        .into_iter()
+        .zip(signatures)
+        .map(|(prepared, signature)| {
+            let Prepared { request, serial, linted } = prepared;
+            let certificate = assemble(linted, &signature, &request.issuer.public_key)?;
+            Ok(Issued { certificate, request, serial })
+        })
+        .collect()
+}
+
+impl Issued {
+    /// Its serial number.
+    pub const fn serial(&self) -> &SerialNumber {
+        &self.serial
+    }
+
+    /// Step 9: the outcome: entry, writes and preconditions. Durable before the certificate leaves.
+    pub fn outcome(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let (entry, mut changes, mut preconditions) = self.register(about);
+        let serial = self.serial.as_bytes();
+        changes.push(Change::delete(RESERVATIONS, serial));
+        if let Some(issuer) = &self.request.certifies {
+            let (change, precondition) = issuer.certified(&self.certificate);
+            changes.push(change);
+            preconditions.push(precondition);
+        }
+        (entry, changes, preconditions)
+    }
+
+    /// The outcome of a certificate that was made at the founding ceremony, before there was a log for its intent.
+    pub fn founding(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let (entry, mut changes, mut preconditions) = self.register(about);
+        let digest = self.request.key.public_key.digest();
+        changes.push(Change::put(CERTIFIED_KEYS, digest, self.serial.as_bytes()));
+        preconditions.push(Precondition::Absent { keyspace: CERTIFIED_KEYS, key: digest.to_vec() });
+        (entry, changes, preconditions)
+    }
+
+    fn register(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let serial = self.serial.as_bytes();
+        let record = record(&self.request, &self.serial, "issued", self.certificate.der());
+        let entry = EntryDraft::new(EventType::CertificateIssued, Outcome::Done)
+            .role(about.role)
+            .actor(about.actor)
+            .object(about.object)
+            .fact("profile", profile_name(self.request.profile))
+            .fact("serial", serial_fact(&self.serial))
+            .fact("certificate", Fact::Digest(self.certificate.digest()))
+            .fact("issuer_key", Fact::Digest(issuer_key_digest(&self.request.issuer.public_key)))
+            // Proof of possession, or the word of the party that owns the device.
+            .fact("mode", if self.request.key.possession_proved {
+                Fact::fixed_name("possession-proved")
+            } else {
+                Fact::fixed_name("public-key-only")
+            });
+        let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
+        if self.request.profile == ProfileName::Euicc {
+            changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
+        }
+        let preconditions = vec![Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() }];
+        (entry, changes, preconditions)
+    }
+}
+
+/// A root: built, linted, signed by its own key, verified. For the founding ceremony.
+pub async fn self_sign(
+    token: &Token,
+    key: &KeyRef,
+    public_key: &[u8],
+    profile: ProfileName,
+    subject: SubjectValues,
+    registered_id: Option<String>,
+    crl_urls: Vec<String>,
+    now: Timestamp,
+    options: CallOptions,
+) -> Result<Certificate, CaError> {
+    let build_error = |e: PkiError| CaError::refused(ReasonCode::InvalidField, e.to_string());
+    let name = pki::subject_name_der(profile.profile(), &subject).map_err(build_error)?;
+    let not_before = CivilTime::from_timestamp(now).map_err(build_error)?;
+    let inputs = CertificateInputs {
+        serial: random_serial()?,
+        issuer_name_der: name,
+        issuer_key_identifier: None,
+        subject,
+        subject_spki: public_key.to_vec(),
+        not_before,
+        not_after: not_before.plus_days(profile.profile().validity_days).map_err(build_error)?,
+        registered_id,
+        dns_name: None,
+        ip_addresses: Vec::new(),
+        crl_urls,
+        permitted: Vec::new(),
+    };
+    let (_, linted) = build(profile, &inputs)?;
+    let signatures =
+        token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![linted.digest().to_vec()], options).await?;
+    let signature = signatures.first().ok_or(CaError::Record("signature"))?;
+    assemble(linted, signature, public_key)
+}
+
+/// The CRL distribution points of a profile's certificates under an issuer.
+pub(crate) fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
+    ["a", "b"].iter().take(crl_count(profile)).map(|part| format!("{base}/crl/{issuer}-{part}.crl")).collect()
+}
+
+fn crl_count(profile: ProfileName) -> usize {
+    profile
+        .profile()
+        .extensions
+        .iter()
+        .find_map(|rule| match rule.value {
+            pki::ExtensionValue::CrlDistributionPoints { count } => Some(count),
+            _ => None,
+        })
+        .unwrap_or(0)
+}
+
+fn inputs(
+    request: &CertificateRequest,
+    issuer_name_der: Vec<u8>,
+    issuer_key_identifier: [u8; 20],
+    crl_urls: Vec<String>,
+    now: Timestamp,
+) -> Result<CertificateInputs, CaError> {
+    let time = |e: PkiError| CaError::refused(ReasonCode::InvalidField, e.to_string());
+    let not_before = CivilTime::from_timestamp(now).map_err(time)?;
+    Ok(CertificateInputs {
+        serial: random_serial()?,
+        issuer_name_der,
+        issuer_key_identifier: Some(issuer_key_identifier),
+        subject: request.subject.clone(),
+        subject_spki: request.key.public_key.spki().to_vec(),
+        not_before,
+        not_after: not_before.plus_days(request.profile.profile().validity_days).map_err(time)?,
+        registered_id: request.registered_id.clone(),
+        dns_name: request.dns_name.clone(),
+        ip_addresses: request.ip_addresses.clone(),
+        crl_urls,
+        permitted: request.permitted.clone(),
+    })
+}
+
+fn build(profile: ProfileName, inputs: &CertificateInputs) -> Result<(SerialNumber, LintedTbs), CaError> {
+    let profile = profile.profile();
+    let tbs = pki::build_tbs(profile, inputs).map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
+    let linted = pki::lint(profile, inputs, tbs).map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))?;
+    Ok((inputs.serial.clone(), linted))
+}
+
+fn assemble(linted: LintedTbs, signature: &[u8], issuer: &[u8]) -> Result<Certificate, CaError> {
+    let signature = signature.try_into().map_err(|_| CaError::Verification(PkiError::SignatureInvalid))?;
+    linted.assemble(signature, issuer).map_err(CaError::Verification)
+}
+
+fn random_serial() -> Result<SerialNumber, CaError> {
+    let mut octets = [0; 20];
+    getrandom::fill(&mut octets).map_err(CaError::Entropy)?;
+    Ok(SerialNumber::from_random(octets))
+}
+
+fn key_identifier(issuer: &Certificate) -> Result<[u8; 20], CaError> {
+    issuer
+        .subject_key_identifier()
+        .and_then(|identifier| identifier.try_into().ok())
+        .ok_or(CaError::Record("issuer"))
+}
+
+fn issuer_key_digest(spki: &[u8]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(spki).into()
+}
+
+fn record(request: &CertificateRequest, serial: &SerialNumber, state: &str, der: &[u8]) -> Vec<u8> {
+    records::Certificate {
+        version: 1,
+        serial_number: serial.as_bytes().to_vec(),
+        issuer: request.issuer.name.clone(),
+        profile: request.profile.as_str().to_owned(),
+        subject: request.holder.clone(),
+        public_key_digest: request.key.public_key.digest().to_vec(),
+        state: state.to_owned(),
+        der: der.to_vec(),
+        possession_proved: request.key.possession_proved,
+    }
+    .encode_to_vec()
+}
+
+pub(crate) const fn profile_name(profile: ProfileName) -> Fact {
+    Fact::fixed_name(profile.as_str())
+}
+
+fn serial_fact(serial: &SerialNumber) -> Fact {
+    // A random serial number is 20 octets, so it is never empty, too long or an EID.
+    Fact::bytes(serial.as_bytes()).unwrap_or(Fact::Number(0))
+}
+
+/// Names a device's holder in the register.
+pub(crate) fn holder_of(eid: &Eid) -> String {
+    eid.to_string()
+}

@@ -1,0 +1,167 @@
+//! Issuers: a name, a key in the token, a certificate.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use domain::ReasonCode;
+use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
+use pki::Certificate;
+use prost::Message;
+use proto::records;
+use store::{Change, Precondition, Store};
+
+use crate::CaError;
+use crate::keyspaces::{ISSUERS, KEYS};
+
+/// An issuer that can issue.
+#[derive(Debug)]
+pub struct Issuer {
+    /// Its name in the authority.
+    pub name: String,
+    /// The party it belongs to; empty for the authority's own.
+    pub party: String,
+    /// Its key in the token.
+    pub key: KeyRef,
+    /// Its public key, SubjectPublicKeyInfo in DER.
+    pub public_key: Vec<u8>,
+    /// Its certificate, once there is one.
+    pub certificate: Option<Certificate>,
+    /// Version of the row, for preconditions.
+    pub version: u64,
+}
+
+impl Issuer {
+    /// Its certificate, or the refusal to issue without one.
+    pub fn certificate(&self) -> Result<&Certificate, CaError> {
+        self.certificate.as_ref().ok_or_else(|| {
+            CaError::refused(ReasonCode::UnknownIssuer, format!("issuer {} has no certificate yet", self.name))
+        })
+    }
+
+    /// The writes that give it its certificate.
+    pub(crate) fn certified(&self, certificate: &Certificate) -> (Change, Precondition) {
+        let record = records::Issuer {
+            version: 1,
+            name: self.name.clone(),
+            party: self.party.clone(),
+            key_label: self.key.label.clone(),
+            certificate: certificate.der().to_vec(),
+        };
+        let key = self.name.clone().into_bytes();
+        (
+            Change::put(ISSUERS, key.clone(), record.encode_to_vec()),
+            Precondition::Version { keyspace: ISSUERS, key, version: self.version },
+        )
+    }
+}
+
+/// A key of a token on its way into the records: what a ceremony reported.
+#[derive(Clone, Debug)]
+pub struct KeyRegistration {
+    /// Configured name of the token.
+    pub token: String,
+    /// Serial number of the token.
+    pub token_serial: String,
+    /// The key, its role and what proves it.
+    pub key: RegisteredKey,
+    /// Generation or epoch, from 1.
+    pub epoch: u32,
+}
+
+impl KeyRegistration {
+    /// The writes that register the key.
+    pub fn create(&self) -> (Change, Precondition) {
+        let (public_key, check_value) = match &self.key.check {
+            KeyCheck::PublicKey(spki) => (spki.clone(), Vec::new()),
+            KeyCheck::CheckValue(value) => (Vec::new(), value.to_vec()),
+        };
+        let record = records::KeyRecord {
+            version: 1,
+            token: self.token.clone(),
+            token_serial: self.token_serial.clone(),
+            label: self.key.key.label.clone(),
+            id: self.key.key.id.to_vec(),
+            role: self.key.role.as_str().to_owned(),
+            public_key,
+            check_value,
+            epoch: self.epoch,
+        };
+        let key = self.key.key.label.clone().into_bytes();
+        (Change::put(KEYS, key.clone(), record.encode_to_vec()), Precondition::Absent { keyspace: KEYS, key })
+    }
+
+    /// Every registered key.
+    pub fn all(store: &dyn Store) -> Result<Vec<Self>, CaError> {
+        store.scan(KEYS, &[], None, 10_000)?.into_iter().map(|(_, row)| Self::decode(&row.value)).collect()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CaError> {
+        let unreadable = || CaError::Record("key");
+        let record = records::KeyRecord::decode(bytes).map_err(|_| unreadable())?;
+        let check = match <[u8; 3]>::try_from(record.check_value.as_slice()) {
+            Ok(value) => KeyCheck::CheckValue(value),
+            Err(_) if record.public_key.is_empty() => return Err(unreadable()),
+            Err(_) => KeyCheck::PublicKey(record.public_key),
+        };
+        let role = KeyRole::ALL.into_iter().find(|r| r.as_str() == record.role).ok_or_else(unreadable)?;
+        let id = record.id.try_into().map_err(|_| unreadable())?;
+        Ok(Self {
+            token: record.token,
+            token_serial: record.token_serial,
+            key: RegisteredKey { key: KeyRef { label: record.label, id }, role, check },
+            epoch: record.epoch,
+        })
+    }
+}
+
+/// Reads issuers from the authority records, each decoded once per version.
+#[derive(Default)]
+pub struct Issuers {
+    decoded: Mutex<HashMap<String, Arc<Issuer>>>,
+}
+
+impl Issuers {
+    /// The issuer of a name, or the refusal.
+    pub fn find(&self, store: &dyn Store, name: &str) -> Result<Arc<Issuer>, CaError> {
+        let unknown = || CaError::refused(ReasonCode::UnknownIssuer, format!("there is no issuer {name}"));
+        let row = store.get(ISSUERS, name.as_bytes())?.ok_or_else(unknown)?;
+        let mut decoded = self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(issuer) = decoded.get(name)
+            && issuer.version == row.version
+        {
+            return Ok(Arc::clone(issuer));
+        }
+        let record = records::Issuer::decode(&*row.value).map_err(|_| CaError::Record("issuer"))?;
+        let key_row = store.get(KEYS, record.key_label.as_bytes())?.ok_or(CaError::Record("key"))?;
+        let key = KeyRegistration::decode(&key_row.value)?;
+        let KeyCheck::PublicKey(public_key) = key.key.check else { return Err(CaError::Record("key")) };
+        let certificate = if record.certificate.is_empty() {
+            None
+        } else {
+            Some(Certificate::from_der(&record.certificate).map_err(CaError::Verification)?)
+        };
+        let issuer = Arc::new(Issuer {
+            name: record.name,
+            party: record.party,
+            key: key.key.key,
+            public_key,
+            certificate,
+            version: row.version,
+        });
+        decoded.insert(name.to_owned(), Arc::clone(&issuer));
+        Ok(issuer)
+    }
+
+    /// The writes that create an issuer whose key is registered with them or before.
+    pub fn create(name: &str, party: &str, key_label: &str, certificate: Option<&Certificate>) -> (Change, Precondition) {
+        let record = records::Issuer {
+            version: 1,
+            name: name.to_owned(),
+            party: party.to_owned(),
+            key_label: key_label.to_owned(),
+            certificate: certificate.map(|c| c.der().to_vec()).unwrap_or_default(),
+        };
+        let key = name.as_bytes().to_vec();
+        (Change::put(ISSUERS, key.clone(), record.encode_to_vec()), Precondition::Absent { keyspace: ISSUERS, key })
+    }
+}

@@ -1,0 +1,20 @@
+//! The keyspaces of this crate. Codes are for ever.
+
+use store::{Home, Keyspace};
+
+/// Keys of the tokens: label -> `records::KeyRecord`.
+pub(crate) const KEYS: Keyspace = Keyspace { code: 24, name: "keys", home: Home::Memory };
+/// Issuers: name -> `records::Issuer`.
+pub(crate) const ISSUERS: Keyspace = Keyspace { code: 25, name: "issuers", home: Home::Memory };
+/// Certificates: serial number -> `records::Certificate`.
+pub(crate) const CERTIFICATES: Keyspace = Keyspace { code: 80, name: "certificates", home: Home::View };
+/// Certified keys: SHA-256 of the SubjectPublicKeyInfo -> serial number.
+pub(crate) const CERTIFIED_KEYS: Keyspace = Keyspace { code: 81, name: "certified_keys", home: Home::View };
+/// Certificates whose intent has no outcome yet: serial number -> `records::Certificate`.
+pub(crate) const RESERVATIONS: Keyspace = Keyspace { code: 82, name: "reservations", home: Home::View };
+/// eUICC certificates: EID (32 digits) -> serial number.
+pub(crate) const DEVICE_CERTIFICATES: Keyspace = Keyspace { code: 83, name: "device_certificates", home: Home::View };
+
+/// Every keyspace of this crate.
+pub const KEYSPACES: [Keyspace; 6] =
+    [KEYS, ISSUERS, CERTIFICATES, CERTIFIED_KEYS, RESERVATIONS, DEVICE_CERTIFICATES];

@@ -1,0 +1,389 @@
+//! Orders: the key side of the cycle in `docs/cycles/issuance.md`. A chunk is reserved, its keys are made in one job of
+//! the token under one fresh transport key, its output is written, and then the devices are registered.
+
+use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
+use domain::{
+    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, Protocol, ReasonCode, Refusal,
+    Role, SecurityDomain, Timestamp,
+};
+use prost::Message;
+use proto::records;
+use sha2::{Digest, Sha256};
+use store::{Change, Commit, Precondition, Store};
+
+use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
+use crate::keyspaces::{DEVICES, DEVICES_ORDERED, KEYSETS, ORDER_LINES, ORDERS};
+use crate::output;
+use crate::session_keys::algorithm_name;
+use crate::{Engines, KmsError, OutputFiles};
+
+/// The manufacturer whose order it is, as its enrolment and its connection say.
+#[derive(Clone, Debug)]
+pub struct Manufacturer {
+    /// Its name.
+    pub name: String,
+    /// The credential of this connection.
+    pub principal: PrincipalId,
+    /// The EID ranges delegated to it.
+    pub eins: Vec<Ein>,
+    /// How many devices it may order in all.
+    pub quota: u64,
+    /// Its RSA transport key: SubjectPublicKeyInfo, DER.
+    pub transport_key: Vec<u8>,
+    /// Size of the transport key's modulus.
+    pub transport_key_bits: u32,
+}
+
+/// What every device of an order gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderTerms {
+    /// Name, unique for the manufacturer.
+    pub order: String,
+    /// The issuer of the eUICC certificates.
+    pub issuer: String,
+    /// The keyset that is made.
+    pub keyset: KeysetName,
+    /// Length of its keys.
+    pub algorithm: KeysetAlgorithm,
+}
+
+/// One line, parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderLine {
+    /// Its number, from 1.
+    pub line: u64,
+    /// The device.
+    pub eid: Eid,
+    /// SHA-256 of the line's message.
+    pub digest: [u8; 32],
+}
+
+/// What becomes of a line.
+#[derive(Clone, Debug)]
+pub enum LineCheck {
+    /// It may be produced.
+    New,
+    /// It was produced before: the serial number of its certificate.
+    Repeated(Vec<u8>),
+    /// It is refused.
+    Refused(Refusal),
+}
+
+/// A line whose reservation is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedLine {
+    /// The line.
+    pub line: OrderLine,
+    /// Version of its device row since the reservation.
+    pub version: u64,
+}
+
+/// The keys of one chunk as they leave: ready-made output, nothing secret in clear.
+#[derive(Debug)]
+pub struct ChunkKeys {
+    chunk: hsm::OrderChunk,
+    generation: MasterGeneration,
+}
+
+/// One order of one manufacturer.
+pub struct Orders<'a> {
+    engines: &'a Engines,
+    manufacturer: &'a Manufacturer,
+    terms: &'a OrderTerms,
+}
+
+impl<'a> Orders<'a> {
+    /// Opens an order, new or begun before; its terms never change.
+    pub fn open(
+        engines: &'a Engines,
+        manufacturer: &'a Manufacturer,
+        terms: &'a OrderTerms,
+        pseudonyms: &Pseudonyms,
+    ) -> Result<Self, KmsError> {
+        let orders = Self { engines, manufacturer, terms };
+        if let Some((record, _)) = orders.record()?
+            && record != (records::Order { chunks: record.chunks.clone(), confirmed_digest: record.confirmed_digest.clone(), ..orders.new_record() })
+        {
+            return Err(KmsError::refused(
+                ReasonCode::IdempotencyKeyReused,
+                "an order of this name has other terms",
+                Some(pseudonyms.order(&terms.order)),
+            ));
+        }
+        Ok(orders)
+    }
+
+    /// Whether a line may be produced. `taken` is how many lines of this chunk were accepted before it.
+    pub fn check(&self, line: &OrderLine, taken: u64) -> Result<LineCheck, KmsError> {
+        let store = self.engines.store.as_ref();
+        if let Some(row) = store.get(ORDER_LINES, &self.line_key(line.line))? {
+            let record = records::OrderLine::decode(&*row.value).map_err(|_| KmsError::Record("order line"))?;
+            return Ok(if record.request_digest == line.digest {
+                LineCheck::Repeated(record.serial_number)
+            } else {
+                refused(ReasonCode::IdempotencyKeyReused, "this line of the order was another device or key before")
+            });
+        }
+        if !self.manufacturer.eins.iter().any(|ein| line.eid.is_in(ein)) {
+            return Ok(refused(ReasonCode::EidOutOfRange, "the EID is in no range delegated to you"));
+        }
+        if self.ordered()?.0 + taken >= self.manufacturer.quota {
+            return Ok(refused(ReasonCode::QuotaExceeded, format!("the quota is {} devices", self.manufacturer.quota)));
+        }
+        if store.get(DEVICES, line.eid.bcd())?.is_some() {
+            return Ok(refused(ReasonCode::DuplicateDevice, "the device is registered or being made already"));
+        }
+        Ok(LineCheck::New)
+    }
+
+    /// The writes that reserve devices and quota for a chunk, to be committed with the certificates' intents.
+    pub fn reserve(&self, lines: &[OrderLine]) -> Result<(Vec<Change>, Vec<Precondition>), KmsError> {
+        let mut changes = Vec::with_capacity(lines.len() + 1);
+        let mut preconditions = Vec::with_capacity(lines.len() + 1);
+        for line in lines {
+            preconditions.push(Precondition::Absent { keyspace: DEVICES, key: line.eid.bcd().to_vec() });
+            changes.push(Change::put(DEVICES, *line.eid.bcd(), self.device(line, None).encode(&line.eid)));
+        }
+        let (ordered, version) = self.ordered()?;
+        let (change, precondition) = self.count(ordered + lines.len() as u64, version);
+        changes.push(change);
+        preconditions.push(precondition);
+        Ok((changes, preconditions))
+    }
+
+    /// Has the token derive and wrap the keys of a chunk: one job, one fresh transport key.
+    pub async fn make_keys(&self, lines: &[ReservedLine], options: hsm::CallOptions) -> Result<ChunkKeys, KmsError> {
+        let (generation, master) = self.engines.masters.last_key_value().ok_or(KmsError::MasterAbsent(MasterGeneration(1)))?;
+        let job = hsm::OrderChunkJob {
+            master: master.clone(),
+            protocol: self.terms.keyset.protocol,
+            security_domain: self.terms.keyset.security_domain,
+            kvn: self.terms.keyset.kvn,
+            algorithm: self.terms.algorithm,
+            recipient_spki: self.manufacturer.transport_key.clone(),
+            eids: lines.iter().map(|l| l.line.eid).collect(),
+        };
+        let chunk = self.engines.token.order_chunk(job, options).await?;
+        Ok(ChunkKeys { chunk, generation: *generation })
+    }
+
+    /// Writes the chunk's output file and returns the commit that registers its devices. Blocks on the disk.
+    /// `serials` are the certificates' serial numbers, in the order of the lines.
+    pub fn finish(
+        &self,
+        files: &OutputFiles,
+        pseudonyms: &Pseudonyms,
+        lines: &[ReservedLine],
+        serials: &[Vec<u8>],
+        keys: &ChunkKeys,
+        now: Timestamp,
+    ) -> Result<Commit, KmsError> {
+        let (mut record, version) = match self.record()? {
+            Some((record, version)) => (record, Some(version)),
+            None => (self.new_record(), None),
+        };
+        let number = record.chunks.len();
+        let transport_key = format!("{}/{}/{number}", self.manufacturer.name, self.terms.order);
+        let recipient: [u8; 32] = Sha256::digest(&self.manufacturer.transport_key).into();
+        let eids: Vec<Eid> = lines.iter().map(|l| l.line.eid).collect();
+        let content = output::render(self.terms, &transport_key, &recipient, &eids, &keys.chunk)?;
+        let (file, digest) = files.write(&self.manufacturer.name, &self.terms.order, number, &content)?;
+
+        let order = pseudonyms.order(&self.order_name());
+        let actor = pseudonyms.principal(&self.manufacturer.principal);
+        let strength = effective_strength(self.terms.algorithm, self.manufacturer.transport_key_bits);
+        let mut commit = Commit { entries: vec![], changes: vec![], preconditions: vec![] };
+        for ((reserved, blobs), serial) in lines.iter().zip(&keys.chunk.devices).zip(serials) {
+            let eid = &reserved.line.eid;
+            commit.preconditions.push(Precondition::Version {
+                keyspace: DEVICES,
+                key: eid.bcd().to_vec(),
+                version: reserved.version,
+            });
+            let device = self.device(&reserved.line, Some(DeviceState::Registered));
+            commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
+            let keyset = KeysetRecord {
+                algorithm: self.terms.algorithm,
+                state: KeyState::PreActivation,
+                master_generation: keys.generation,
+                delivered_under: transport_key.clone(),
+                effective_strength: strength,
+                check_values: blobs.kcv,
+                created: now,
+                version: 0,
+            };
+            commit.changes.push(Change::put(KEYSETS, self.terms.keyset.row_key(eid), keyset.encode()));
+            let line = records::OrderLine {
+                version: 1,
+                request_digest: reserved.line.digest.to_vec(),
+                serial_number: serial.clone(),
+                ..records::OrderLine::default()
+            };
+            commit.changes.push(Change::put(ORDER_LINES, self.line_key(reserved.line.line), line.encode_to_vec()));
+            commit.entries.push(self.registered_entry(actor, pseudonyms.device(eid), order, reserved, keys.generation, strength));
+        }
+        record.chunks.push(records::OrderChunk { file, digest: digest.to_vec(), devices: lines.len() as u64 });
+        let key = self.order_key();
+        commit.preconditions.push(match version {
+            Some(version) => Precondition::Version { keyspace: ORDERS, key: key.clone(), version },
+            None => Precondition::Absent { keyspace: ORDERS, key: key.clone() },
+        });
+        commit.changes.push(Change::put(ORDERS, key, record.encode_to_vec()));
+        commit.entries.push(
+            EntryDraft::new(EventType::OrderChunkWritten, Outcome::Done)
+                .role(Role::Eum)
+                .actor(actor)
+                .object(order)
+                .fact("chunk", Fact::Number(number as u64))
+                .fact("devices", Fact::Number(lines.len() as u64))
+                .fact("output", Fact::Digest(digest))
+                .fact("bytes", Fact::Number(content.len() as u64))
+                .fact("transport_key", Fact::Digest(recipient)),
+        );
+        Ok(commit)
+    }
+
+    /// The writes that give back what a chunk reserved when it cannot be finished.
+    pub fn release(&self, lines: &[ReservedLine]) -> Result<(Vec<Change>, Vec<Precondition>), KmsError> {
+        let (ordered, version) = self.ordered()?;
+        let (change, precondition) = self.count(ordered.saturating_sub(lines.len() as u64), version);
+        let mut changes = vec![change];
+        let mut preconditions = vec![precondition];
+        for line in lines {
+            let key = line.line.eid.bcd().to_vec();
+            changes.push(Change::delete(DEVICES, key.clone()));
+            preconditions.push(Precondition::Version { keyspace: DEVICES, key, version: line.version });
+        }
+        Ok((changes, preconditions))
+    }
+
+    fn registered_entry(
+        &self,
+        actor: Pseudonym,
+        device: Pseudonym,
+        order: Pseudonym,
+        reserved: &ReservedLine,
+        generation: MasterGeneration,
+        strength: u32,
+    ) -> EntryDraft {
+        EntryDraft::new(EventType::DeviceRegistered, Outcome::Done)
+            .role(Role::Eum)
+            .actor(actor)
+            .object(device)
+            .request(reserved.line.digest)
+            .fact("order", Fact::Pseudonym(order))
+            .fact("line", Fact::Number(reserved.line.line))
+            .fact("kvn", Fact::Number(u64::from(self.terms.keyset.kvn.value())))
+            .fact("protocol", match self.terms.keyset.protocol {
+                Protocol::Scp03 => Fact::fixed_name("scp03"),
+            })
+            .fact("security_domain", match self.terms.keyset.security_domain {
+                SecurityDomain::IsdR => Fact::fixed_name("isd-r"),
+                SecurityDomain::Ecasd => Fact::fixed_name("ecasd"),
+            })
+            .fact("algorithm", algorithm_name(self.terms.algorithm))
+            .fact("mode", Fact::fixed_name("derived"))
+            .fact("generation", Fact::Number(u64::from(generation.0)))
+            .fact("effective_strength", Fact::Number(u64::from(strength)))
+    }
+
+    fn device(&self, line: &OrderLine, state: Option<DeviceState>) -> DeviceRecord {
+        DeviceRecord {
+            state,
+            eum: self.manufacturer.name.clone(),
+            order: self.terms.order.clone(),
+            line: line.line,
+            version: 0,
+        }
+    }
+
+    fn new_record(&self) -> records::Order {
+        records::Order {
+            version: 1,
+            party: self.manufacturer.name.clone(),
+            name: self.terms.order.clone(),
+            issuer: self.terms.issuer.clone(),
+            security_domain: u32::from(self.terms.keyset.security_domain.code()),
+            protocol: u32::from(self.terms.keyset.protocol.code()),
+            key_version_number: u32::from(self.terms.keyset.kvn.value()),
+            key_bits: u32::from(self.terms.algorithm.key_bits()),
+            chunks: Vec::new(),
+            confirmed_digest: Vec::new(),
+        }
+    }
+
+    fn record(&self) -> Result<Option<(records::Order, u64)>, KmsError> {
+        read_order(self.engines.store.as_ref(), &self.manufacturer.name, &self.terms.order)
+    }
+
+    /// Devices ordered so far and the version of that count.
+    fn ordered(&self) -> Result<(u64, Option<u64>), KmsError> {
+        let Some(row) = self.engines.store.get(DEVICES_ORDERED, self.manufacturer.name.as_bytes())? else {
+            return Ok((0, None));
+        };
+        let record = records::Counter::decode(&*row.value).map_err(|_| KmsError::Record("counter"))?;
+        Ok((record.value, Some(row.version)))
+    }
+
+    fn count(&self, value: u64, version: Option<u64>) -> (Change, Precondition) {
+        let key = self.manufacturer.name.clone().into_bytes();
+        let precondition = match version {
+            Some(version) => Precondition::Version { keyspace: DEVICES_ORDERED, key: key.clone(), version },
+            None => Precondition::Absent { keyspace: DEVICES_ORDERED, key: key.clone() },
+        };
+        (Change::put(DEVICES_ORDERED, key, records::Counter { version: 1, value }.encode_to_vec()), precondition)
+    }
+
+    /// The order's name among all orders, for its pseudonym.
+    fn order_name(&self) -> String {
+        format!("{}/{}", self.manufacturer.name, self.terms.order)
+    }
+
+    fn order_key(&self) -> Vec<u8> {
+        order_key(&self.manufacturer.name, &self.terms.order)
+    }
+
+    fn line_key(&self, line: u64) -> Vec<u8> {
+        let mut key = self.order_key();
+        key.push(0);
+        key.extend(line.to_be_bytes());
+        key
+    }
+}
+
+pub(crate) fn order_key(party: &str, order: &str) -> Vec<u8> {
+    [party.as_bytes(), &[0], order.as_bytes()].concat()
+}
+
+pub(crate) fn read_order(store: &dyn Store, party: &str, order: &str) -> Result<Option<(records::Order, u64)>, KmsError> {
+    let Some(row) = store.get(ORDERS, &order_key(party, order))? else { return Ok(None) };
+    let record = records::Order::decode(&*row.value).map_err(|_| KmsError::Record("order"))?;
+    Ok(Some((record, row.version)))
+}
+
+fn refused(reason: ReasonCode, message: impl Into<String>) -> LineCheck {
+    LineCheck::Refused(Refusal::new(reason, message))
+}
+
+/// What keys are worth that left under an RSA key: NIST SP 800-57 Part 1 Rev. 5, table 2.
+fn effective_strength(algorithm: KeysetAlgorithm, rsa_bits: u32) -> u32 {
+    let path = match rsa_bits {
+        0..3072 => 112,
+        3072..7680 => 128,
+        7680..15360 => 192,
+        15360.. => 256,
+    };
+    path.min(u32::from(algorithm.key_bits()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_key_is_worth_no_more_than_the_key_it_travelled_under() {
+        assert_eq!(effective_strength(KeysetAlgorithm::Aes256, 3072), 128);
+        assert_eq!(effective_strength(KeysetAlgorithm::Aes128, 15_360), 128);
+        assert_eq!(effective_strength(KeysetAlgorithm::Aes256, 7680), 192);
+    }
+}
