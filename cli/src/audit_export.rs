@@ -83,7 +83,7 @@ impl Arrival {
     }
 }
 
-/// TEMPORARY
+/// Whether a path stays in the export's folder on every system: relative, of `A-Z a-z 0-9 . _ -`, no part of dots alone.
 fn is_bundle_path(path: &str) -> bool {
     path.len() <= 256
         && path.split('/').all(|part| {

@@ -374,7 +374,7 @@ enum StreamEnd {
 /// Lines that were sent and have no answer yet, with their EIDs.
 type OnTheirWay = Arc<Mutex<HashMap<u64, String>>>;
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
