@@ -49,6 +49,6 @@ fn rules(root: &Path) -> Result<Vec<(&'static str, Vec<String>)>, Failure> {
         ("ignored advisories", policy.advisories(&workspace)),
         ("dependency page", dependency_page::findings(&page, &workspace)),
         ("machine paths", text::machine_paths(&texts)),
-        ("lost pages", text::lost_pages(root, &texts)),
+        ("lost pages", text::lost_pages(&texts)),
     ])
 }
