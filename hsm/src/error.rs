@@ -129,9 +129,10 @@ impl HsmError {
 
 impl fmt::Display for HsmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.detail)?;
+        f.write_str(&self.detail)?;
         if let (Some(function), Some(code)) = (&self.function, &self.return_code) {
-            write!(f, " ({function} gave {code})")?;
+            let separator = if self.detail.is_empty() { "" } else { ": " };
+            write!(f, "{separator}{function} gave {code}")?;
         }
         write!(f, " [{}]", self.class)
     }
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(error.class, ErrorClass::Caller);
         assert_eq!(
             error.context("order line 3").to_string(),
-            "order line 3 (C_EncryptInit gave CKR_KEY_FUNCTION_NOT_PERMITTED) [caller]"
+            "order line 3: C_EncryptInit gave CKR_KEY_FUNCTION_NOT_PERMITTED [caller]"
         );
         let general = HsmError::from(Error::Pkcs11(RvError::GeneralError, Function::DeriveKey));
         assert!(general.is_ambiguous() && general.class == ErrorClass::Token);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct KeyRef {
     /// CKA_LABEL: `chancery/<role>/<name>/<epoch>`.
     pub label: String,
-    /// CKA_ID: the first 16 bytes of SHA-256(SPKI) for key pairs, random for secret keys.
+    /// CKA_ID: random, so that no key answers for another of its name.
     pub id: [u8; 16],
 }
 

@@ -170,30 +170,26 @@ impl KeyKind {
         template
     }
 
-    /// The template of a draft: the same key as a session object that can still be copied. A key is generated as a
-    /// draft, seen to work, and only then copied to the token in one call: a process that dies half-way leaves nothing.
-    pub(crate) fn draft_attributes(self) -> Vec<Attribute> {
+    /// The template as C_GenerateKey and C_GenerateKeyPair take it.
+    pub(crate) fn creation_attributes(self, key: &KeyRef) -> Vec<Attribute> {
+        let mut attributes = vec![
+            Attribute::Class(self.object_class()),
+            Attribute::Label(key.label.clone().into_bytes()),
+            Attribute::Id(key.id.to_vec()),
+        ];
+        attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(Expected::attribute));
+        attributes
+    }
+
+    /// The same key as a session object, to be thrown away: for probes.
+    pub(crate) fn probe_attributes(self) -> Vec<Attribute> {
         let mut attributes = vec![Attribute::Class(self.object_class())];
         attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(|e| match e.attribute {
             CKA_TOKEN => Attribute::Token(false),
-            CKA_MODIFIABLE => Attribute::Modifiable(true),
-            CKA_COPYABLE => Attribute::Copyable(true),
             CKA_DESTROYABLE => Attribute::Destroyable(true),
             _ => e.attribute(),
         }));
         attributes
-    }
-
-    /// What C_CopyObject changes to make a draft the key of its record, for good.
-    pub(crate) fn final_attributes(key: &KeyRef) -> Vec<Attribute> {
-        vec![
-            Attribute::Token(true),
-            Attribute::Label(key.label.clone().into_bytes()),
-            Attribute::Id(key.id.to_vec()),
-            Attribute::Modifiable(false),
-            Attribute::Copyable(false),
-            Attribute::Destroyable(false),
-        ]
     }
 
     /// The public half of a key pair, as a session object: the SPKI is kept in the record, not on the token.
@@ -280,8 +276,6 @@ impl SessionKeyUse {
             Attribute::Private(true),
             Attribute::Sensitive(is_key),
             Attribute::Extractable(leaves),
-            Attribute::Modifiable(false),
-            Attribute::Copyable(false),
             Attribute::Sign(matches!(self, Self::Cmac)),
             Attribute::Verify(false),
             Attribute::Encrypt(matches!(self, Self::Outgoing)),

@@ -8,7 +8,6 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::UserType;
 use cryptoki_sys::{CKA_CLASS, CKA_ID, CKA_LABEL};
-use sha2::{Digest, Sha256};
 
 use super::{CreatedKey, TokenObject};
 use crate::error::{ErrorClass, HsmError};
@@ -162,30 +161,27 @@ impl OpenToken {
         })
     }
 
-    /// Draft, proof, copy. The draft dies with this call, whatever happens.
+    /// Generates the key on the token and says what proves its value. The public half of a pair stays a session object:
+    /// the record keeps it, and a half-made pair cannot leave it behind.
     fn make(&self, role: KeyRole, label: String) -> Result<(RegisteredKey, ObjectHandle), HsmError> {
         let (session, kind) = (&self.session, role.kind());
-        let (draft, registered) = match kind {
+        // Random for key pairs too: an id made from the SPKI would have to be set after the generation, and a key with
+        // MODIFIABLE=0 and COPYABLE=0 takes no later change.
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| HsmError::token(format!("the kernel gives no entropy: {e}")))?;
+        let key = KeyRef { label, id };
+        let attributes = kind.creation_attributes(&key);
+        let (handle, check) = match kind {
             KeyKind::P256 | KeyKind::Ed25519 => {
-                let (public, private) = worker::draft_pair(session, kind)?;
-                let spki = worker::public_key_info(session, kind, &public)?;
-                let mut id = [0; 16];
-                id.copy_from_slice(&Sha256::digest(&spki)[..16]);
-                let key = KeyRef { label, id };
-                (private, RegisteredKey { key, role, check: KeyCheck::PublicKey(spki) })
+                let (public, private) = worker::generate_pair(session, kind, &attributes)?;
+                (private, KeyCheck::PublicKey(worker::public_key_info(session, kind, &public)?))
             }
             KeyKind::AesDerive | KeyKind::AesCmac => {
-                let secret = session.generate(&Mechanism::AesKeyGen, &kind.draft_attributes())?;
-                let mut id = [0; 16];
-                getrandom::fill(&mut id)
-                    .map_err(|e| HsmError::token(format!("the kernel gives no entropy: {e}")))?;
-                let check = worker::key_check(session, kind, secret.handle())?;
-                (secret, RegisteredKey { key: KeyRef { label, id }, role, check })
+                let secret = session.generate_on_token(&Mechanism::AesKeyGen, &attributes)?;
+                (secret, worker::key_check(session, kind, secret)?)
             }
         };
-        worker::prove_value(session, &registered, draft.handle())?;
-        let handle = session.copy(draft.handle(), &KeyKind::final_attributes(&registered.key))?;
-        Ok((registered, handle))
+        Ok((RegisteredKey { key, role, check }, handle))
     }
 
     fn objects(&self) -> Result<Vec<TokenObject>, HsmError> {

@@ -98,9 +98,9 @@ impl Ceremony {
         }
     }
 
-    /// Makes a key: generated as a session object, seen to work, copied to the token in one call, read back flag by
-    /// flag. Refused when a key of that role, name and epoch exists. A process that dies before the end leaves either
-    /// nothing or a whole key, which the next start reports as unknown.
+    /// Makes a key on the token, sees it work, and reads every flag back. Refused when a key of that role, name and
+    /// epoch exists. When it fails after the generation, or the process dies, the key stays on the token (it is not
+    /// destroyable) and every start reports it as unknown; the next attempt takes another name or epoch.
     ///
     /// `name` is 1 to 40 of `a-z`, `0-9`, `-`.
     pub fn create_key(&mut self, role: KeyRole, name: &str, epoch: u32) -> Result<CreatedKey, HsmError> {

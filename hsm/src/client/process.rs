@@ -256,7 +256,7 @@ fn serve(inner: &Arc<Inner>, link: &Arc<Link>) -> End {
             Ok(Some(FromWorker::Done { frame, results, usage, retire })) => (frame, results, usage, retire),
             _ => break,
         };
-        let replies = take_replies(inner, link, frame, usage);
+        let replies = take_replies(inner, link, frame, usage, matches!(retire, Some(Retire::Poisoned(_))));
         // The worker is fed again before its callers are woken.
         inner.pump();
         answer(replies, results);
@@ -277,13 +277,21 @@ fn serve(inner: &Arc<Inner>, link: &Arc<Link>) -> End {
     }
 }
 
-fn take_replies(inner: &Inner, link: &Link, frame: u64, usage: Usage) -> Vec<Option<JobReply>> {
+fn take_replies(
+    inner: &Inner,
+    link: &Link,
+    frame: u64,
+    usage: Usage,
+    is_last: bool,
+) -> Vec<Option<JobReply>> {
     inner.counters.pkcs11_calls.fetch_add(usage.pkcs11_calls, Ordering::Relaxed);
     inner.counters.busy_us.fetch_add(usage.busy_us, Ordering::Relaxed);
     let mut state = inner.lock();
     let Some(at) = state.position(link) else { return Vec::new() };
     let state = &mut state.links[at];
     state.idle_since = Instant::now();
+    // An unfit worker gets nothing more, not even what its callers send when they hear of it.
+    state.is_ready &= !is_last;
     state
         .in_flight
         .remove(&frame)

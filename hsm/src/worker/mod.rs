@@ -28,7 +28,7 @@ use rustix::process::{
 use self::engine::Engine;
 use self::open::OpenToken;
 pub(crate) use self::open::{class_name, key_check, key_template, prove_value};
-pub(crate) use self::probe::{draft_pair, public_key_info};
+pub(crate) use self::probe::{generate_pair, public_key_info};
 pub(crate) use self::token_session::{Module, TokenSession, read_pin};
 use crate::error::{ErrorClass, HsmError};
 use crate::protocol::{FromWorker, Retire, ToWorker, Usage, read_frame, write_frame};

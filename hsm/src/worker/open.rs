@@ -15,7 +15,7 @@ use super::token_session::{Module, TokenSession};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use crate::protocol::TokenAccess;
-use crate::report::StartReport;
+use crate::report::{Probe, StartReport};
 use crate::signature::Verifier;
 
 /// What canaries sign and derive from; a constant of ours, so that a canary's output means nothing else.
@@ -52,7 +52,7 @@ impl OpenToken {
         let mut resolved = HashMap::new();
         let mut leaves = Vec::new();
         for key in keys {
-            abilities.suffice_for(key.role)?;
+            abilities.suffice_for(key.role).map_err(|e| explain(e, &probes))?;
             leaves.extend(leaves_the_token(&key));
             let found = resolve(&session, key)?;
             resolved.insert(found.registered.key.clone(), Arc::new(found));
@@ -113,6 +113,13 @@ impl OpenToken {
     }
 }
 
+/// Adds what the failed probes saw: the operator of another module has nothing else to go by.
+fn explain(error: HsmError, probes: &[Probe]) -> HsmError {
+    let failed: Vec<String> =
+        probes.iter().filter(|p| !p.passed).map(|p| format!("{}: {}", p.name, p.detail)).collect();
+    HsmError { detail: format!("{} (failed probes: {})", error.detail, failed.join("; ")), ..error }
+}
+
 /// Finds the one object of this label, id and class, compares its template, and sees it work.
 fn resolve(session: &TokenSession, registered: RegisteredKey) -> Result<ResolvedKey, HsmError> {
     let (key, kind) = (&registered.key, registered.role.kind());
@@ -145,28 +152,27 @@ fn find_one(session: &TokenSession, kind: KeyKind, key: &KeyRef) -> Result<Objec
     }
 }
 
-/// Reads every attribute of the template back. The first deviation is the error; without one, name and value of each.
+/// Reads every attribute of the template back: name and value of each. The error lists every deviation.
 pub(crate) fn key_template(
     session: &TokenSession,
     kind: KeyKind,
     handle: ObjectHandle,
 ) -> Result<Vec<(String, String)>, HsmError> {
     let mut read = Vec::new();
+    let mut deviations = Vec::new();
     for expected in kind.template() {
-        let bytes = session.attribute(handle, expected.attribute).map_err(|e| {
-            HsmError { class: ErrorClass::Policy, ..e }.context(&format!("CKA_{}", expected.name))
-        })?;
-        let text = expected.read(&bytes);
-        if !expected.matches(&bytes) {
-            return Err(HsmError::policy(format!(
-                "CKA_{} is {text} on the token and must be {}",
-                expected.name,
-                expected.expected()
-            )));
+        let (text, matches) = match session.attribute(handle, expected.attribute) {
+            Ok(bytes) => (expected.read(&bytes), expected.matches(&bytes)),
+            Err(e) if e.class == ErrorClass::Caller => ("unreadable".to_owned(), false),
+            Err(e) => return Err(e.context(&format!("CKA_{}", expected.name))),
+        };
+        if !matches {
+            let (name, must) = (expected.name, expected.expected());
+            deviations.push(format!("CKA_{name} is {text} on the token and must be {must}"));
         }
         read.push((expected.name.to_owned(), text));
     }
-    Ok(read)
+    if deviations.is_empty() { Ok(read) } else { Err(HsmError::policy(deviations.join("; "))) }
 }
 
 /// Whether the key on the token is the one that was recorded.

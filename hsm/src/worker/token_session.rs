@@ -199,26 +199,36 @@ impl TokenSession {
         self.made(self.timed(1, || self.session.generate_key(mechanism, template)))
     }
 
-    /// C_GenerateKeyPair to session objects: (public, private).
+    /// C_GenerateKeyPair: the public key as a session object, the private one as its template says.
     pub(crate) fn generate_pair(
         &self,
         mechanism: &Mechanism<'_>,
         public: &[Attribute],
         private: &[Attribute],
-    ) -> Result<(SessionObject<'_>, SessionObject<'_>), HsmError> {
+    ) -> Result<(SessionObject<'_>, ObjectHandle), HsmError> {
         let (public, private) =
             self.timed(1, || self.session.generate_key_pair(mechanism, public, private))?;
-        Ok((self.made(Ok(public))?, self.made(Ok(private))?))
+        Ok((self.guard(public), private))
+    }
+
+    /// C_GenerateKey to the token: what is made stays.
+    pub(crate) fn generate_on_token(
+        &self,
+        mechanism: &Mechanism<'_>,
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, HsmError> {
+        self.timed(1, || self.session.generate_key(mechanism, template))
+    }
+
+    /// Destroys a session object with its guard.
+    pub(crate) fn guard(&self, handle: ObjectHandle) -> SessionObject<'_> {
+        self.objects_made.set(self.objects_made.get() + 1);
+        SessionObject { session: self, handle }
     }
 
     /// C_CreateObject to a session object.
     pub(crate) fn create(&self, template: &[Attribute]) -> Result<SessionObject<'_>, HsmError> {
         self.made(self.timed(1, || self.session.create_object(template)))
-    }
-
-    /// C_CopyObject to the token; what is copied stays as it is.
-    pub(crate) fn copy(&self, object: ObjectHandle, changes: &[Attribute]) -> Result<ObjectHandle, HsmError> {
-        self.timed(1, || self.session.copy_object(object, changes))
     }
 
     /// CKA_VALUE of an object made to be read.
@@ -244,9 +254,7 @@ impl TokenSession {
     }
 
     fn made(&self, handle: Result<ObjectHandle, HsmError>) -> Result<SessionObject<'_>, HsmError> {
-        let handle = handle?;
-        self.objects_made.set(self.objects_made.get() + 1);
-        Ok(SessionObject { session: self, handle })
+        handle.map(|handle| self.guard(handle))
     }
 }
 

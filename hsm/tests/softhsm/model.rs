@@ -1,0 +1,172 @@
+//! SCP03 and the manufacturer's unwrapping in software that shares nothing with the product: aws-lc-rs only.
+
+use aws_lc_rs::cipher::{self, EncryptingKey, UnboundCipherKey};
+use aws_lc_rs::cmac;
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
+use aws_lc_rs::rsa::{
+    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+};
+use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use hsm::{DeviceKeyBlobs, KeyRef, OaepHash, OrderChunk, OrderChunkJob, SessionKeysJob, Token};
+use keys::derivation::KeysetDerivation;
+
+use crate::support::soon;
+
+/// A manufacturer's transport key.
+pub struct Manufacturer {
+    key: OaepPrivateDecryptingKey,
+    pub spki: Vec<u8>,
+}
+
+impl Manufacturer {
+    pub fn new() -> Self {
+        let private = PrivateDecryptingKey::generate(KeySize::Rsa3072).unwrap();
+        let spki = private.public_key().as_der().unwrap().as_ref().to_vec();
+        Self { key: OaepPrivateDecryptingKey::new(private).unwrap(), spki }
+    }
+
+    fn transport_key(&self, chunk: &OrderChunk) -> [u8; 32] {
+        let algorithm = match chunk.oaep_hash {
+            OaepHash::Sha1 => &OAEP_SHA1_MGF1SHA1,
+            OaepHash::Sha256 => &OAEP_SHA256_MGF1SHA256,
+        };
+        let mut buffer = vec![0; self.key.min_output_size()];
+        let value = self.key.decrypt(algorithm, &chunk.wrapped_transport_key, &mut buffer, None).unwrap();
+        (*value).try_into().unwrap()
+    }
+
+    /// ENC, MAC, DEK of every device, with their check values compared.
+    pub fn unwrap(&self, chunk: &OrderChunk) -> Vec<[Vec<u8>; 3]> {
+        let transport = self.transport_key(chunk);
+        let unwrap = |blob: &[u8]| {
+            let mut buffer = vec![0; blob.len() + 8];
+            AesKek::new(&AES_256, &transport)
+                .unwrap()
+                .unwrap_with_padding(blob, &mut buffer)
+                .unwrap()
+                .to_vec()
+        };
+        chunk
+            .devices
+            .iter()
+            .map(|DeviceKeyBlobs { enc, mac, dek, kcv }| {
+                let keys = [unwrap(enc), unwrap(mac), unwrap(dek)];
+                for (key, kcv) in keys.iter().zip(kcv) {
+                    assert_eq!(check_value(key), kcv.0);
+                }
+                keys
+            })
+            .collect()
+    }
+}
+
+/// The first three bytes of AES-ECB over 01.
+pub fn check_value(key: &[u8]) -> [u8; 3] {
+    let algorithm = match key.len() {
+        16 => &cipher::AES_128,
+        24 => &cipher::AES_192,
+        _ => &cipher::AES_256,
+    };
+    let mut block = [1; 16];
+    EncryptingKey::ecb(UnboundCipherKey::new(algorithm, key).unwrap()).unwrap().encrypt(&mut block).unwrap();
+    [block[0], block[1], block[2]]
+}
+
+pub fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let algorithm = match key.len() {
+        16 => cmac::AES_128,
+        24 => cmac::AES_192,
+        _ => cmac::AES_256,
+    };
+    cmac::sign(&cmac::Key::new(algorithm, key).unwrap(), message).unwrap().as_ref().to_vec()
+}
+
+/// GP Amendment D §4.1.5: one derivation with constant `code` and `bits` of output.
+pub fn scp03(key: &[u8], code: u8, bits: u16, host: &[u8; 8], card: &[u8; 8]) -> Vec<u8> {
+    let mut output = Vec::new();
+    for i in 1..=bits.div_ceil(128) {
+        let mut message = vec![0; 11];
+        message.push(code);
+        message.push(0);
+        message.extend(bits.to_be_bytes());
+        message.push(i as u8);
+        message.extend(host);
+        message.extend(card);
+        output.extend(mac(key, &message));
+    }
+    output.truncate(usize::from(bits / 8));
+    output
+}
+
+pub const HOST: [u8; 8] = [0x11; 8];
+pub const CARD: [u8; 8] = [0x22; 8];
+
+pub fn eid(number: u32) -> Eid {
+    Eid::from_body(&format!("890490320000000000{number:012}")).unwrap()
+}
+
+pub fn order(master: &KeyRef, algorithm: KeysetAlgorithm, spki: &[u8], devices: u32) -> OrderChunkJob {
+    OrderChunkJob {
+        master: master.clone(),
+        protocol: Protocol::Scp03,
+        security_domain: SecurityDomain::IsdR,
+        kvn: KeyVersionNumber::scp03(0x30).unwrap(),
+        algorithm,
+        recipient_spki: spki.to_vec(),
+        eids: (1..=devices).map(eid).collect(),
+    }
+}
+
+/// The session that the device of [`eid`] `number` would open if `card_cryptogram` is right.
+pub fn session(
+    master: &KeyRef,
+    algorithm: KeysetAlgorithm,
+    number: u32,
+    card_cryptogram: [u8; 8],
+    recipient: [u8; 65],
+) -> SessionKeysJob {
+    SessionKeysJob {
+        master: master.clone(),
+        derivation: KeysetDerivation {
+            eid: eid(number),
+            protocol: Protocol::Scp03,
+            security_domain: SecurityDomain::IsdR,
+            kvn: KeyVersionNumber::scp03(0x30).unwrap(),
+            algorithm,
+        },
+        host_challenge: HOST,
+        card_challenge: CARD,
+        card_cryptogram,
+        recipient,
+        info: b"test info".to_vec(),
+    }
+}
+
+/// Orders one device and says what its card would answer: (its keys, its cryptogram).
+pub async fn device(
+    token: &Token,
+    master: &KeyRef,
+    algorithm: KeysetAlgorithm,
+    manufacturer: &Manufacturer,
+) -> ([Vec<u8>; 3], [u8; 8]) {
+    let chunk = token.order_chunk(order(master, algorithm, &manufacturer.spki, 1), soon()).await.unwrap();
+    let keys = manufacturer.unwrap(&chunk).swap_remove(0);
+    let cryptogram = card_cryptogram(&keys[1]);
+    (keys, cryptogram)
+}
+
+pub fn card_cryptogram(key_mac: &[u8]) -> [u8; 8] {
+    let s_mac = scp03(key_mac, 0x06, key_mac.len() as u16 * 8, &HOST, &CARD);
+    scp03(&s_mac, 0x00, 64, &HOST, &CARD).try_into().unwrap()
+}
+
+/// A provisioning server's sealing key: (private scalar, public point).
+pub fn recipient() -> ([u8; 32], [u8; 65]) {
+    use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
+    use aws_lc_rs::encoding::{AsBigEndian, EcPrivateKeyBin};
+    let private = PrivateKey::generate(&ECDH_P256).unwrap();
+    let scalar: EcPrivateKeyBin<'_> = private.as_be_bytes().unwrap();
+    let public = private.compute_public_key().unwrap();
+    (scalar.as_ref().try_into().unwrap(), public.as_ref().try_into().unwrap())
+}

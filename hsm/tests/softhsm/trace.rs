@@ -1,0 +1,1 @@
+//! What the workers ask of PKCS#11, as pkcs11-spy saw it.
