@@ -10,6 +10,10 @@ use crate::{AuditError, Hash};
 /// Signature type of an Ed25519 note (C2SP signed-note).
 const ED25519_NOTE: u8 = 0x01;
 
+// RFC 8410 §4: SubjectPublicKeyInfo of id-Ed25519 without parameters, up to the key.
+const ED25519_SPKI_PREFIX: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// What a checkpoint says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckpointBody {
@@ -109,12 +113,14 @@ impl LogKey {
         format!("{}+{}+{}", self.name, self.id_hex(), BASE64.encode(key))
     }
 
+    /// DER SubjectPublicKeyInfo; its SHA-256 is the fact `key` of a `log_key.added` entry.
+    pub fn spki_der(&self) -> Vec<u8> {
+        [ED25519_SPKI_PREFIX.as_slice(), &self.public_key].concat()
+    }
+
     /// The key as a PEM SubjectPublicKeyInfo, for tools that know no notes.
     pub fn to_pem(&self) -> String {
-        // RFC 8410 §4: AlgorithmIdentifier id-Ed25519 without parameters.
-        let mut der = hex::decode("302a300506032b6570032100").unwrap_or_default();
-        der.extend_from_slice(&self.public_key);
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(der))
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(self.spki_der()))
     }
 
     /// Whether the signature verifies over a note's text. To be called on every signature of a token before its use.

@@ -1,0 +1,182 @@
+//! Quorum decisions, recomputed from the entries alone.
+
+use std::collections::BTreeMap;
+
+use crate::{Entry, EventType, Hash, Outcome, Pseudonym};
+
+/// One person's signature as the log tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SignedBy {
+    /// Entry that recorded it.
+    pub index: u64,
+    /// The person.
+    pub person: Pseudonym,
+    /// SHA-256 of the approval key's SubjectPublicKeyInfo.
+    pub key: Hash,
+    /// SHA-256 of the DER signature.
+    pub signature: Hash,
+}
+
+/// What the log says about one operation.
+#[derive(Clone, Debug)]
+pub(crate) struct Operation {
+    /// Distinct persons who must sign.
+    pub k: u64,
+    /// The requester's signature first, then the approvals in order.
+    pub signed: Vec<SignedBy>,
+    /// The first entry that says execution began or ended well.
+    pub executed: Option<u64>,
+    rejected: Option<u64>,
+    done: Option<u64>,
+}
+
+/// Follows every operation through the log.
+#[derive(Default)]
+pub(crate) struct QuorumBook {
+    operations: BTreeMap<Hash, Operation>,
+    unnamed: BTreeMap<&'static str, u64>,
+}
+
+impl QuorumBook {
+    /// The operations by digest.
+    pub fn operations(&self) -> &BTreeMap<Hash, Operation> {
+        &self.operations
+    }
+
+    /// How many entries of protected kinds name no operation, by event.
+    pub fn unnamed(&self) -> &BTreeMap<&'static str, u64> {
+        &self.unnamed
+    }
+
+    /// Takes the next entry; the error says what is wrong with it.
+    pub fn observe(&mut self, entry: &Entry) -> Result<(), String> {
+        let outcome = entry.header.outcome;
+        match (entry.header.event, outcome) {
+            (EventType::OperationRequested, Outcome::Done) => self.requested(entry),
+            (EventType::OperationApproved, Outcome::Done) => self.approved(entry),
+            (EventType::OperationRejected, Outcome::Done) => self.rejected(entry),
+            (EventType::OperationExecuted, Outcome::Intent | Outcome::Done) => self.executed(entry),
+            (
+                EventType::PersonEnrolled
+                | EventType::PartyEnrolled
+                | EventType::GrantCreated
+                | EventType::IssuerRegistered
+                | EventType::LogKeyAdded,
+                Outcome::Done,
+            ) => self.consequence(entry),
+            _ => Ok(()),
+        }
+    }
+
+    fn requested(&mut self, entry: &Entry) -> Result<(), String> {
+        let digest = fact(entry.digest("operation"), "operation")?;
+        fact(entry.name("kind"), "kind")?;
+        let k = fact(entry.number("k"), "k")?;
+        // TRUST rule "an empty requirement denies": with k of 1 the requester would approve alone.
+        if k < 2 {
+            return Err(format!("the operation asks for {k} persons; at least 2 must sign"));
+        }
+        let operation =
+            Operation { k, signed: vec![signed_by(entry)?], executed: None, rejected: None, done: None };
+        match self.operations.insert(digest, operation) {
+            None => Ok(()),
+            Some(_) => Err("the operation was requested before".to_owned()),
+        }
+    }
+
+    fn approved(&mut self, entry: &Entry) -> Result<(), String> {
+        let operation = self.find(entry)?;
+        let signed = signed_by(entry)?;
+        if entry.number("k") != Some(operation.k) {
+            return Err(format!("k is not the requested {}", operation.k));
+        }
+        if let Some(rejected) = operation.rejected {
+            return Err(format!("the operation was rejected by entry {rejected}"));
+        }
+        let first = &operation.signed[0];
+        if first.person == signed.person {
+            return Err(format!("the approver is the requester of entry {}", first.index));
+        }
+        for earlier in &operation.signed {
+            if earlier.person == signed.person
+                || earlier.key == signed.key
+                || earlier.signature == signed.signature
+            {
+                return Err(format!(
+                    "the person, key or signature counted already in entry {}",
+                    earlier.index
+                ));
+            }
+        }
+        operation.signed.push(signed);
+        Ok(())
+    }
+
+    fn rejected(&mut self, entry: &Entry) -> Result<(), String> {
+        let operation = self.find(entry)?;
+        operation.rejected = Some(entry.header.index);
+        match operation.done {
+            None => Ok(()),
+            Some(done) => Err(format!("the operation was executed by entry {done}")),
+        }
+    }
+
+    fn executed(&mut self, entry: &Entry) -> Result<(), String> {
+        let operation = self.find(entry)?;
+        let persons = operation.signed.len() as u64;
+        let index = entry.header.index;
+        operation.executed.get_or_insert(index);
+        if let Some(rejected) = operation.rejected {
+            return Err(format!("the operation was rejected by entry {rejected}"));
+        }
+        if entry.header.outcome == Outcome::Done
+            && let Some(done) = operation.done.replace(index)
+        {
+            return Err(format!("the operation was executed before, by entry {done}"));
+        }
+        if entry.number("k") != Some(operation.k) {
+            return Err(format!("k is not the requested {}", operation.k));
+        }
+        if entry.number("approvals") != Some(persons) {
+            return Err(format!(
+                "approvals is not {persons}, the number of distinct persons who signed before"
+            ));
+        }
+        if persons < operation.k {
+            return Err(format!("executed with {persons} persons' signatures; {} are required", operation.k));
+        }
+        Ok(())
+    }
+
+    /// A protected deed: if it names the operation behind it, that one must have been carried out with its quorum.
+    fn consequence(&mut self, entry: &Entry) -> Result<(), String> {
+        if !entry.facts.contains_key("operation") {
+            *self.unnamed.entry(entry.header.event.as_str()).or_default() += 1;
+            return Ok(());
+        }
+        let operation = self.find(entry)?;
+        let persons = operation.signed.len() as u64;
+        if persons < operation.k {
+            return Err(format!("done with {persons} persons' signatures; {} are required", operation.k));
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, entry: &Entry) -> Result<&mut Operation, String> {
+        let digest = fact(entry.digest("operation"), "operation")?;
+        self.operations.get_mut(&digest).ok_or_else(|| "no earlier entry requested this operation".to_owned())
+    }
+}
+
+fn signed_by(entry: &Entry) -> Result<SignedBy, String> {
+    Ok(SignedBy {
+        index: entry.header.index,
+        person: entry.header.actor.ok_or("the entry names no actor")?,
+        key: fact(entry.digest("key"), "key")?,
+        signature: fact(entry.digest("signature"), "signature")?,
+    })
+}
+
+fn fact<T>(value: Option<T>, name: &str) -> Result<T, String> {
+    value.ok_or_else(|| format!("the entry lacks the fact {name}"))
+}
