@@ -3,7 +3,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -62,6 +65,7 @@ pub(crate) type Outcome = Result<Receipt, CommitError>;
 #[derive(Default)]
 pub(crate) struct StopSwitch {
     reason: OnceLock<Arc<str>>,
+    closing: AtomicBool,
 }
 
 impl StopSwitch {
@@ -77,8 +81,22 @@ impl StopSwitch {
         self.reason.get().cloned()
     }
 
+    /// Notes that the end is wanted: from here on commits are refused, not lost.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// What a commit without an answer is told.
     pub fn error(&self) -> CommitError {
-        self.reason().map_or(CommitError::ShuttingDown, |reason| CommitError::Stopped { reason })
+        match self.reason() {
+            Some(reason) => CommitError::Stopped { reason },
+            None if self.is_closing() => CommitError::ShuttingDown,
+            None => CommitError::Stopped { reason: "the committer ended without an answer".into() },
+        }
     }
 }
 

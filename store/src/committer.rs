@@ -5,7 +5,10 @@
 //! tree; 5. write and sync, once; 6. apply to memory and view; 7. publish the new tree; 8. answer. A fault in 2 to 6
 //! stops the store: nothing is answered with success before 7, nothing is tried twice.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, PoisonError},
+};
 
 use audit::Frontier;
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -90,6 +93,9 @@ impl ClockRule {
     }
 }
 
+/// A commit with its place and its sealed entries, or why it drops out.
+type Placed = Result<(Receipt, Vec<Vec<u8>>), CommitError>;
+
 /// The thread's state.
 pub(crate) struct Committer {
     pub shared: Arc<Shared>,
@@ -111,7 +117,7 @@ impl Committer {
         while let Some(first) = carried.take().or_else(|| if closing { None } else { self.next() }) {
             let mut room = self.shared.batch_capacity.saturating_sub(bytes_max(&first.commit));
             let mut target = limits::BATCH_BYTES_TARGET.saturating_sub(bytes_max(&first.commit));
-            let mut jobs = vec![first];
+            let mut jobs = VecDeque::from([first]);
             while jobs.len() < limits::BATCH_COMMITS_MAX && target > 0 && !closing {
                 match self.messages.try_recv() {
                     Ok(Message::Commit(job)) => {
@@ -122,16 +128,21 @@ impl Committer {
                         }
                         room -= bytes;
                         target = target.saturating_sub(bytes);
-                        jobs.push(job);
+                        jobs.push_back(job);
                     }
                     Ok(Message::Close) | Err(TryRecvError::Disconnected) => closing = true,
                     Err(TryRecvError::Empty) => break,
                 }
             }
-            if let Err(reason) = self.commit(&mut jobs, &mut writer) {
-                // Before the jobs are dropped, so that their tickets see it.
+            let mut answers = Vec::with_capacity(jobs.len());
+            if let Err(reason) = self.commit(&mut jobs, &mut answers, &mut writer) {
+                // Before `jobs` and `answers` are dropped, so that the tickets see it.
                 self.shared.stop(reason);
                 return;
+            }
+            for (outcome, answer) in answers {
+                // Whoever no longer listens has lost nothing: the commit stands.
+                let _ = answer.send(outcome);
             }
         }
     }
@@ -143,7 +154,13 @@ impl Committer {
         }
     }
 
-    fn commit(&mut self, jobs: &mut Vec<Job>, writer: &mut BatchWriter) -> Result<(), String> {
+    /// Steps 2 to 7. Refusals are answered with the rest, after the sync: one may rest on a commit of this batch.
+    fn commit(
+        &mut self,
+        jobs: &mut VecDeque<Job>,
+        answers: &mut Vec<(Outcome, oneshot::Sender<Outcome>)>,
+        writer: &mut BatchWriter,
+    ) -> Result<(), String> {
         if let Some(reason) = self.shared.switch.reason() {
             return Err(reason.to_string());
         }
@@ -155,62 +172,48 @@ impl Committer {
         let first_index = self.frontier.size();
         let mut overlay = Overlay::new(jobs.len() > 1);
         let mut accepted = Vec::with_capacity(jobs.len());
-        let mut refused = Vec::new();
-        for Job { commit, answer } in jobs.drain(..) {
-            match self.place(&commit, &overlay, now).map_err(|error| error.to_string())? {
+        while let Some(job) = jobs.front() {
+            let placed = self.place(&job.commit, &overlay, now).map_err(|error| describe(&error))?;
+            let Some(Job { commit, answer }) = jobs.pop_front() else { break };
+            match placed {
                 Ok((receipt, sealed)) => {
-                    let offset = (receipt.first_index - first_index) as u32;
                     for (entry, leaf) in sealed.iter().zip(&receipt.leaf_hashes) {
                         writer.entry(entry);
                         self.frontier.push(*leaf);
                     }
-                    writer.commit(offset, &commit.changes);
+                    writer.commit((receipt.first_index - first_index) as u32, &commit.changes);
                     overlay.cover(&commit, receipt.first_index);
-                    self.last_time = Some(receipt.time.plus_micros(receipt.leaf_hashes.len() as i64 - 1));
-                    accepted.push((commit, receipt, answer));
+                    self.last_time = Some(receipt.time.plus_micros(sealed.len() as i64 - 1));
+                    accepted.push((commit, receipt.first_index));
+                    answers.push((Ok(receipt), answer));
                 }
-                Err(error) => refused.push((error, answer)),
+                Err(error) => answers.push((Err(error), answer)),
             }
         }
-        if let (false, Some(last_time)) = (accepted.is_empty(), self.last_time) {
-            let tree = TreeHead { size: self.frontier.size(), root: self.frontier.root() };
-            let place = Place {
-                epoch: self.shared.identity.epoch,
-                number: self.tail.next_batch,
-                previous_hash: self.tail.previous_hash,
-                tree,
-                last_time,
-            };
-            let (bytes, header, hash) = writer.finish(place, &self.shared.log_mac);
-            let at = match self.tail.append(bytes, hash) {
-                Ok(at) => at,
-                Err(error) => {
-                    self.shared.release_reserve_if_full(&error);
-                    return Err(describe(&error));
-                }
-            };
-            let mut answers = Vec::with_capacity(accepted.len());
-            self.apply(accepted, &mut answers, header.number, hash)?;
-            self.shared.publish(tree, header.number, first_index, at);
-            for (receipt, answer) in answers {
-                // Whoever no longer listens has lost nothing: the commit stands.
-                let _ = answer.send(Ok(receipt));
-            }
-        }
-        // After the sync: a refusal may rest on a commit of the same batch.
-        for (error, answer) in refused {
-            let _ = answer.send(Err(error));
-        }
+        let (false, Some(last_time)) = (accepted.is_empty(), self.last_time) else { return Ok(()) };
+
+        let tree = TreeHead { size: self.frontier.size(), root: self.frontier.root() };
+        let place = Place {
+            epoch: self.shared.identity.epoch,
+            number: self.tail.next_batch,
+            previous_hash: self.tail.previous_hash,
+            tree,
+            last_time,
+        };
+        let (bytes, header, hash) = writer.finish(place, &self.shared.log_mac);
+        let at = self.tail.append(bytes, hash).map_err(|error| {
+            self.shared.release_reserve_if_full(&error);
+            describe(&error)
+        })?;
+        let shared = Arc::clone(&self.shared);
+        let _applying = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        self.apply(accepted, header.number, hash)?;
+        self.shared.publish(tree, header.number, first_index, at);
         Ok(())
     }
 
     /// Checks one commit and seals its entries at the next indexes.
-    fn place(
-        &self,
-        commit: &Commit,
-        overlay: &Overlay,
-        now: Timestamp,
-    ) -> Result<Result<(Receipt, Vec<Vec<u8>>), CommitError>, StoreError> {
+    fn place(&self, commit: &Commit, overlay: &Overlay, now: Timestamp) -> Result<Placed, StoreError> {
         for precondition in &commit.preconditions {
             let (keyspace, key) = (precondition.keyspace(), precondition.key());
             let version = match overlay.version(keyspace.code, key) {
@@ -239,17 +242,10 @@ impl Committer {
         Ok(Ok((Receipt { first_index, time, leaf_hashes }, sealed)))
     }
 
-    fn apply(
-        &mut self,
-        accepted: Vec<(Commit, Receipt, oneshot::Sender<Outcome>)>,
-        answers: &mut Vec<(Receipt, oneshot::Sender<Outcome>)>,
-        batch: u64,
-        hash: [u8; 32],
-    ) -> Result<(), String> {
+    fn apply(&mut self, accepted: Vec<(Commit, u64)>, batch: u64, hash: [u8; 32]) -> Result<(), String> {
         let mut memory = Vec::new();
         let mut view = ViewWrites::default();
-        for (commit, receipt, answer) in accepted {
-            let version = receipt.first_index;
+        for (commit, version) in accepted {
             for change in commit.changes {
                 let code = change.keyspace.code;
                 match change.keyspace.home {
@@ -260,20 +256,20 @@ impl Committer {
                     Home::View => view.add(code, &change.key, change.value, version),
                 }
             }
-            answers.push((receipt, answer));
         }
-        // A batch that does not touch the view leaves its position behind; replaying it there costs nothing.
-        if !view.is_empty() {
-            self.shared.view.apply(view, &mut self.view_position, batch, hash)?;
-        }
+        // Also when no row of the view changed: its position is what notices batches cut off the end of the log.
+        self.shared.view.apply(view, &mut self.view_position, batch, hash)?;
         self.shared.memory.apply(memory);
         Ok(())
     }
 }
 
+/// `None` for a row that was deleted.
+type RowVersions = HashMap<(u8, Vec<u8>), Option<u64>>;
+
 /// Versions of the rows that earlier commits of the same batch wrote.
 struct Overlay {
-    versions: Option<HashMap<(u8, Vec<u8>), Option<u64>>>,
+    versions: Option<RowVersions>,
 }
 
 impl Overlay {

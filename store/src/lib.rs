@@ -3,7 +3,7 @@
 //! A commit is entries and the row changes they record. One committer thread gathers waiting commits into a batch,
 //! writes it to a zero-filled segment with one `fdatasync`, applies the changes to rows in memory or in sled, and only
 //! then answers. The log is the truth: every batch carries the hash of the one before and an HMAC under a key from the
-//! log token; the view may be lost at any time. `docs/formats/log-segment.md` describes the bytes.
+//! log token; the view may be lost at any time. The docs of the modules `segment` and `batch` describe the bytes.
 //!
 //! The crate sees records as bytes; entries come from `audit`.
 

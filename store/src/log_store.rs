@@ -3,10 +3,7 @@
 use std::{
     fs::File,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, RwLock},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -102,7 +99,6 @@ impl OpenOptions {
 pub struct LogStore {
     shared: Arc<Shared>,
     messages: Sender<Message>,
-    closing: AtomicBool,
     threads: Mutex<Option<Threads>>,
 }
 
@@ -123,6 +119,8 @@ pub(crate) struct Shared {
     pub view: View,
     pub switch: Arc<StopSwitch>,
     pub published: RwLock<Published>,
+    /// Held while a batch is applied and published: who takes it sees no batch half way.
+    pub applying: Mutex<()>,
     pub batch_capacity: usize,
     /// Held for as long as anyone may touch the files.
     pub _lock: File,
@@ -236,8 +234,7 @@ impl LogStore {
             })
             .map_err(StoreError::io("start", "the thread that syncs the view"))?;
         let threads = Threads { committer, view_sync, view_sync_end };
-        let closing = AtomicBool::new(false);
-        Ok(Self { shared, messages, closing, threads: Mutex::new(Some(threads)) })
+        Ok(Self { shared, messages, threads: Mutex::new(Some(threads)) })
     }
 
     /// Compares the whole view, and the memory rows with it, to what the log says they must be: changed, missing,
@@ -250,7 +247,7 @@ impl LogStore {
     /// Ends in good order: no new commits, those handed in are answered, the view is synced. Reads go on working.
     /// Calling it again does nothing.
     pub fn shutdown(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.shared.switch.close();
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
@@ -272,7 +269,7 @@ impl LogStore {
         if let Some(reason) = self.shared.switch.reason() {
             return Some(CommitError::Stopped { reason });
         }
-        if self.closing.load(Ordering::Acquire) {
+        if self.shared.switch.is_closing() {
             return Some(CommitError::ShuttingDown);
         }
         if commit.entries.is_empty() {

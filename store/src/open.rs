@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::Path,
-    sync::{Arc, RwLock, atomic::AtomicBool},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
 };
 
 use crate::{
@@ -211,6 +211,7 @@ pub(crate) fn open(
         view,
         switch: Arc::new(StopSwitch::default()),
         published: RwLock::new(Published { tree, batch: recovery.batches, index }),
+        applying: Mutex::new(()),
         batch_capacity: batch_capacity(options.segment_bytes),
         _lock: lock,
     };

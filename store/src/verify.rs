@@ -56,7 +56,10 @@ pub enum RowProblemKind {
 type Print = (u64, [u8; 32]);
 
 pub(crate) fn verify_view(shared: &Shared) -> Result<ViewReport, StoreError> {
-    let published = || shared.published.read().unwrap_or_else(PoisonError::into_inner).batch;
+    let published = || {
+        let _whole = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.published.read().unwrap_or_else(PoisonError::into_inner).batch
+    };
     let mut expected: HashMap<Vec<u8>, Print> = HashMap::new();
     let mut walker = Walker::new(&*shared.disk, &shared.log_mac, &shared.identity)?;
     walker.run_to(published(), |batch, place| {

@@ -75,10 +75,6 @@ impl ViewWrites {
     pub fn len(&self) -> usize {
         self.0.len()
     }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 /// The open view. Reads from any thread; [`View::apply`] from one at a time.

@@ -102,8 +102,11 @@ impl<'a> Walker<'a> {
         last: u64,
         mut visit: impl FnMut(&Batch<'_>, LogPlace) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        // Segments may have been added since the walk began.
+        // Since the walk last stopped, segments may have been added and what was read ahead may have been written.
         self.numbers = segment_numbers(self.disk)?;
+        if let Some(window) = &mut self.window {
+            window.buffer.clear();
+        }
         while self.batch < last {
             let stood = self.step(&mut visit)?;
             if stood != Step::Batch && !self.next_segment()? {
@@ -159,6 +162,11 @@ impl<'a> Walker<'a> {
         }
         if header.first_index != self.frontier.size() || header.epoch < self.epoch {
             return Err(alarm("a batch does not continue the one before it"));
+        }
+        // The hand-over shows in batches before it shows in a new segment.
+        if header.epoch > self.identity.epoch {
+            let found = LogIdentity { epoch: header.epoch, ..self.identity.clone() };
+            return Err(fenced(&found, self.identity));
         }
         let extent = header.extent();
         if place.offset + extent > window.length {
@@ -246,12 +254,9 @@ impl<'a> Walker<'a> {
         let sector: &[u8; SECTOR] = sector.try_into().map_err(|_| alarm("the segment is cut off"))?;
         let header = SegmentHeader::decode(sector, self.mac).map_err(alarm)?;
         let found = &header.identity;
-        if found.authority != self.identity.authority
-            || found.node != self.identity.node
-            || found.epoch > self.identity.epoch
-        {
-            let say = |id: &LogIdentity| format!("{}/{} epoch {}", id.authority, id.node, id.epoch);
-            return Err(StoreError::Identity { found: say(found), expected: say(self.identity) });
+        let ours = self.identity;
+        if (&found.authority, &found.node) != (&ours.authority, &ours.node) || found.epoch > ours.epoch {
+            return Err(fenced(found, ours));
         }
         if header.number != number
             || header.first_batch != self.batch + 1
@@ -293,6 +298,11 @@ impl<'a> Walker<'a> {
     fn here(&self, what: &'static str) -> StoreError {
         StoreError::in_file(&segment_file(self.place.segment), self.place.offset, what)
     }
+}
+
+fn fenced(found: &LogIdentity, ours: &LogIdentity) -> StoreError {
+    let say = |id: &LogIdentity| format!("{}/{} epoch {}", id.authority, id.node, id.epoch);
+    StoreError::Identity { found: say(found), expected: say(ours) }
 }
 
 #[derive(PartialEq, Eq)]
