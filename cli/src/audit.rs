@@ -10,6 +10,7 @@ use serde::Serialize;
 use tonic::transport::Channel;
 
 use crate::audit_export::Arrival;
+use crate::audit_verify::Verify;
 use crate::connect::{ANSWER_MAX_BYTES, Connection, RemoteArgs};
 use crate::error::{CliError, Refused};
 use crate::files;
@@ -30,6 +31,14 @@ pub enum AuditCommand {
     #[command(after_help = "Example:
   chancery audit checkpoint --identity carol/ > checkpoint-2026-11-24")]
     Checkpoint(Checkpoint),
+    /// Verify an export offline: nothing needs to run, nobody needs to be trusted.
+    ///
+    /// Exit code 0 when everything holds; 1 with the file and index of each finding when not.
+    #[command(after_help = "Examples:
+  chancery audit verify export-2026-11/
+  chancery audit verify export-2026-12/ --log-key 'demo/node-1/2026+1a2b3c4d+AW...' --checkpoint receipt-2026-11 \\
+      --transcript transcript.txt")]
+    Verify(Verify),
 }
 
 /// Arguments of `audit export`.
@@ -58,6 +67,7 @@ impl AuditCommand {
         match self {
             Self::Export(export) => export.run(output).await.map(|()| ExitCode::SUCCESS),
             Self::Checkpoint(checkpoint) => checkpoint.run(output).await.map(|()| ExitCode::SUCCESS),
+            Self::Verify(verify) => verify.run(output),
         }
     }
 }

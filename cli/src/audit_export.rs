@@ -40,7 +40,7 @@ impl Arrival {
     pub fn take(&mut self, piece: &ExportLogResponse) -> Result<bool, CliError> {
         let refuse =
             |why: &str| Err(CliError::Answer(format!("the file {:?}: {why}", printable(&piece.path))));
-        if !is_bundle_path(&piece.path) {
+        if !audit::is_bundle_path(&piece.path) {
             return refuse("it would not lie in the export's folder");
         }
         if self.complete.contains(&piece.path) {
@@ -81,16 +81,6 @@ impl Arrival {
         files::rename(&self.part, &self.out)?;
         Ok(self.complete.len())
     }
-}
-
-/// Whether a path stays in the export's folder on every system: relative, of `A-Z a-z 0-9 . _ -`, no part of dots alone.
-fn is_bundle_path(path: &str) -> bool {
-    path.len() <= 256
-        && path.split('/').all(|part| {
-            !part.is_empty()
-                && part.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-'))
-                && part.bytes().any(|c| c != b'.')
-        })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod audit;
 mod audit_export;
+mod audit_verify;
 mod canonical;
 mod certificate;
 mod clock;
