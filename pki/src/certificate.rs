@@ -43,6 +43,9 @@ impl Certificate {
         if !rest.is_empty() {
             return Err(malformed("bytes after the certificate"));
         }
+        if !der::is_canonical(bytes) {
+            return Err(malformed("not DER"));
+        }
         let tbs = &parsed.tbs_certificate;
         let mut subject_key_identifier = None;
         let mut authority_key_identifier = None;

@@ -1,6 +1,7 @@
 //! Checks the exact bytes before a token signs them, with a reader that shares no code with the writer.
 
 mod extensions;
+mod shape;
 
 use crate::civil_time::CivilTime;
 use crate::der::{self, Element};
@@ -29,8 +30,8 @@ pub enum Finding {
     /// Something follows the TBSCertificate.
     #[error("bytes after the TBSCertificate")]
     TrailingBytes,
-    /// Readable, but not in DER.
-    #[error("not in DER")]
+    /// Readable, but not in DER, or not with the tags of RFC 5280 appendix A.
+    #[error("not a TBSCertificate in DER")]
     NotDer,
     /// RFC 5280 §4.1.2.1: not version 3.
     #[error("the version is not 3")]
@@ -98,8 +99,8 @@ pub enum Finding {
     /// The extension says something else.
     #[error("the extension {0} has another value than the profile and the inputs give")]
     ExtensionValue(&'static str),
-    /// The extension is readable but not in DER.
-    #[error("the extension {0} is not in DER")]
+    /// The extension is readable but not in DER, or not with the tags of RFC 5280 appendix A.
+    #[error("the extension {0} is not in the DER of its type")]
     ExtensionEncoding(String),
 }
 
@@ -204,7 +205,7 @@ fn findings(profile: &CertificateProfile, inputs: &CertificateInputs, bytes: &[u
         found.push(Finding::Inputs(error.to_string()));
     }
     let fields = top_level_fields(bytes);
-    if fields.is_none() || !der::is_canonical(bytes) {
+    if !shape::TBS_CERTIFICATE.is_all_of(bytes) || !der::is_canonical(bytes) {
         found.push(Finding::NotDer);
     }
     // The reader refuses a bad serial number without saying so; it gets its own finding.

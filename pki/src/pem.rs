@@ -6,10 +6,17 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 const LINE: usize = 64;
+const BEGIN: &str = "-----BEGIN ";
+const LINE_AND_BEGIN: &str = "\n-----BEGIN ";
 
-/// Whether this looks like PEM rather than DER.
+/// Whether this is text with a PEM block rather than DER, whose long-form length is never UTF-8.
 pub(crate) fn is_pem(bytes: &[u8]) -> bool {
-    bytes.trim_ascii_start().starts_with(b"-----BEGIN ")
+    std::str::from_utf8(bytes).is_ok_and(|text| block_start(text).is_some())
+}
+
+/// Where the first block begins: RFC 7468 §2 allows explanatory text before it, as OpenSSL writes.
+fn block_start(text: &str) -> Option<usize> {
+    if text.starts_with(BEGIN) { Some(0) } else { text.find(LINE_AND_BEGIN).map(|at| at + 1) }
 }
 
 /// One block with lines of 64 characters.
@@ -18,7 +25,7 @@ pub(crate) fn encode(der: &[u8], label: &str) -> Zeroizing<String> {
     // The final size at once, so that growing leaves no copy behind.
     let mut text =
         Zeroizing::new(String::with_capacity(body.len() + body.len() / LINE + 2 * label.len() + 40));
-    text.push_str("-----BEGIN ");
+    text.push_str(BEGIN);
     text.push_str(label);
     text.push_str("-----\n");
     let mut rest = body.as_str();
@@ -41,8 +48,9 @@ pub(crate) fn decode(text: &[u8], label: &str, limit: usize) -> Result<Zeroizing
     }
     let malformed = |why| PkiError::Malformed { what: "the PEM text", why };
     let text = std::str::from_utf8(text).map_err(|_| malformed("not text"))?.trim();
-    let body = text
-        .strip_prefix("-----BEGIN ")
+    let start = block_start(text).ok_or_else(|| malformed("it holds no block"))?;
+    let body = text[start..]
+        .strip_prefix(BEGIN)
         .and_then(|rest| rest.strip_prefix(label))
         .and_then(|rest| rest.strip_prefix("-----"))
         .ok_or_else(|| malformed("it does not begin with the expected label"))?
@@ -77,11 +85,18 @@ mod tests {
     }
 
     #[test]
+    fn explanatory_text_may_stand_before_a_block_only() {
+        let block = encode(b"abc", "X");
+        assert_eq!(**decode(format!("Subject: é\n{}", *block).as_bytes(), "X", 4096).unwrap(), *b"abc");
+        assert!(decode(format!("Subject: {}", *block).as_bytes(), "X", 4096).is_err());
+        assert!(decode(format!("{}Subject: a\n", *block).as_bytes(), "X", 4096).is_err());
+    }
+
+    #[test]
     fn two_blocks_or_a_broken_body_are_refused() {
         let one = encode(b"abc", "X");
         let two = format!("{}{}", *one, *one);
         assert!(decode(two.as_bytes(), "X", 4096).is_err());
         assert!(decode(b"-----BEGIN X-----\n*\n-----END X-----\n", "X", 4096).is_err());
-        assert!(decode(b"-----BEGIN X----------END X-----", "Y", 4096).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! The extensions: which, in which order, how critical, and what they say.
 
-use super::{Finding, check_name};
+use super::{Finding, check_name, shape};
 use crate::der;
 use crate::oid;
 use crate::profile::{AlternativeName, AttributeKind, CertificateProfile, ExtensionValue};
@@ -64,18 +64,15 @@ fn check_encoding(written: Option<&[u8]>, found: &mut Vec<Finding>) {
         if extension.peek_tag() == Some(der::BOOLEAN) {
             in_der &= extension.next().is_ok_and(|critical| critical.content == [0xff]);
         }
-        in_der &=
-            extension.expect(der::OCTET_STRING).is_ok_and(|value| is_one_canonical_element(value.content));
+        let oid = oid::decode(name.content).unwrap_or_default();
+        in_der &= extension.expect(der::OCTET_STRING).is_ok_and(|value| {
+            der::is_canonical(value.content) && shape::is_extension_value(&oid, value.content)
+        });
         in_der &= extension.finish().is_ok();
         if !in_der {
             found.push(Finding::ExtensionEncoding(oid::describe(name.content)));
         }
     }
-}
-
-fn is_one_canonical_element(bytes: &[u8]) -> bool {
-    let mut reader = der::Reader::new(bytes);
-    reader.next().is_ok() && reader.is_empty() && der::is_canonical(bytes)
 }
 
 /// Whether an extension says what the profile and the inputs give.

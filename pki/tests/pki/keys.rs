@@ -1,0 +1,97 @@
+//! Public keys from outside.
+
+use crate::authority::new_key;
+use crate::der::{hex, tlv};
+use crate::sgp26;
+use pki::*;
+
+#[test]
+fn every_published_test_key_is_refused_outside_development() {
+    for published in sgp26::all() {
+        let spki = sgp26::certificate(published.path).spki().to_vec();
+        assert!(
+            matches!(PublicKey::parse(&spki, KnownKeys::Refuse), Err(PkiError::KnownTestKey)),
+            "{}",
+            published.path
+        );
+        PublicKey::parse(&spki, KnownKeys::Allow).unwrap();
+    }
+}
+
+#[test]
+fn keys_from_trivial_scalars_and_documents_are_known() {
+    let generator = "046b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296";
+    for point in [
+        // The base point and its negative: private keys 1 and n - 1.
+        [generator, "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"].concat(),
+        [generator, "b01cbd1c01e58065711814b583f061e9d431cca994cea1313449bf97c840ae0a"].concat(),
+        // RFC 6979 §A.2.5.
+        "0460fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6\
+         7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299"
+            .to_owned(),
+    ] {
+        let point: [u8; 65] = hex(&point).try_into().unwrap();
+        assert!(matches!(PublicKey::from_point(&point, KnownKeys::Refuse), Err(PkiError::KnownTestKey)));
+    }
+}
+
+#[test]
+fn a_fresh_key_is_taken_with_its_bytes_and_identifiers() {
+    let key = new_key();
+    let spki = key.spki().unwrap();
+    let public = PublicKey::parse(&spki, KnownKeys::Refuse).unwrap();
+    assert_eq!(public.spki(), spki);
+    assert_eq!(public.point(), &key.point().unwrap());
+    assert_eq!(public.key_identifier(), key_identifier(&spki).unwrap());
+    assert_eq!(PublicKey::from_point(public.point(), KnownKeys::Refuse).unwrap(), public);
+}
+
+#[test]
+fn points_that_are_no_points_are_refused() {
+    let point = new_key().point().unwrap();
+    let off_curve = [&point[..64], &[point[64] ^ 1]].concat();
+    let too_large = [&[4], &[0xff; 64][..]].concat();
+    let zero = [&[4], &[0; 64][..]].concat();
+    for bytes in [off_curve, too_large, zero] {
+        let bytes: [u8; 65] = bytes.try_into().unwrap();
+        assert!(matches!(PublicKey::from_point(&bytes, KnownKeys::Refuse), Err(PkiError::PointNotOnCurve)));
+    }
+    // Infinity, a hybrid point, and a bit string that is no whole number of octets.
+    let hybrid = [&[0, 6 + (point[64] & 1)], &point[1..]].concat();
+    let ragged = [&[1], &point[..]].concat();
+    for bits in [vec![0, 0], hybrid, ragged, vec![]] {
+        let algorithm = hex("301306072a8648ce3d020106082a8648ce3d030107");
+        let spki = tlv(0x30, &[algorithm, tlv(3, &bits)].concat());
+        assert!(matches!(PublicKey::parse(&spki, KnownKeys::Refuse), Err(PkiError::Malformed { .. })));
+    }
+}
+
+fn rsa_spki(bits: usize, exponent: &str) -> Vec<u8> {
+    let mut modulus = vec![0x55; bits / 8 + 1];
+    modulus[0] = 0;
+    modulus[1] = 0x80;
+    let key = tlv(0x30, &[tlv(2, &modulus), hex(exponent)].concat());
+    let bits = [&[0], &key[..]].concat();
+    tlv(0x30, &[hex("300d06092a864886f70d0101010500"), tlv(3, &bits)].concat())
+}
+
+#[test]
+fn transport_keys_have_at_least_3072_bits_and_the_usual_exponent() {
+    let key = TransportPublicKey::parse(&rsa_spki(3072, "0203010001")).unwrap();
+    assert_eq!((key.modulus().len(), key.exponent()), (384, &[1, 0, 1][..]));
+    TransportPublicKey::parse(&rsa_spki(4096, "0203010001")).unwrap();
+    for (spki, what) in [
+        (rsa_spki(2048, "0203010001"), "RSA-2048"),
+        (rsa_spki(3064, "0203010001"), "RSA-3064"),
+        (rsa_spki(8200, "0203010001"), "RSA-8200"),
+        (rsa_spki(3072, "020103"), "exponent"),
+        (new_key().spki().unwrap(), "1.2.840.10045.2.1"),
+    ] {
+        let error = TransportPublicKey::parse(&spki).unwrap_err().to_string();
+        assert!(error.contains(what), "{what}: {error}");
+    }
+    let mut even = rsa_spki(3072, "0203010001");
+    let last_of_modulus = even.len() - 6;
+    even[last_of_modulus] = 0x54;
+    assert!(matches!(TransportPublicKey::parse(&even), Err(PkiError::UnsupportedKey { .. })));
+}

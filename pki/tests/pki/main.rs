@@ -1,0 +1,13 @@
+//! The crate as its users see it, against published certificates and requests and against OpenSSL.
+
+#![expect(clippy::unwrap_used, reason = "what tests build from is known to be good")]
+
+mod authority;
+mod chain;
+mod csr;
+mod der;
+mod issuance;
+mod keys;
+mod lint;
+mod openssl;
+mod sgp26;
