@@ -7,6 +7,14 @@ use sha2::{Digest, Sha256};
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use AlternativeName::{DnsNameAndIpAddresses, DnsNameAsCommonName, RegisteredId};
+use AttributeKind::{CommonName, Country, Organization, OrganizationalUnit};
+use ExtensionValue::{
+    AuthorityKeyIdentifier, CertificateAuthority, CertificatePolicy, CrlDistributionPoints,
+    EumNameConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
+};
+use KeyUsageBit::{CrlSign, DigitalSignature, KeyCertSign};
+
 /// The name of a certificate profile.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ProfileName {
@@ -388,14 +396,6 @@ const fn critical(value: ExtensionValue) -> ExtensionRule {
 const fn plain(value: ExtensionValue) -> ExtensionRule {
     ExtensionRule { critical: false, value }
 }
-
-use AlternativeName::{DnsNameAndIpAddresses, DnsNameAsCommonName, RegisteredId};
-use AttributeKind::{CommonName, Country, Organization, OrganizationalUnit};
-use ExtensionValue::{
-    AuthorityKeyIdentifier, CertificateAuthority, CertificatePolicy, CrlDistributionPoints,
-    EumNameConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
-};
-use KeyUsageBit::{CrlSign, DigitalSignature, KeyCertSign};
 
 // SGP.26 v3.0.2 Variant O, CERT_CI_SIG_NIST and its predecessor of 2020.
 static CERTIFICATE_ISSUER: CertificateProfile = CertificateProfile {
