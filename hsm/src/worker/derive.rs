@@ -193,3 +193,84 @@ fn entropy() -> Result<Zeroizing<[u8; 32]>, HsmError> {
 
 /// CKM_AES_CMAC by its name, for templates of throw-away keys.
 pub(crate) const CMAC: MechanismType = MechanismType::AES_CMAC;
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::object::{Attribute, KeyType, ObjectClass};
+    use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+
+    use super::super::token_session::Module;
+    use super::*;
+    use crate::key::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
+
+    /// SoftHSM reads its configuration from the environment, so the test runs itself again as a process with one.
+    #[test]
+    fn the_token_derives_the_device_keys_of_the_software_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let conf = dir.path().join("softhsm2.conf");
+        std::fs::create_dir(dir.path().join("tokens")).unwrap();
+        std::fs::write(&conf, crate::softhsm::configuration(&dir.path().join("tokens"))).unwrap();
+        let run = |program: &std::path::Path, args: &[&str]| {
+            let output =
+                std::process::Command::new(program).args(args).env("SOFTHSM2_CONF", &conf).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{text}");
+            text
+        };
+        let init = ["--init-token", "--free", "--label", "model", "--pin", "1234", "--so-pin", "5678"];
+        run(std::path::Path::new("softhsm2-util"), &init);
+        let child = "worker::derive::tests::child_compares_token_and_model";
+        let text = run(&std::env::current_exe().unwrap(), &["--exact", "--ignored", child]);
+        assert!(text.contains("1 passed"), "{text}");
+    }
+
+    #[test]
+    #[ignore = "run by another test in a process of its own"]
+    fn child_compares_token_and_model() {
+        let value = *b"a master whose value is known...";
+        let module = Module::load(&crate::softhsm::module().unwrap()).unwrap();
+        let (slot, _) = module.find_token("model", None).unwrap();
+        let session = module.open_session(slot).unwrap();
+        let pin = cryptoki::types::AuthPin::from("1234".to_owned());
+        session.session.login(cryptoki::session::UserType::User, Some(&pin)).unwrap();
+        let object = session
+            .create(&[
+                Attribute::Class(ObjectClass::SECRET_KEY),
+                Attribute::KeyType(KeyType::AES),
+                Attribute::Value(value.to_vec()),
+                Attribute::Token(false),
+                Attribute::Private(true),
+                Attribute::Sensitive(true),
+                Attribute::Derive(true),
+            ])
+            .unwrap();
+        let master = ResolvedKey {
+            registered: RegisteredKey {
+                key: KeyRef { label: "chancery/master/model/1".to_owned(), id: [0; 16] },
+                role: KeyRole::Master,
+                check: KeyCheck::CheckValue([0; 3]),
+            },
+            handle: object.handle(),
+            constants: Some(MasterConstants::read(&session, object.handle()).unwrap()),
+        };
+        let model = SoftwareKey::new(&SecretKey::from_slice(&value).unwrap());
+        for algorithm in [KeysetAlgorithm::Aes128, KeysetAlgorithm::Aes192, KeysetAlgorithm::Aes256] {
+            for usage in KeyUsage::ALL {
+                let derivation = KeysetDerivation {
+                    eid: "89049032123451234512345678901235".parse::<Eid>().unwrap(),
+                    protocol: Protocol::Scp03,
+                    security_domain: SecurityDomain::Ecasd,
+                    kvn: KeyVersionNumber::scp03(0x3f).unwrap(),
+                    algorithm,
+                };
+                let Ok(expected) = derivation.derive(&model, usage);
+                let derived = device_key(&session, &master, &derivation, usage, SessionKeyUse::Cmac).unwrap();
+                // It cannot be read, so it is compared by what it does.
+                assert!(session.key_value::<16>(derived.handle()).is_err());
+                let Ok(expected) = SoftwareKey::new(&expected).cmac(b"a message");
+                let found = TokenPrf { session: &session, key: derived.handle() }.cmac(b"a message").unwrap();
+                assert_eq!(*found, *expected, "{algorithm:?} {usage:?}");
+            }
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! The HSM layer on real SoftHSM tokens, each in a directory of its own.
+#![expect(clippy::unwrap_used, reason = "clippy does not see that this whole binary is tests")]
 
 mod ceremony;
 mod faults;

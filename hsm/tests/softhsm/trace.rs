@@ -1,1 +1,118 @@
-//! What the workers ask of PKCS#11, as pkcs11-spy saw it.
+//! What the workers ask of PKCS#11, as pkcs11-spy saw it: device keys are never readable and never read.
+
+use std::collections::HashMap;
+use std::fs;
+
+use domain::KeysetAlgorithm;
+use hsm::{KeyRole, SessionKeysOutcome};
+
+use crate::faults::through_spy;
+use crate::model::{Manufacturer, device, order, recipient, session};
+use crate::support::{Fixture, soon};
+
+/// One C_* call of the trace.
+struct Call<'t> {
+    function: &'t str,
+    lines: Vec<&'t str>,
+}
+
+impl<'t> Call<'t> {
+    fn all(trace: &'t str) -> Vec<Self> {
+        let mut calls: Vec<Self> = Vec::new();
+        for line in trace.lines() {
+            match line.split_once(": C_") {
+                Some((number, function)) if number.bytes().all(|c| c.is_ascii_digit()) => {
+                    calls.push(Self { function, lines: Vec::new() });
+                }
+                _ => {
+                    if let Some(call) = calls.last_mut() {
+                        call.lines.push(line);
+                    }
+                }
+            }
+        }
+        calls
+    }
+
+    fn is_ok(&self) -> bool {
+        self.lines.iter().any(|line| line.contains("CKR_OK"))
+    }
+
+    /// The value of `[in] name = value` or `[out] name = value`.
+    fn value(&self, name: &str) -> Option<&'t str> {
+        self.lines
+            .iter()
+            .find_map(|line| line.split_once("] ")?.1.strip_prefix(name)?.trim().strip_prefix("= "))
+    }
+
+    /// The value of an attribute in a template.
+    fn attribute(&self, name: &str) -> Option<&'t str> {
+        self.lines.iter().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(' ').map(str::trim))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outlives_it() {
+    let mut fixture = Fixture::new("kms");
+    let keys = fixture.create_all(&[KeyRole::Master]);
+    let trace = through_spy(&mut fixture);
+    let token = fixture.start(&keys).await.unwrap();
+    let at_start = fs::read_to_string(&trace).unwrap().len();
+    let manufacturer = Manufacturer::new();
+    let (_, public) = recipient();
+    let master = &keys[0].key;
+    for algorithm in [KeysetAlgorithm::Aes128, KeysetAlgorithm::Aes256] {
+        let (_, cryptogram) = device(&token, master, algorithm, &manufacturer).await;
+        token.order_chunk(order(master, algorithm, &manufacturer.spki, 5), soon()).await.unwrap();
+        token.session_keys(session(master, algorithm, 1, cryptogram, public), soon()).await.unwrap();
+    }
+    let before_mismatch = fs::read_to_string(&trace).unwrap().len();
+    let outcome =
+        token.session_keys(session(master, KeysetAlgorithm::Aes128, 1, [0; 8], public), soon()).await;
+    assert_eq!(outcome.unwrap(), SessionKeysOutcome::CardCryptogramMismatch);
+    token.shutdown().await;
+
+    let trace = fs::read_to_string(&trace).unwrap();
+    let mut readable = HashMap::new();
+    let (mut device_keys, mut blocks, mut values_read) = (0, 0, 0);
+    let (mut made, mut destroyed) = (0, 0);
+    for call in Call::all(&trace[at_start..]) {
+        match call.function {
+            "DeriveKey" => {
+                let is_sensitive = call.attribute("CKA_SENSITIVE").expect("every derivation says") == "True";
+                if call.attribute("CKA_KEY_TYPE") == Some("CKK_AES") {
+                    assert!(is_sensitive, "{:?}", call.lines);
+                    device_keys += 1;
+                } else {
+                    // L and the constant first blocks: no keys, one block each.
+                    assert_eq!(call.attribute("CKA_KEY_TYPE"), Some("CKK_GENERIC_SECRET"));
+                    blocks += 1;
+                }
+                readable.insert(call.value("hKey").expect("a handle"), !is_sensitive);
+                made += 1;
+            }
+            "GetAttributeValue" if call.attribute("CKA_VALUE").is_some() => {
+                assert!(readable[call.value("hObject").expect("a handle")], "{:?}", call.lines);
+                values_read += 1;
+            }
+            "GenerateKey" | "CreateObject" => made += 1,
+            "DestroyObject" => destroyed += 1,
+            "DecryptInit" | "UnwrapKey" | "CopyObject" | "SetAttributeValue" | "Logout" | "Finalize" => {
+                panic!("C_{} was called", call.function)
+            }
+            _ => {}
+        }
+        assert!(call.is_ok(), "C_{}: {:?}", call.function, call.lines);
+    }
+    // Per algorithm: 6 devices ordered with 3 keys each, and a session with K-MAC and K-ENC; one K-MAC at the end.
+    assert_eq!(device_keys, 2 * (6 * 3 + 2) + 1);
+    // 3 usages, of one block for AES-128 and two for AES-256, each read once and cached.
+    assert_eq!((blocks, values_read), (9, 9));
+    assert_eq!(made, destroyed);
+    let after_mismatch = Call::all(&trace[before_mismatch..]);
+    assert_eq!(
+        after_mismatch.iter().filter(|call| call.function == "DeriveKey").count(),
+        1,
+        "S-ENC was derived"
+    );
+}
