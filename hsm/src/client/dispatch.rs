@@ -139,15 +139,18 @@ impl Dispatch {
 
     /// Whether a job may join the queue of its priority.
     pub(super) fn admit(&self, priority: Priority, queue_depth_max: usize) -> Result<(), HsmError> {
+        let is_served = self.links.iter().any(|l| l.is_ready);
         match &self.phase {
             Phase::Serving => {}
+            // Workers that are logged in go on; only no other is started.
+            Phase::Stopped(_) if is_served => {}
             Phase::Stopped(why) => return Err(why.clone()),
             Phase::Draining | Phase::Closed => {
                 return Err(HsmError::new(ErrorClass::ShuttingDown, "the token handle is shutting down"));
             }
         }
         if let Some(why) = &self.start_failure
-            && !self.links.iter().any(|l| l.is_ready)
+            && !is_served
         {
             // The breaker is open: no worker lives and the last start failed. Answer now, not at the deadline.
             return Err(

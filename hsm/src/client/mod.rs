@@ -106,7 +106,7 @@ pub struct Health {
     pub workers_configured: usize,
     /// Jobs waiting, over all priorities.
     pub queued: usize,
-    /// Set when no worker start is tried any more: the PIN was refused.
+    /// Set when no worker start is tried any more: the PIN was refused. Workers already logged in go on; an alarm.
     pub stopped: Option<HsmError>,
     /// Why the last worker start failed, when none has succeeded since.
     pub start_failure: Option<HsmError>,
@@ -115,7 +115,7 @@ pub struct Health {
 impl Health {
     /// At least one worker serves.
     pub fn is_serving(&self) -> bool {
-        self.stopped.is_none() && self.workers_ready > 0
+        self.workers_ready > 0
     }
 }
 

@@ -179,6 +179,10 @@ fn start(inner: &Arc<Inner>) -> Result<Arc<Link>, HsmError> {
             idle_since: now,
             start_by: now + START_TIME_MAX,
         });
+        if matches!(state.phase, Phase::Closed) {
+            // The end came between the look above and now, and did not see this link.
+            link.close();
+        }
         link
     };
     let known = keys.len();
