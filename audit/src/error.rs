@@ -9,7 +9,7 @@ pub enum AuditError {
     )]
     Name(String),
     /// A byte string that may not stand in an entry.
-    #[error("a fact of bytes holds one to 64 bytes and no EID")]
+    #[error("a fact of bytes holds one to 64 bytes, no EID and no long number in digits")]
     ShortBytes,
     /// A line that is no entry, or not in its one form.
     #[error("not an entry: {0}")]

@@ -68,10 +68,11 @@ const fn is_name(text: &[u8]) -> bool {
 pub struct ShortBytes(Vec<u8>);
 
 impl ShortBytes {
-    /// Checks length, and that the bytes are no EID in packed decimal.
+    /// Checks length, and that the bytes are neither an EID in packed decimal nor nine or more digits of text.
     pub fn new(bytes: &[u8]) -> Result<Self, AuditError> {
         let is_eid = <[u8; 16]>::try_from(bytes).is_ok_and(|packed| Eid::from_bcd(packed).is_ok());
-        if bytes.is_empty() || bytes.len() > 64 || is_eid {
+        let is_digits = bytes.len() > 8 && bytes.iter().all(u8::is_ascii_digit);
+        if bytes.is_empty() || bytes.len() > 64 || is_eid || is_digits {
             return Err(AuditError::ShortBytes);
         }
         Ok(Self(bytes.to_vec()))

@@ -50,4 +50,4 @@ pub use tiles::{
     OutputFile, TILE_WIDTH, TileWriter, entry_bundle_path, hash_tile_path, split_bundle, tile_paths,
 };
 pub use tree::{Frontier, Hash, leaf_hash, node_hash, sha256};
-pub use verify::{verify_bundle, verify_bundle_observed};
+pub use verify::{verify_bundle, verify_bundle_observed, verify_bundle_until};

@@ -220,6 +220,11 @@ pub(crate) fn read_log_keys(bytes: &[u8]) -> Result<Vec<(LogKey, LogKeyRecord)>,
     if write_log_keys(&records) != bytes {
         return Err("not in the one form of its content".to_owned());
     }
+    // The first key signs from the empty log on; a later one cannot sign a log that lacks the entry that adds it.
+    let wrong = |r: &&LogKeyRecord| r.entry.map_or(r.from_size != 0, |entry| r.from_size <= entry);
+    if let Some(record) = records.iter().find(wrong) {
+        return Err(format!("{} cannot have signed from size {}", record.vkey, record.from_size));
+    }
     records
         .into_iter()
         .map(|record| {

@@ -62,13 +62,13 @@ impl fmt::Display for Finding {
 /// The answer when something is wrong. At least one finding; the first are nearest to the cause.
 #[derive(Clone, Debug)]
 pub struct VerifyFailure {
-    /// What was found, at most [`FINDINGS_MAX`].
+    /// What was found, at most as many as were asked for.
     pub findings: Vec<Finding>,
     /// Whether the search stopped at that number.
     pub stopped_early: bool,
 }
 
-/// The verifier stops after so many findings.
+/// [`verify_bundle`](crate::verify_bundle) stops after so many findings.
 pub const FINDINGS_MAX: usize = 100;
 
 impl fmt::Display for VerifyFailure {

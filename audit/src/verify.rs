@@ -31,10 +31,11 @@ pub fn verify_bundle_observed(
     anchors: &TrustAnchors,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<VerifyReport, VerifyFailure> {
-    verify_until(files, anchors, FINDINGS_MAX, progress)
+    verify_bundle_until(files, anchors, FINDINGS_MAX, progress)
 }
 
-pub(crate) fn verify_until(
+/// As [`verify_bundle_observed`], but stops after `findings_max` findings: 1 gives a plain yes or no sooner.
+pub fn verify_bundle_until(
     files: &dyn BundleFiles,
     anchors: &TrustAnchors,
     findings_max: usize,
