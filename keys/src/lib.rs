@@ -4,6 +4,7 @@
 //! [`SoftwareKey`]. No randomness of its own: whoever seals brings the [`seal::EphemeralSeed`].
 
 mod error;
+mod rfc9180;
 mod secret;
 mod software;
 

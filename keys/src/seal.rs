@@ -1,18 +1,11 @@
 //! Session keys sealed to the provisioning server that asked: HPKE (RFC 9180) in base mode,
 //! DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, empty aad (docs/formats/sealed-session-keys.md).
 
-use std::convert::Infallible;
-
 use domain::{Eid, KeyVersionNumber, PrincipalId};
-use hpke::aead::AesGcm256;
-use hpke::kdf::HkdfSha256;
-use hpke::kem::DhP256HkdfSha256;
-use hpke::rand_core::{TryCryptoRng, TryRng};
-use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use zeroize::Zeroizing;
 
 use crate::scp03::{Challenges, SessionKeys};
-use crate::{KeyError, SecretKey};
+use crate::{KeyError, SecretKey, rfc9180};
 
 /// The longest request id that [`session_keys_info`] takes, in bytes.
 pub const REQUEST_ID_MAX: usize = 64;
@@ -92,20 +85,7 @@ fn seal_with_aad(
     plaintext: &[u8],
     seed: EphemeralSeed,
 ) -> Result<Sealed, KeyError> {
-    let recipient =
-        <DhP256HkdfSha256 as Kem>::PublicKey::from_bytes(recipient).map_err(|_| KeyError::RecipientKey)?;
-    let (encapsulated_key, ciphertext) =
-        hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, DhP256HkdfSha256>(
-            &OpModeS::Base,
-            &recipient,
-            info,
-            plaintext,
-            aad,
-            &mut SeedOnce(Some(seed)),
-        )
-        // The recipient is a point of a curve without small subgroups, so only the length limit of AES-GCM remains.
-        .map_err(|_| KeyError::Sealed)?;
-    Ok(Sealed { encapsulated_key: encapsulated_key.to_bytes().into(), ciphertext })
+    rfc9180::seal(recipient, info, aad, plaintext, &seed.0)
 }
 
 fn open_with_aad(
@@ -114,20 +94,7 @@ fn open_with_aad(
     aad: &[u8],
     sealed: &Sealed,
 ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let private_key =
-        <DhP256HkdfSha256 as Kem>::PrivateKey::from_bytes(private_key).map_err(|_| KeyError::PrivateKey)?;
-    let encapsulated_key = <DhP256HkdfSha256 as Kem>::EncappedKey::from_bytes(&sealed.encapsulated_key)
-        .map_err(|_| KeyError::Sealed)?;
-    hpke::single_shot_open::<AesGcm256, HkdfSha256, DhP256HkdfSha256>(
-        &OpModeR::Base,
-        &private_key,
-        &encapsulated_key,
-        info,
-        &sealed.ciphertext,
-        aad,
-    )
-    .map(Zeroizing::new)
-    .map_err(|_| KeyError::Sealed)
+    rfc9180::open(private_key, info, aad, sealed)
 }
 
 impl SessionKeys {
@@ -159,30 +126,6 @@ impl SessionKeys {
         Ok(Self { s_enc: key(0)?, s_mac: key(1)?, s_rmac: key(2)? })
     }
 }
-
-/// Hands the seed to `hpke`, which draws the keying material of the ephemeral key (RFC 9180 §7.1.3) in one go.
-struct SeedOnce(Option<EphemeralSeed>);
-
-impl TryRng for SeedOnce {
-    type Error = Infallible;
-
-    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        unreachable!("hpke fills bytes only")
-    }
-
-    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        unreachable!("hpke fills bytes only")
-    }
-
-    fn try_fill_bytes(&mut self, target: &mut [u8]) -> Result<(), Infallible> {
-        let seed = self.0.take().expect("hpke draws once for one ephemeral key");
-        // Same length or panic: never a key from less entropy than asked for.
-        target.copy_from_slice(&*seed.0);
-        Ok(())
-    }
-}
-
-impl TryCryptoRng for SeedOnce {}
 
 #[cfg(test)]
 mod tests {
