@@ -137,6 +137,7 @@ fn verify(
 
     // 1. The manifest, and that the files are those it lists.
     let manifest = open_manifest(bundle)?;
+    read_plain_files(bundle)?;
 
     // 2. The checkpoint under the log's keys.
     let keys = open_keys(bundle, anchors, &mut warnings)?;
@@ -258,6 +259,20 @@ fn open_manifest(bundle: &mut Bundle<'_>) -> Result<Manifest, Stop> {
         }
     }
     Ok(manifest)
+}
+
+/// Files that no later check opens: damage in them is found before the long walk.
+fn read_plain_files(bundle: &mut Bundle<'_>) -> Result<(), Stop> {
+    let opened_later = |path: &str| {
+        ["checkpoint", "policy.txt", "log-keys.json", "previous/checkpoint", "consistency.txt"]
+            .contains(&path)
+            || path.starts_with("tile/")
+            || path.starts_with("approvals/")
+    };
+    for path in bundle.unread.clone().into_iter().filter(|path| !opened_later(path)) {
+        bundle.read(&path)?;
+    }
+    Ok(())
 }
 
 struct Keys {

@@ -1,5 +1,7 @@
 //! Checkpoints: notes as other implementations read and write them, and the torture of TRUST A6.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, and says so")]
+
 mod support;
 
 use audit::{AuditError, CheckpointBody, LogKey, verify_checkpoint};
@@ -50,7 +52,10 @@ fn every_flipped_bit_of_a_checkpoint_is_noticed() {
         for bit in 0..8 {
             let mut changed = note.clone();
             changed[at] ^= 1 << bit;
-            assert!(verify_checkpoint(&changed, &[signer.key.clone()]).is_err(), "byte {at} bit {bit}");
+            assert!(
+                verify_checkpoint(&changed, std::slice::from_ref(&signer.key)).is_err(),
+                "byte {at} bit {bit}"
+            );
         }
     }
 }
@@ -107,7 +112,7 @@ fn texts_that_are_almost_checkpoints_are_refused() {
         assert_ne!(text, good);
         assert!(CheckpointBody::parse(text.as_bytes()).is_err(), "{text:?}");
         let note = format!("{text}\n{}", signer.line(&text));
-        assert!(verify_checkpoint(note.as_bytes(), &[signer.key.clone()]).is_err(), "{text:?}");
+        assert!(verify_checkpoint(note.as_bytes(), std::slice::from_ref(&signer.key)).is_err(), "{text:?}");
     }
 }
 
@@ -115,5 +120,5 @@ fn texts_that_are_almost_checkpoints_are_refused() {
 fn a_key_counts_only_for_the_log_it_is_named_after() {
     let signer = LogSigner::new(1);
     let foreign = CheckpointBody { origin: "elsewhere.example/log".to_owned(), ..body() };
-    assert!(verify_checkpoint(&signer.checkpoint(&foreign), &[signer.key.clone()]).is_err());
+    assert!(verify_checkpoint(&signer.checkpoint(&foreign), std::slice::from_ref(&signer.key)).is_err());
 }

@@ -1,5 +1,7 @@
 //! Entries: one form, nothing personal, nothing free.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, and says so")]
+
 mod support;
 
 use audit::{

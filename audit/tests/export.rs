@@ -1,5 +1,7 @@
 //! Exports: what the writer makes verifies, and what anybody changes is named.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, and says so")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! The tree against published vectors and two other implementations.
 
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise, and says so")]
+
 use audit::{
     CheckpointBody, ConsistencyProver, Frontier, Hash, TileWriter, check_consistency, leaf_hash,
     parse_witness_request, split_bundle, tile_paths, witness_request,
