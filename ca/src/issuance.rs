@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
 use domain::{Eid, ReasonCode, Role, Timestamp};
-use hsm::{CallOptions, KeyRef, SignatureAlgorithm, Token};
+use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
 use pki::csr::VerifiedCsr;
 use pki::{
-    Certificate, CertificateInputs, CivilTime, KnownKeys, LintedTbs, PkiError, ProfileName, PublicKey, SerialNumber,
-    SubjectValues,
+    Certificate, CertificateInputs, CivilTime, KnownKeys, LintedTbs, PkiError, ProfileName, PublicKey,
+    SerialNumber, SubjectValues,
 };
 use prost::Message;
 use proto::records;
@@ -30,8 +30,9 @@ pub struct SubjectKey {
 impl SubjectKey {
     /// From a certification request (PKCS#10): its signature proves possession. Nothing else is taken from it.
     pub fn from_request(request: &[u8], known_keys: KnownKeys) -> Result<Self, CaError> {
-        let verified = VerifiedCsr::parse(request, known_keys)
-            .map_err(|e| CaError::refused(ReasonCode::InvalidCsr, format!("the certification request is refused: {e}")))?;
+        let verified = VerifiedCsr::parse(request, known_keys).map_err(|e| {
+            CaError::refused(ReasonCode::InvalidCsr, format!("the certification request is refused: {e}"))
+        })?;
         Ok(Self { public_key: verified.public_key().clone(), possession_proved: true })
     }
 
@@ -109,7 +110,8 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
     }
     let issuer = request.issuer.certificate()?;
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
-    let inputs = inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
+    let inputs =
+        inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
     Ok(Prepared { request, serial, linted })
 }
@@ -138,10 +140,8 @@ impl Prepared {
             .fact("serial", serial_fact(&self.serial))
             .fact("tbs", Fact::Digest(self.linted.digest()))
             .fact("key", Fact::Digest(digest));
-        let changes = vec![
-            Change::put(RESERVATIONS, serial, record),
-            Change::put(CERTIFIED_KEYS, digest, serial),
-        ];
+        let changes =
+            vec![Change::put(RESERVATIONS, serial, record), Change::put(CERTIFIED_KEYS, digest, serial)];
         let preconditions = vec![
             Precondition::Absent { keyspace: CERTIFIED_KEYS, key: digest.to_vec() },
             Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
@@ -152,7 +152,11 @@ impl Prepared {
 }
 
 /// Steps 7 and 8: the token signs the linted bytes of certificates of one issuer, other code verifies each.
-pub async fn sign(token: &Token, prepared: Vec<Prepared>, options: CallOptions) -> Result<Vec<Issued>, CaError> {
+pub async fn sign(
+    token: &Token,
+    prepared: Vec<Prepared>,
+    options: CallOptions,
+) -> Result<Vec<Issued>, CaError> {
     let Some(first) = prepared.first() else { return Ok(Vec::new()) };
     let issuer = Arc::clone(&first.request.issuer);
     let digests = prepared.iter().map(|p| p.linted.digest().to_vec()).collect();
@@ -169,6 +173,11 @@ pub async fn sign(token: &Token, prepared: Vec<Prepared>, options: CallOptions) 
 }
 
 impl Issued {
+    /// Who issued it.
+    pub fn issuer(&self) -> &Issuer {
+        &self.request.issuer
+    }
+
     /// Its serial number.
     pub const fn serial(&self) -> &SerialNumber {
         &self.serial
@@ -208,11 +217,14 @@ impl Issued {
             .fact("certificate", Fact::Digest(self.certificate.digest()))
             .fact("issuer_key", Fact::Digest(issuer_key_digest(&self.request.issuer.public_key)))
             // Proof of possession, or the word of the party that owns the device.
-            .fact("mode", if self.request.key.possession_proved {
-                Fact::fixed_name("possession-proved")
-            } else {
-                Fact::fixed_name("public-key-only")
-            });
+            .fact(
+                "mode",
+                if self.request.key.possession_proved {
+                    Fact::fixed_name("possession-proved")
+                } else {
+                    Fact::fixed_name("public-key-only")
+                },
+            );
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
         if self.request.profile == ProfileName::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
@@ -222,44 +234,56 @@ impl Issued {
     }
 }
 
-/// A root: built, linted, signed by its own key, verified. For the founding ceremony.
+/// A root that signs itself at the founding ceremony.
+#[derive(Clone, Debug)]
+pub struct Root {
+    /// Its profile, one of the self-signed ones.
+    pub profile: ProfileName,
+    /// Its name in the authority.
+    pub name: &'static str,
+    /// Values for the subject.
+    pub subject: SubjectValues,
+    /// Object identifier, where the profile has one.
+    pub registered_id: Option<String>,
+}
+
+/// A root's certificate: built, linted, signed by its own key, verified. For the founding ceremony.
 pub async fn self_sign(
     token: &Token,
-    key: &KeyRef,
-    public_key: &[u8],
-    profile: ProfileName,
-    subject: SubjectValues,
-    registered_id: Option<String>,
-    crl_urls: Vec<String>,
+    key: &RegisteredKey,
+    root: Root,
+    crl_base_url: &str,
     now: Timestamp,
     options: CallOptions,
 ) -> Result<Certificate, CaError> {
     let build_error = |e: PkiError| CaError::refused(ReasonCode::InvalidField, e.to_string());
-    let name = pki::subject_name_der(profile.profile(), &subject).map_err(build_error)?;
+    let KeyCheck::PublicKey(public_key) = &key.check else { return Err(CaError::Record("key")) };
+    let profile = root.profile.profile();
     let not_before = CivilTime::from_timestamp(now).map_err(build_error)?;
     let inputs = CertificateInputs {
         serial: random_serial()?,
-        issuer_name_der: name,
+        issuer_name_der: pki::subject_name_der(profile, &root.subject).map_err(build_error)?,
         issuer_key_identifier: None,
-        subject,
-        subject_spki: public_key.to_vec(),
+        subject: root.subject,
+        subject_spki: public_key.clone(),
         not_before,
-        not_after: not_before.plus_days(profile.profile().validity_days).map_err(build_error)?,
-        registered_id,
+        not_after: not_before.plus_days(profile.validity_days).map_err(build_error)?,
+        registered_id: root.registered_id,
         dns_name: None,
         ip_addresses: Vec::new(),
-        crl_urls,
+        crl_urls: crl_urls(root.profile, crl_base_url, root.name),
         permitted: Vec::new(),
     };
-    let (_, linted) = build(profile, &inputs)?;
-    let signatures =
-        token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![linted.digest().to_vec()], options).await?;
+    let (_, linted) = build(root.profile, &inputs)?;
+    let signatures = token
+        .sign(&key.key, SignatureAlgorithm::EcdsaP256Sha256, vec![linted.digest().to_vec()], options)
+        .await?;
     let signature = signatures.first().ok_or(CaError::Record("signature"))?;
     assemble(linted, signature, public_key)
 }
 
 /// The CRL distribution points of a profile's certificates under an issuer.
-pub(crate) fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
+fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
     ["a", "b"].iter().take(crl_count(profile)).map(|part| format!("{base}/crl/{issuer}-{part}.crl")).collect()
 }
 
@@ -302,8 +326,10 @@ fn inputs(
 
 fn build(profile: ProfileName, inputs: &CertificateInputs) -> Result<(SerialNumber, LintedTbs), CaError> {
     let profile = profile.profile();
-    let tbs = pki::build_tbs(profile, inputs).map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
-    let linted = pki::lint(profile, inputs, tbs).map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))?;
+    let tbs = pki::build_tbs(profile, inputs)
+        .map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
+    let linted = pki::lint(profile, inputs, tbs)
+        .map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))?;
     Ok((inputs.serial.clone(), linted))
 }
 
@@ -345,7 +371,7 @@ fn record(request: &CertificateRequest, serial: &SerialNumber, state: &str, der:
     .encode_to_vec()
 }
 
-pub(crate) const fn profile_name(profile: ProfileName) -> Fact {
+const fn profile_name(profile: ProfileName) -> Fact {
     Fact::fixed_name(profile.as_str())
 }
 

@@ -34,7 +34,10 @@ impl Issuer {
     /// Its certificate, or the refusal to issue without one.
     pub fn certificate(&self) -> Result<&Certificate, CaError> {
         self.certificate.as_ref().ok_or_else(|| {
-            CaError::refused(ReasonCode::UnknownIssuer, format!("issuer {} has no certificate yet", self.name))
+            CaError::refused(
+                ReasonCode::UnknownIssuer,
+                format!("issuer {} has no certificate yet", self.name),
+            )
         })
     }
 
@@ -153,7 +156,12 @@ impl Issuers {
     }
 
     /// The writes that create an issuer whose key is registered with them or before.
-    pub fn create(name: &str, party: &str, key_label: &str, certificate: Option<&Certificate>) -> (Change, Precondition) {
+    pub fn create(
+        name: &str,
+        party: &str,
+        key_label: &str,
+        certificate: Option<&Certificate>,
+    ) -> (Change, Precondition) {
         let record = records::Issuer {
             version: 1,
             name: name.to_owned(),
@@ -162,6 +170,9 @@ impl Issuers {
             certificate: certificate.map(|c| c.der().to_vec()).unwrap_or_default(),
         };
         let key = name.as_bytes().to_vec();
-        (Change::put(ISSUERS, key.clone(), record.encode_to_vec()), Precondition::Absent { keyspace: ISSUERS, key })
+        (
+            Change::put(ISSUERS, key.clone(), record.encode_to_vec()),
+            Precondition::Absent { keyspace: ISSUERS, key },
+        )
     }
 }

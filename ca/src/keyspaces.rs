@@ -13,7 +13,8 @@ pub(crate) const CERTIFIED_KEYS: Keyspace = Keyspace { code: 81, name: "certifie
 /// Certificates whose intent has no outcome yet: serial number -> `records::Certificate`.
 pub(crate) const RESERVATIONS: Keyspace = Keyspace { code: 82, name: "reservations", home: Home::View };
 /// eUICC certificates: EID (32 digits) -> serial number.
-pub(crate) const DEVICE_CERTIFICATES: Keyspace = Keyspace { code: 83, name: "device_certificates", home: Home::View };
+pub(crate) const DEVICE_CERTIFICATES: Keyspace =
+    Keyspace { code: 83, name: "device_certificates", home: Home::View };
 
 /// Every keyspace of this crate.
 pub const KEYSPACES: [Keyspace; 6] =

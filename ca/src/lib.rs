@@ -12,7 +12,7 @@ mod register;
 use std::sync::Arc;
 
 pub use error::{CaError, Refused};
-pub use issuance::{About, CertificateRequest, Issued, Prepared, SubjectKey, prepare, self_sign, sign};
+pub use issuance::{About, CertificateRequest, Issued, Prepared, Root, SubjectKey, prepare, self_sign, sign};
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;
 pub use register::{CertificateView, Reservation, find_by_eid, find_by_serial, reservations};

@@ -68,7 +68,8 @@ pub fn reservations(store: &dyn Store) -> Result<Vec<Reservation>, CaError> {
         .scan(RESERVATIONS, &[], None, RESERVATIONS_PAGE)?
         .into_iter()
         .map(|(serial, row)| {
-            let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("reservation"))?;
+            let record =
+                records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("reservation"))?;
             Ok(Reservation {
                 serial,
                 eid: record.subject.parse().ok(),
@@ -87,7 +88,12 @@ impl Reservation {
     }
 
     /// Marks it as failed and frees its key: entry, writes and preconditions.
-    pub fn fail(&self, reason: ReasonCode, role: Option<Role>, object: Pseudonym) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+    pub fn fail(
+        &self,
+        reason: ReasonCode,
+        role: Option<Role>,
+        object: Pseudonym,
+    ) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
         let mut entry = EntryDraft::new(EventType::CertificateFailed, Outcome::Failed(reason)).object(object);
         if let Some(role) = role {
             entry = entry.role(role);

@@ -69,8 +69,6 @@ reasons! {
     GrantExpired = "GRANT_EXPIRED", retry: false, next: "ask an officer to renew the grant";
     /// The card did not prove that it holds the keys.
     CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
-    /// This challenge pair was used before for other keys.
-    ChallengeReused = "CHALLENGE_REUSED", retry: false, next: "send a fresh host challenge";
     /// The idempotency key was used for a different request.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", retry: false, next: "use a new idempotency key for a new request";
     /// The record changed while the request was on its way.

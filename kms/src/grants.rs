@@ -57,7 +57,10 @@ impl GrantTerms {
             expires_micros: self.expires.micros(),
         };
         let key = self.row_key();
-        (Change::put(GRANTS, key.clone(), record.encode_to_vec()), Precondition::Absent { keyspace: GRANTS, key })
+        (
+            Change::put(GRANTS, key.clone(), record.encode_to_vec()),
+            Precondition::Absent { keyspace: GRANTS, key },
+        )
     }
 
     /// The identifier entries carry: the first 16 bytes of SHA-256 over the row key.
@@ -77,8 +80,18 @@ impl GrantTerms {
         Ok(Self {
             name: record.name,
             provisioner: record.provisioner,
-            eids: record.eids.iter().map(|e| e.parse()).collect::<Result<_, _>>().map_err(|_| unreadable())?,
-            eins: record.eins.iter().map(|e| e.parse()).collect::<Result<_, _>>().map_err(|_| unreadable())?,
+            eids: record
+                .eids
+                .iter()
+                .map(|e| e.parse())
+                .collect::<Result<_, _>>()
+                .map_err(|_| unreadable())?,
+            eins: record
+                .eins
+                .iter()
+                .map(|e| e.parse())
+                .collect::<Result<_, _>>()
+                .map_err(|_| unreadable())?,
             purpose: record.purpose,
             lawful_basis: record.lawful_basis,
             expires: Timestamp::from_micros(record.expires_micros),

@@ -22,9 +22,13 @@ pub use devices::{DeviceRecord, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use keyspaces::KEYSPACES;
-pub use orders::{ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine};
+pub use orders::{
+    ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
+};
 pub use output::OutputFiles;
-pub use session_keys::{Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release};
+pub use session_keys::{
+    Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release,
+};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]

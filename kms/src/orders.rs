@@ -3,8 +3,8 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{
-    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, Protocol, ReasonCode, Refusal,
-    Role, SecurityDomain, Timestamp,
+    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, Protocol, ReasonCode,
+    Refusal, Role, SecurityDomain, Timestamp,
 };
 use prost::Message;
 use proto::records;
@@ -102,7 +102,12 @@ impl<'a> Orders<'a> {
     ) -> Result<Self, KmsError> {
         let orders = Self { engines, manufacturer, terms };
         if let Some((record, _)) = orders.record()?
-            && record != (records::Order { chunks: record.chunks.clone(), confirmed_digest: record.confirmed_digest.clone(), ..orders.new_record() })
+            && record
+                != (records::Order {
+                    chunks: record.chunks.clone(),
+                    confirmed_digest: record.confirmed_digest.clone(),
+                    ..orders.new_record()
+                })
         {
             return Err(KmsError::refused(
                 ReasonCode::IdempotencyKeyReused,
@@ -117,21 +122,31 @@ impl<'a> Orders<'a> {
     pub fn check(&self, line: &OrderLine, taken: u64) -> Result<LineCheck, KmsError> {
         let store = self.engines.store.as_ref();
         if let Some(row) = store.get(ORDER_LINES, &self.line_key(line.line))? {
-            let record = records::OrderLine::decode(&*row.value).map_err(|_| KmsError::Record("order line"))?;
+            let record =
+                records::OrderLine::decode(&*row.value).map_err(|_| KmsError::Record("order line"))?;
             return Ok(if record.request_digest == line.digest {
                 LineCheck::Repeated(record.serial_number)
             } else {
-                refused(ReasonCode::IdempotencyKeyReused, "this line of the order was another device or key before")
+                refused(
+                    ReasonCode::IdempotencyKeyReused,
+                    "this line of the order was another device or key before",
+                )
             });
         }
         if !self.manufacturer.eins.iter().any(|ein| line.eid.is_in(ein)) {
             return Ok(refused(ReasonCode::EidOutOfRange, "the EID is in no range delegated to you"));
         }
         if self.ordered()?.0 + taken >= self.manufacturer.quota {
-            return Ok(refused(ReasonCode::QuotaExceeded, format!("the quota is {} devices", self.manufacturer.quota)));
+            return Ok(refused(
+                ReasonCode::QuotaExceeded,
+                format!("the quota is {} devices", self.manufacturer.quota),
+            ));
         }
         if store.get(DEVICES, line.eid.bcd())?.is_some() {
-            return Ok(refused(ReasonCode::DuplicateDevice, "the device is registered or being made already"));
+            return Ok(refused(
+                ReasonCode::DuplicateDevice,
+                "the device is registered or being made already",
+            ));
         }
         Ok(LineCheck::New)
     }
@@ -152,8 +167,13 @@ impl<'a> Orders<'a> {
     }
 
     /// Has the token derive and wrap the keys of a chunk: one job, one fresh transport key.
-    pub async fn make_keys(&self, lines: &[ReservedLine], options: hsm::CallOptions) -> Result<ChunkKeys, KmsError> {
-        let (generation, master) = self.engines.masters.last_key_value().ok_or(KmsError::MasterAbsent(MasterGeneration(1)))?;
+    pub async fn make_keys(
+        &self,
+        lines: &[ReservedLine],
+        options: hsm::CallOptions,
+    ) -> Result<ChunkKeys, KmsError> {
+        let (generation, master) =
+            self.engines.masters.last_key_value().ok_or(KmsError::MasterAbsent(MasterGeneration(1)))?;
         let job = hsm::OrderChunkJob {
             master: master.clone(),
             protocol: self.terms.keyset.protocol,
@@ -219,10 +239,25 @@ impl<'a> Orders<'a> {
                 serial_number: serial.clone(),
                 ..records::OrderLine::default()
             };
-            commit.changes.push(Change::put(ORDER_LINES, self.line_key(reserved.line.line), line.encode_to_vec()));
-            commit.entries.push(self.registered_entry(actor, pseudonyms.device(eid), order, reserved, keys.generation, strength));
+            commit.changes.push(Change::put(
+                ORDER_LINES,
+                self.line_key(reserved.line.line),
+                line.encode_to_vec(),
+            ));
+            commit.entries.push(self.registered_entry(
+                actor,
+                pseudonyms.device(eid),
+                order,
+                reserved,
+                keys.generation,
+                strength,
+            ));
         }
-        record.chunks.push(records::OrderChunk { file, digest: digest.to_vec(), devices: lines.len() as u64 });
+        record.chunks.push(records::OrderChunk {
+            file,
+            digest: digest.to_vec(),
+            devices: lines.len() as u64,
+        });
         let key = self.order_key();
         commit.preconditions.push(match version {
             Some(version) => Precondition::Version { keyspace: ORDERS, key: key.clone(), version },
@@ -274,13 +309,19 @@ impl<'a> Orders<'a> {
             .fact("order", Fact::Pseudonym(order))
             .fact("line", Fact::Number(reserved.line.line))
             .fact("kvn", Fact::Number(u64::from(self.terms.keyset.kvn.value())))
-            .fact("protocol", match self.terms.keyset.protocol {
-                Protocol::Scp03 => Fact::fixed_name("scp03"),
-            })
-            .fact("security_domain", match self.terms.keyset.security_domain {
-                SecurityDomain::IsdR => Fact::fixed_name("isd-r"),
-                SecurityDomain::Ecasd => Fact::fixed_name("ecasd"),
-            })
+            .fact(
+                "protocol",
+                match self.terms.keyset.protocol {
+                    Protocol::Scp03 => Fact::fixed_name("scp03"),
+                },
+            )
+            .fact(
+                "security_domain",
+                match self.terms.keyset.security_domain {
+                    SecurityDomain::IsdR => Fact::fixed_name("isd-r"),
+                    SecurityDomain::Ecasd => Fact::fixed_name("ecasd"),
+                },
+            )
             .fact("algorithm", algorithm_name(self.terms.algorithm))
             .fact("mode", Fact::fixed_name("derived"))
             .fact("generation", Fact::Number(u64::from(generation.0)))
@@ -331,7 +372,10 @@ impl<'a> Orders<'a> {
             Some(version) => Precondition::Version { keyspace: DEVICES_ORDERED, key: key.clone(), version },
             None => Precondition::Absent { keyspace: DEVICES_ORDERED, key: key.clone() },
         };
-        (Change::put(DEVICES_ORDERED, key, records::Counter { version: 1, value }.encode_to_vec()), precondition)
+        (
+            Change::put(DEVICES_ORDERED, key, records::Counter { version: 1, value }.encode_to_vec()),
+            precondition,
+        )
     }
 
     /// The order's name among all orders, for its pseudonym.
@@ -351,11 +395,43 @@ impl<'a> Orders<'a> {
     }
 }
 
+/// The writes that free a device whose order was cut off by a crash, and its place in the quota. `before` are the writes
+/// of the same commit so far, whose counts are carried on.
+pub fn free_reserved(
+    store: &dyn Store,
+    eid: &Eid,
+    before: &[Change],
+) -> Result<(Vec<Change>, Vec<Precondition>), KmsError> {
+    let Some(device) = DeviceRecord::read(store, eid)?.filter(|device| device.state.is_none()) else {
+        return Ok((Vec::new(), Vec::new()));
+    };
+    let key = device.eum.clone().into_bytes();
+    let earlier = before.iter().rev().find(|change| change.keyspace == DEVICES_ORDERED && change.key == key);
+    let stored = match earlier.and_then(|change| change.value.clone()) {
+        Some(value) => Some(value),
+        None => store.get(DEVICES_ORDERED, &key)?.map(|row| row.value.to_vec()),
+    };
+    let ordered = stored
+        .map(|value| records::Counter::decode(value.as_slice()).map_err(|_| KmsError::Record("counter")))
+        .transpose()?
+        .map_or(0, |counter| counter.value);
+    let counter = records::Counter { version: 1, value: ordered.saturating_sub(1) };
+    let changes =
+        vec![Change::delete(DEVICES, *eid.bcd()), Change::put(DEVICES_ORDERED, key, counter.encode_to_vec())];
+    let precondition =
+        Precondition::Version { keyspace: DEVICES, key: eid.bcd().to_vec(), version: device.version };
+    Ok((changes, vec![precondition]))
+}
+
 pub(crate) fn order_key(party: &str, order: &str) -> Vec<u8> {
     [party.as_bytes(), &[0], order.as_bytes()].concat()
 }
 
-pub(crate) fn read_order(store: &dyn Store, party: &str, order: &str) -> Result<Option<(records::Order, u64)>, KmsError> {
+pub(crate) fn read_order(
+    store: &dyn Store,
+    party: &str,
+    order: &str,
+) -> Result<Option<(records::Order, u64)>, KmsError> {
     let Some(row) = store.get(ORDERS, &order_key(party, order))? else { return Ok(None) };
     let record = records::Order::decode(&*row.value).map_err(|_| KmsError::Record("order"))?;
     Ok(Some((record, row.version)))

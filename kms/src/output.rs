@@ -28,7 +28,13 @@ impl OutputFiles {
 
     /// Writes a chunk: temporary file, fsync, rename, fsync of the folder. Returns the file's name and SHA-256.
     /// Blocks on the disk. A file that a crash left behind under the same name is replaced; no entry names it.
-    pub fn write(&self, party: &str, order: &str, chunk: usize, content: &[u8]) -> Result<(String, [u8; 32]), KmsError> {
+    pub fn write(
+        &self,
+        party: &str,
+        order: &str,
+        chunk: usize,
+        content: &[u8],
+    ) -> Result<(String, [u8; 32]), KmsError> {
         let name = format!("{party}/{order}/{chunk:06}.jsonl");
         let path = self.root.join(&name);
         let write = || -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! Session keys: the steps of `docs/cycles/session-keys.md` from reading the records to the commit.
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, ReasonCode, Refusal, Role, Timestamp};
+use domain::{
+    DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, ReasonCode, Refusal, Role, Timestamp,
+};
 use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use store::{Change, Commit, Precondition};
@@ -127,8 +129,10 @@ pub async fn release(
         return Err(KmsError::Record("device"));
     };
     // 5. to 8. Derive, verify the card cryptogram, derive the session keys, seal: one job inside the worker.
-    let challenges =
-        Challenges { host: HostChallenge(request.host_challenge), card: CardChallenge(request.card_challenge) };
+    let challenges = Challenges {
+        host: HostChallenge(request.host_challenge),
+        card: CardChallenge(request.card_challenge),
+    };
     let info = keys::seal::session_keys_info(
         &caller.principal,
         eid,
@@ -163,7 +167,11 @@ pub async fn release(
     // 9. The entry and its preconditions.
     let preconditions = vec![
         Precondition::Version { keyspace: DEVICES, key: eid.bcd().to_vec(), version: device.version },
-        Precondition::Version { keyspace: KEYSETS, key: request.keyset.row_key(eid), version: keyset.version },
+        Precondition::Version {
+            keyspace: KEYSETS,
+            key: request.keyset.row_key(eid),
+            version: keyset.version,
+        },
         grants::unchanged(&terms, grant_version),
     ];
     let entry = EntryDraft::new(
@@ -194,7 +202,10 @@ pub async fn release(
         changes.push(Change::put(KEYSETS, request.keyset.row_key(eid), keyset.encode()));
     }
     let commit = Commit { entries: vec![entry], changes, preconditions };
-    Ok((commit, SessionKeysAnswer { encapsulated_key, ciphertext, host_cryptogram, algorithm: keyset.algorithm }))
+    Ok((
+        commit,
+        SessionKeysAnswer { encapsulated_key, ciphertext, host_cryptogram, algorithm: keyset.algorithm },
+    ))
 }
 
 fn challenge(bytes: [u8; 8]) -> Result<Fact, KmsError> {
@@ -256,7 +267,8 @@ mod tests {
     #[test]
     fn a_caller_without_grant_does_not_learn_whether_the_device_exists() {
         let answer = |device| {
-            decide_release(ReleaseFacts { grant: &GrantFinding::NotGranted, device, keyset: None }).unwrap_err()
+            decide_release(ReleaseFacts { grant: &GrantFinding::NotGranted, device, keyset: None })
+                .unwrap_err()
         };
         assert_eq!(answer(None), answer(Some(DeviceState::Frozen)));
         assert_eq!(answer(None).reason, ReasonCode::NotGranted);

@@ -1,1 +1,30 @@
-//! The daemon chanceryd: listeners, mTLS, caller, authorisation, approvals, composition.
+//! The daemon `chanceryd`: founding ceremony, listeners, mTLS, callers, authorisation, approvals, composition.
+//!
+//! Reading order: [`command`] (what can be run), `config`, `init` (the founding), `serve` (the composition), then the way of
+//! one call: `tls`, `layer`, `authorize`, `gate`, `services`.
+
+pub mod command;
+
+mod approval;
+mod authority;
+mod authorize;
+mod ceremony;
+mod checkpoint;
+mod clock;
+mod config;
+mod execution;
+mod foundation;
+mod gate;
+mod http;
+mod init;
+mod layer;
+mod operations;
+mod orders;
+mod records;
+mod serve;
+mod services;
+mod status;
+mod tls;
+mod token_rate;
+mod tokens;
+mod transcript;

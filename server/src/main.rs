@@ -1,2 +1,7 @@
-//! The daemon chanceryd: listeners, mTLS, caller, authorisation, approvals, composition.
-fn main() {}
+//! `chanceryd`: the daemon and the tools that run beside it on the authority's machine.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    server::command::run()
+}

@@ -1,0 +1,129 @@
+//! The one place where it is decided who may call what: a pure function over the contract's rule and the authority's
+//! records. Handlers get an [`AuthorizedCaller`] from here and from nowhere else.
+
+use std::sync::Arc;
+
+use domain::{PrincipalId, ReasonCode, Refusal, Role};
+use proto::Rule;
+
+use crate::authority::{Actor, Party, Person};
+
+/// A caller whom the rule of this call admits.
+#[derive(Clone, Debug)]
+pub(crate) struct AuthorizedCaller {
+    principal: PrincipalId,
+    role: Role,
+    actor: Actor,
+    rule: Arc<Rule>,
+}
+
+impl AuthorizedCaller {
+    /// The credential of the connection.
+    pub(crate) const fn principal(&self) -> PrincipalId {
+        self.principal
+    }
+
+    /// The role in which the call is made.
+    pub(crate) const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The rule that admitted the caller.
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The person, for calls of persons.
+    pub(crate) fn person(&self) -> Result<&Arc<Person>, Refusal> {
+        match &self.actor {
+            Actor::Person(person) => Ok(person),
+            Actor::Party(_) => Err(not_allowed(self.role)),
+        }
+    }
+
+    /// The party, for calls of parties.
+    pub(crate) fn party(&self) -> Result<&Arc<Party>, Refusal> {
+        match &self.actor {
+            Actor::Party(party) => Ok(party),
+            Actor::Person(_) => Err(not_allowed(self.role)),
+        }
+    }
+}
+
+/// Decides. `actor` is whose credential `principal` is, if anybody's.
+pub(crate) fn authorize(
+    rule: &Arc<Rule>,
+    principal: PrincipalId,
+    actor: Option<Actor>,
+) -> Result<AuthorizedCaller, Refusal> {
+    let Some(actor) = actor else {
+        return Err(Refusal::new(
+            ReasonCode::UnknownPrincipal,
+            "this certificate's key is registered for nobody",
+        ));
+    };
+    if actor.is_suspended() {
+        return Err(Refusal::new(
+            ReasonCode::PrincipalSuspended,
+            "the owner of this credential is suspended",
+        ));
+    }
+    match rule.roles.iter().find(|role| actor.roles().contains(role)) {
+        Some(role) => Ok(AuthorizedCaller { principal, role: *role, actor, rule: Arc::clone(rule) }),
+        None => Err(Refusal::new(ReasonCode::RoleNotAllowed, "your role does not include this call")),
+    }
+}
+
+fn not_allowed(role: Role) -> Refusal {
+    Refusal::new(ReasonCode::RoleNotAllowed, format!("this call is not for the role {}", role.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::Rules;
+
+    fn person(roles: &[Role], suspended: bool) -> Actor {
+        Actor::Person(Arc::new(Person {
+            name: "someone".into(),
+            roles: roles.to_vec(),
+            principals: Vec::new(),
+            approval_key: Vec::new(),
+            suspended,
+            version: 0,
+        }))
+    }
+
+    #[test]
+    fn every_rpc_admits_exactly_the_roles_of_its_rule() {
+        let rules = Rules::of_contract().unwrap();
+        let mut decisions = 0;
+        for rule in rules.iter().map(|rule| Arc::new(rule.clone())) {
+            for role in Role::ALL {
+                let decision = authorize(&rule, PrincipalId([1; 32]), Some(person(&[role], false)));
+                assert_eq!(decision.is_ok(), rule.roles.contains(&role), "{} {role:?}", rule.path);
+                let suspended = authorize(&rule, PrincipalId([1; 32]), Some(person(&[role], true)));
+                assert_eq!(suspended.unwrap_err().reason, ReasonCode::PrincipalSuspended);
+                decisions += 1;
+            }
+            assert_eq!(
+                authorize(&rule, PrincipalId([1; 32]), None).unwrap_err().reason,
+                ReasonCode::UnknownPrincipal
+            );
+            assert_eq!(
+                authorize(&rule, PrincipalId([1; 32]), Some(person(&[], false))).unwrap_err().reason,
+                ReasonCode::RoleNotAllowed
+            );
+        }
+        assert!(decisions >= 50);
+    }
+
+    #[test]
+    fn every_rpc_names_an_event_that_the_log_knows() {
+        for rule in Rules::of_contract().unwrap().iter() {
+            if let Some(entry) = &rule.entry {
+                assert!(entry.parse::<audit::EventType>().is_ok(), "{}: {entry}", rule.path);
+            }
+        }
+    }
+}

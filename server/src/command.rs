@@ -1,0 +1,209 @@
+//! What `chanceryd` can be told to do.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, Config};
+use crate::gate::chain;
+use crate::{ceremony, init, serve, token_rate, tokens};
+
+/// The key authority's daemon.
+#[derive(Parser)]
+#[command(name = "chanceryd", version, about, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  chanceryd config --data /var/lib/chancery --authority example-authority --out chanceryd.toml
+  chanceryd init --config chanceryd.toml --person identities/olivia --person identities/anton --out handover
+  chanceryd serve --config chanceryd.toml
+  chanceryd ceremony create-key --config chanceryd.toml --name eum-one --out eum-one.key.json";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Writes a configuration for development with SoftHSM.
+    Config {
+        /// Folder for everything the service keeps.
+        #[arg(long)]
+        data: PathBuf,
+        /// Name of the authority: small letters, digits, dots, dashes.
+        #[arg(long)]
+        authority: String,
+        /// Port of gRPC; the next two are taken for HTTP and metrics unless given.
+        #[arg(long, default_value_t = 7400)]
+        grpc_port: u16,
+        /// Port of public HTTP.
+        #[arg(long)]
+        http_port: Option<u16>,
+        /// Port of the metrics, on loopback.
+        #[arg(long)]
+        metrics_port: Option<u16>,
+        /// Worker processes of the ca and kms tokens each.
+        #[arg(long, default_value_t = 2)]
+        workers: usize,
+        /// Where to write it; standard output when absent.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Founds an authority: tokens, keys, roots, the first persons, the signed transcript.
+    Init {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Identity folder of a person to seat (public parts suffice); an officer and an approver at least.
+        #[arg(long = "person", required = true)]
+        persons: Vec<PathBuf>,
+        /// Where certificates and transcript for the persons go.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Serves until told to stop (SIGTERM, SIGINT).
+    Serve {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Deeds on the tokens, in a process of their own; the service may be running.
+    Ceremony {
+        #[command(subcommand)]
+        command: CeremonyCommand,
+    },
+    /// Measures the token alone: the same calls as the service makes, without the service. The daemon must be stopped.
+    TokenRate {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which calls.
+        #[arg(long)]
+        kind: RateKind,
+        /// How long.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// A token worker; started by the daemon.
+    #[command(name = tokens::WORKER, hide = true)]
+    Worker,
+    /// A ceremony process; started by `init` and `ceremony`.
+    #[command(name = tokens::CEREMONY_CHILD, hide = true)]
+    CeremonyChild,
+}
+
+#[derive(Subcommand)]
+enum CeremonyCommand {
+    /// Makes an issuer's signing key on the ca token. It is used only once an approved operation has registered it.
+    CreateKey {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Name of the issuer it is for.
+        #[arg(long)]
+        name: String,
+        /// Party it is meant for; noted in the file.
+        #[arg(long)]
+        party: Option<String>,
+        /// The key's public description, for `chancery issuer register --key-file`.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Lists the objects on a token.
+    List {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// log, ca or kms.
+        #[arg(long)]
+        token: String,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RateKind {
+    /// Session-key jobs on the kms token.
+    SessionKeys,
+    /// P-256 signatures on the ca token.
+    Sign,
+}
+
+/// Runs the program; the exit code says whether it succeeded.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Worker => return hsm::worker::run(),
+        Command::CeremonyChild => return hsm::ceremony::run_child(),
+        _ => {}
+    }
+    start_log();
+    match carry_out(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+    match command {
+        Command::Config { data, authority, grpc_port, http_port, metrics_port, workers, out } => {
+            let ports = [
+                grpc_port,
+                http_port.unwrap_or(grpc_port.saturating_add(1)),
+                metrics_port.unwrap_or(grpc_port.saturating_add(2)),
+            ];
+            let text = config::example(&std::path::absolute(data)?, &authority, ports, workers)?;
+            match out {
+                Some(path) => std::fs::write(path, text)?,
+                None => io::stdout().write_all(text.as_bytes())?,
+            }
+        }
+        Command::Init { config, persons, out } => {
+            let config = Config::read(&config)?;
+            runtime()?.block_on(init::found(&config, &persons, &out))?;
+        }
+        Command::Serve { config } => {
+            let config = Config::read(&config)?;
+            runtime()?.block_on(serve::serve(config))?;
+        }
+        Command::Ceremony { command: CeremonyCommand::CreateKey { config, name, party, out } } => {
+            ceremony::create_key(&Config::read(&config)?, &name, party.as_deref(), &out)?;
+        }
+        Command::Ceremony { command: CeremonyCommand::List { config, token } } => {
+            for object in ceremony::list(&Config::read(&config)?, &token)? {
+                writeln!(io::stdout(), "{} {} {}", object.class, object.label, object.id)?;
+            }
+        }
+        Command::TokenRate { config, kind, seconds } => {
+            let config = Config::read(&config)?;
+            let rate = runtime()?.block_on(token_rate::measure(&config, kind, seconds.clamp(1, 60)))?;
+            writeln!(io::stdout(), "{rate}")?;
+        }
+        Command::Worker | Command::CeremonyChild => {}
+    }
+    Ok(())
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+/// The operator's log goes to standard error: text for a person, JSON for a collector.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CHANCERY_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        builder.with_target(false).init();
+    } else {
+        builder.json().init();
+    }
+}
+
+fn report(error: &dyn std::error::Error) {
+    // Standard error may be closed; there is nowhere left to say so.
+    let _ = writeln!(io::stderr(), "chanceryd: {}", chain(error));
+}

@@ -1,0 +1,325 @@
+//! Configuration: [`ConfigFile`] as written, with unknown fields refused, becomes [`Config`], already valid.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The names of the tokens, in the order in which they are opened.
+pub(crate) const TOKENS: [&str; 3] = ["log", "ca", "kms"];
+
+/// How strict the service is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// SoftHSM and published test keys are allowed; visible in the log and at every start.
+    Development,
+    /// Neither is.
+    Production,
+}
+
+/// The file as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    mode: Mode,
+    authority: String,
+    node: String,
+    data_directory: PathBuf,
+    listen: SocketAddr,
+    http_listen: SocketAddr,
+    metrics_listen: SocketAddr,
+    server_names: Vec<String>,
+    server_addresses: Vec<IpAddr>,
+    crl_base_url: String,
+    segment_mib: Option<u64>,
+    certificate_issuer: CertificateIssuer,
+    pkcs11: Pkcs11,
+    tokens: Tokens,
+}
+
+/// What the CI root certificate says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CertificateIssuer {
+    pub(crate) common_name: String,
+    pub(crate) organizational_unit: String,
+    pub(crate) organization: String,
+    pub(crate) country: String,
+    pub(crate) registered_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pkcs11 {
+    module: PathBuf,
+    #[serde(default)]
+    environment: Vec<(String, String)>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tokens {
+    log: TokenSection,
+    ca: TokenSection,
+    kms: TokenSection,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenSection {
+    label: String,
+    serial: Option<String>,
+    pin_file: PathBuf,
+    so_pin_file: PathBuf,
+    workers: usize,
+    #[serde(default = "one")]
+    threads_per_worker: usize,
+    #[serde(default = "queue_depth")]
+    queue_depth_max: usize,
+    #[serde(default)]
+    injected_delay_us: u64,
+}
+
+const fn one() -> usize {
+    1
+}
+
+const fn queue_depth() -> usize {
+    4_096
+}
+
+/// The configuration, valid.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) mode: Mode,
+    pub(crate) authority: String,
+    pub(crate) node: String,
+    pub(crate) data_directory: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) http_listen: SocketAddr,
+    pub(crate) metrics_listen: SocketAddr,
+    pub(crate) server_names: Vec<String>,
+    pub(crate) server_addresses: Vec<IpAddr>,
+    pub(crate) crl_base_url: String,
+    pub(crate) segment_bytes: u64,
+    pub(crate) certificate_issuer: CertificateIssuer,
+    pub(crate) module: PathBuf,
+    pub(crate) environment: Vec<(String, String)>,
+    tokens: Vec<(hsm::TokenConfig, PathBuf)>,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is no valid configuration", path.display())]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("configuration field {field}: {problem}")]
+    Field { field: &'static str, problem: String },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it start at its folder.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let file: ConfigFile = toml::from_str(&text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let base = path.parent().map(Path::to_owned).unwrap_or_default();
+        Self::check(file, &base)
+    }
+
+    /// The three tokens' client configuration by name.
+    pub(crate) fn token(&self, name: &str) -> Option<&hsm::TokenConfig> {
+        self.tokens.iter().map(|(token, _)| token).find(|token| token.name == name)
+    }
+
+    /// Where a token's security-officer PIN is read from, for its initialisation only.
+    pub(crate) fn so_pin_file(&self, name: &str) -> Option<&Path> {
+        self.tokens.iter().find(|(token, _)| token.name == name).map(|(_, path)| path.as_path())
+    }
+
+    pub(crate) fn known_keys(&self) -> pki::KnownKeys {
+        match self.mode {
+            Mode::Development => pki::KnownKeys::Allow,
+            Mode::Production => pki::KnownKeys::Refuse,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.data_directory.join(name)
+    }
+
+    fn check(file: ConfigFile, base: &Path) -> Result<Self, ConfigError> {
+        let wrong = |field, problem: String| ConfigError::Field { field, problem };
+        for (field, name) in [("authority", &file.authority), ("node", &file.node)] {
+            audit::Name::new(name).map_err(|e| wrong(field, e.to_string()))?;
+        }
+        if !file.metrics_listen.ip().is_loopback() {
+            return Err(wrong("metrics_listen", "metrics are served on a loopback address only".into()));
+        }
+        let http = file.crl_base_url.starts_with("http://");
+        if !http || file.crl_base_url.ends_with('/') {
+            return Err(wrong("crl_base_url", "must start with http:// and not end with a slash".into()));
+        }
+        let segment_mib = file.segment_mib.unwrap_or(64);
+        if !(1..=1024).contains(&segment_mib) {
+            return Err(wrong("segment_mib", "must be 1 to 1024".into()));
+        }
+        if file.server_names.is_empty() && file.server_addresses.is_empty() {
+            return Err(wrong("server_names", "the server needs a name or an address".into()));
+        }
+        let absolute = |path: &Path| base.join(path);
+        let data_directory = absolute(&file.data_directory);
+        let mut tokens = Vec::new();
+        for (name, section) in TOKENS.into_iter().zip([file.tokens.log, file.tokens.ca, file.tokens.kms]) {
+            if !(1..=64).contains(&section.workers) || !(1..=64).contains(&section.threads_per_worker) {
+                return Err(wrong("tokens", format!("token {name}: workers and threads are 1 to 64")));
+            }
+            let token = hsm::TokenConfig {
+                name: name.to_owned(),
+                module: absolute(&file.pkcs11.module),
+                token_label: section.label,
+                token_serial: section.serial,
+                pin_file: absolute(&section.pin_file),
+                environment: file.pkcs11.environment.clone(),
+                lock_file: data_directory.join(format!("{name}.token-lock")),
+                workers: section.workers,
+                threads_per_worker: section.threads_per_worker,
+                queue_depth_max: section.queue_depth_max,
+                injected_delay_us: section.injected_delay_us,
+                session_objects_max: hsm::SESSION_OBJECTS_MAX,
+            };
+            tokens.push((token, absolute(&section.so_pin_file)));
+        }
+        if file.mode == Mode::Production && tokens.iter().any(|(t, _)| t.injected_delay_us > 0) {
+            return Err(wrong("tokens", "injected_delay_us is for development".into()));
+        }
+        Ok(Self {
+            mode: file.mode,
+            authority: file.authority,
+            node: file.node,
+            data_directory,
+            listen: file.listen,
+            http_listen: file.http_listen,
+            metrics_listen: file.metrics_listen,
+            server_names: file.server_names,
+            server_addresses: file.server_addresses,
+            crl_base_url: file.crl_base_url,
+            segment_bytes: segment_mib * 1024 * 1024,
+            certificate_issuer: file.certificate_issuer,
+            module: absolute(&file.pkcs11.module),
+            environment: file.pkcs11.environment,
+            tokens,
+        })
+    }
+}
+
+/// A configuration for development below `data`, with SoftHSM. `ports` are those of gRPC, HTTP and metrics.
+pub(crate) fn example(
+    data: &Path,
+    authority: &str,
+    ports: [u16; 3],
+    workers: usize,
+) -> Result<String, ConfigError> {
+    let module = hsm::softhsm::module().ok_or_else(|| ConfigError::Field {
+        field: "pkcs11.module",
+        problem: "SoftHSM's module was not found; install it (Debian: apt-get install softhsm2)".into(),
+    })?;
+    let mut text = String::new();
+    let data_text = data.display();
+    let [grpc, http, metrics] = ports;
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        r#"# Configuration of chanceryd, made by `chanceryd config`. Unknown fields are refused.
+
+# development: SoftHSM and published test keys are allowed. production: neither is.
+mode = "development"
+# Name of the authority: part of the log's origin; never changes.
+authority = "{authority}"
+# Name of this node: part of the log's origin; never changes.
+node = "node-1"
+# Everything the service keeps. Made by `chanceryd init`, mode 0700.
+data_directory = "{data_text}"
+# gRPC over mTLS.
+listen = "127.0.0.1:{grpc}"
+# Public HTTP: CA certificates, log checkpoint, health.
+http_listen = "127.0.0.1:{http}"
+# Prometheus metrics; loopback only.
+metrics_listen = "127.0.0.1:{metrics}"
+# What the server's certificate names.
+server_names = ["localhost"]
+server_addresses = ["127.0.0.1"]
+# Where relying parties will find CRLs; written into certificates.
+crl_base_url = "http://127.0.0.1:{http}"
+# Size of one log segment. Zero-filled ahead, so it is also the disk space taken at once.
+segment_mib = 64
+
+# What the root certificate of the GSMA PKI says.
+[certificate_issuer]
+common_name = "{authority} CI"
+organizational_unit = "Certificate Issuer"
+organization = "{authority}"
+country = "IT"
+registered_id = "2.999.1"
+
+[pkcs11]
+module = "{module}"
+# Given to the token workers, whose environment is otherwise empty.
+environment = [["SOFTHSM2_CONF", "{data_text}/tokens/softhsm2.conf"]]
+"#,
+        module = module.display(),
+    );
+    for (name, comment) in [
+        ("log", "signs the log's checkpoints; holds the keys of its HMACs and pseudonyms"),
+        ("ca", "certificate issuers"),
+        ("kms", "derivation masters"),
+    ] {
+        let workers = if name == "log" { 1 } else { workers };
+        let _ = write!(
+            text,
+            r#"
+# {comment}
+[tokens.{name}]
+label = "chancery-{name}"
+# Files with the PINs, mode 0600. Only the token's workers open the first, only `chanceryd init` the second.
+pin_file = "{data_text}/pins/{name}.pin"
+so_pin_file = "{data_text}/pins/{name}.so-pin"
+# Worker processes, and sessions in each. SoftHSM: as many processes as cores, one thread each.
+workers = {workers}
+threads_per_worker = 1
+# Jobs that may wait; more are refused with OVERLOADED.
+queue_depth_max = 4096
+"#
+        );
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("chanceryd.toml");
+        fs::write(&path, text).unwrap();
+        Config::read(&path)
+    }
+
+    #[test]
+    fn the_example_is_valid_and_unknown_fields_are_refused() {
+        let text =
+            example(Path::new("/var/lib/chancery"), "example-authority", [7400, 7401, 7402], 2).unwrap();
+        let config_read = config(&text).unwrap();
+        assert_eq!(config_read.token("kms").unwrap().workers, 2);
+        assert!(matches!(config(&format!("surprise = 1\n{text}")), Err(ConfigError::Syntax { .. })));
+        let open = text.replace("metrics_listen = \"127.0.0.1", "metrics_listen = \"0.0.0.0");
+        assert!(matches!(config(&open), Err(ConfigError::Field { field: "metrics_listen", .. })));
+    }
+}

@@ -1,0 +1,522 @@
+//! What each kind of protected operation does. [`Execution::check`] runs at the request and again at the execution.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use ca::{About, CertificateRequest, Issued, Issuers, KeyRegistration, Prepared, Reservation, SubjectKey};
+use domain::{Ein, PrincipalId, ReasonCode, Role, Timestamp};
+use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
+use kms::GrantTerms;
+use pki::{ProfileName, PublicKey, SubjectValues, TransportPublicKey};
+use proto::v1;
+use proto::v1::operation::Kind;
+use store::{Change, Commit, Precondition};
+
+use crate::authority::{Authority, Party, Person};
+use crate::gate::Call;
+use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
+use crate::status::ServiceError;
+use crate::tokens::own_call;
+
+/// Most single devices of one grant.
+const GRANT_EIDS_MAX: usize = 1_000;
+/// Most ranges of a grant or a party.
+const RANGES_MAX: usize = 64;
+/// Longest grant: two years (SP 800-57 Part 1, authorisation keys).
+const GRANT_SECONDS_MAX: i64 = 2 * 366 * 86_400;
+/// Largest quota.
+const QUOTA_MAX: u64 = 100_000_000;
+
+/// Carries out operations that were approved.
+pub(crate) struct Execution {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) ca: ca::Engines,
+}
+
+/// What a deed leaves: to be committed together with the operation's end.
+pub(crate) struct Done {
+    pub(crate) commit: Commit,
+    pub(crate) outcome: v1::OperationOutcome,
+}
+
+/// A deed, checked.
+enum Plan {
+    Person { person: Person, tls: SubjectKey },
+    Party { party: Party, tls: SubjectKey },
+    Issuer { name: String, party: String, key: KeyRegistration },
+    Certificate(Box<CertificateRequest>),
+    Grant(GrantTerms),
+}
+
+impl Execution {
+    /// Whether the operation could be carried out as things are.
+    pub(crate) fn check(&self, kind: &Kind, now: Timestamp) -> Result<(), ServiceError> {
+        self.plan(kind, now).map(drop)
+    }
+
+    /// Checks again and carries out, up to the commit.
+    pub(crate) async fn execute(
+        &self,
+        call: &Call,
+        operation: [u8; 32],
+        kind: &Kind,
+    ) -> Result<Done, ServiceError> {
+        let reference = Fact::Digest(operation);
+        let pseudonyms = &call.pseudonyms;
+        let actor = pseudonyms.principal(&call.caller.principal());
+        let role = call.caller.role();
+        match self.plan(kind, call.now)? {
+            Plan::Person { person, tls } => {
+                let object = pseudonyms.person(&person.name);
+                let about = About { role, actor, object };
+                // A person may hold several roles; the certificate names the first.
+                let named = person.roles.first().copied().unwrap_or(Role::Approver);
+                let issued = self.issue_client(&person.name, named, tls, &about, call.now).await?;
+                let entry = EntryDraft::new(EventType::PersonEnrolled, Outcome::Done)
+                    .fact("operation", reference.clone())
+                    .role(role)
+                    .actor(actor)
+                    .object(object)
+                    .fact("role", Fact::fixed_name(named.as_str()))
+                    .fact("key", Fact::Digest(audit::sha256(&person.approval_key)))
+                    .fact("principal", Fact::Pseudonym(pseudonyms.principal(&person.principals[0])));
+                Ok(self.certified(&issued, &about, entry, person.create(client_expiry(call.now)))?)
+            }
+            Plan::Party { party, tls } => {
+                let object = pseudonyms.party(&party.name);
+                let about = About { role, actor, object };
+                let issued = self.issue_client(&party.name, party.role, tls, &about, call.now).await?;
+                let mut entry = EntryDraft::new(EventType::PartyEnrolled, Outcome::Done)
+                    .fact("operation", reference.clone())
+                    .role(role)
+                    .actor(actor)
+                    .object(object)
+                    .fact("role", Fact::fixed_name(party.role.as_str()))
+                    .fact("principal", Fact::Pseudonym(pseudonyms.principal(&party.principals[0])));
+                if party.role == Role::Eum {
+                    entry = entry
+                        .fact("quota", Fact::Number(party.device_quota))
+                        .fact("ranges", Fact::Number(party.eins.len() as u64))
+                        .fact("transport_key", Fact::Digest(audit::sha256(&party.transport_key)));
+                }
+                if let Some(point) = &party.encryption_key {
+                    entry = entry.fact("encryption_key", Fact::Digest(audit::sha256(&pki::p256_spki(point))));
+                }
+                Ok(self.certified(&issued, &about, entry, party.create(client_expiry(call.now)))?)
+            }
+            Plan::Issuer { name, party, key } => {
+                // Every worker of the token resolves the key, reads its template back and tries it.
+                self.ca.token.add_key(key.key.clone()).await?;
+                let (key_change, key_new) = key.create();
+                let (change, is_new) = Issuers::create(&name, &party, &key.key.key.label, None);
+                let entry = EntryDraft::new(EventType::IssuerRegistered, Outcome::Done)
+                    .fact("operation", reference.clone())
+                    .role(role)
+                    .actor(actor)
+                    .object(pseudonyms.party(&party))
+                    .fact("issuer", Fact::name(&name)?);
+                let entry = match &key.key.check {
+                    KeyCheck::PublicKey(spki) => entry.fact("issuer_key", Fact::Digest(audit::sha256(spki))),
+                    KeyCheck::CheckValue(_) => entry,
+                };
+                let commit = Commit {
+                    entries: vec![entry],
+                    changes: vec![key_change, change],
+                    preconditions: vec![key_new, is_new],
+                };
+                Ok(Done { commit, outcome: v1::OperationOutcome::default() })
+            }
+            Plan::Certificate(request) => {
+                let about = About { role, actor, object: pseudonyms.party(&request.holder) };
+                let issued = self.issue(*request, &about, call.now).await?;
+                let (entry, changes, preconditions) = issued.outcome(&about);
+                let outcome = self.outcome(&issued)?;
+                Ok(Done { commit: Commit { entries: vec![entry], changes, preconditions }, outcome })
+            }
+            Plan::Grant(terms) => {
+                let entry = EntryDraft::new(EventType::GrantCreated, Outcome::Done)
+                    .fact("operation", reference.clone())
+                    .role(role)
+                    .actor(actor)
+                    .object(pseudonyms.party(&terms.provisioner))
+                    .fact("grant", Fact::bytes(&terms.identifier())?)
+                    .fact("purpose", Fact::name(&terms.purpose)?)
+                    .fact("basis", Fact::Digest(audit::sha256(terms.lawful_basis.as_bytes())))
+                    .fact("devices", Fact::Number(terms.eids.len() as u64))
+                    .fact("ranges", Fact::Number(terms.eins.len() as u64))
+                    .fact("expires", Fact::Time(terms.expires));
+                let (change, is_new) = terms.create();
+                let commit =
+                    Commit { entries: vec![entry], changes: vec![change], preconditions: vec![is_new] };
+                Ok(Done { commit, outcome: v1::OperationOutcome::default() })
+            }
+        }
+    }
+
+    fn plan(&self, kind: &Kind, now: Timestamp) -> Result<Plan, ServiceError> {
+        match kind {
+            Kind::EnrolPerson(person) => self.plan_person(person),
+            Kind::EnrolParty(party) => self.plan_party(party),
+            Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer),
+            Kind::IssueCertificate(certificate) => self.plan_certificate(certificate),
+            Kind::CreateGrant(grant) => self.plan_grant(grant, now),
+        }
+    }
+
+    fn plan_person(&self, person: &v1::EnrolPerson) -> Result<Plan, ServiceError> {
+        self.check_new_name(&person.name)?;
+        let roles = person.roles.iter().map(|role| role_of(*role)).collect::<Result<Vec<_>, _>>()?;
+        let distinct: HashSet<_> = roles.iter().collect();
+        if roles.is_empty() || distinct.len() != roles.len() {
+            return Err(invalid("roles must name at least one role, each once"));
+        }
+        for role in &roles {
+            if matches!(role, Role::Eum | Role::Provisioner) {
+                return Err(invalid("a person is officer, approver or auditor"));
+            }
+            if roles.iter().any(|other| role.conflicts_with(*other)) {
+                return Err(ServiceError::refused(
+                    ReasonCode::PolicyViolation,
+                    "no person holds conflicting roles",
+                ));
+            }
+        }
+        let tls = SubjectKey::from_request(&person.tls_csr, self.ca.known_keys)?;
+        let approval = SubjectKey::from_request(&person.approval_csr, self.ca.known_keys)?;
+        if tls.public_key() == approval.public_key() {
+            return Err(ServiceError::refused(
+                ReasonCode::WeakKey,
+                "the approval key must be another than the TLS key",
+            ));
+        }
+        let person = Person {
+            name: person.name.clone(),
+            roles,
+            principals: vec![self.new_principal(&tls)?],
+            approval_key: approval.public_key().spki().to_vec(),
+            suspended: false,
+            version: 0,
+        };
+        Ok(Plan::Person { person, tls })
+    }
+
+    fn plan_party(&self, party: &v1::EnrolParty) -> Result<Plan, ServiceError> {
+        self.check_new_name(&party.name)?;
+        let role = role_of(party.role)?;
+        check_text("organization", &party.organization, 64)?;
+        if party.country.len() != 2 || !party.country.bytes().all(|c| c.is_ascii_uppercase()) {
+            return Err(invalid("country is two capital letters"));
+        }
+        let tls = SubjectKey::from_request(&party.tls_csr, self.ca.known_keys)?;
+        let mut planned = Party {
+            name: party.name.clone(),
+            role,
+            organization: party.organization.clone(),
+            country: party.country.clone(),
+            principals: vec![self.new_principal(&tls)?],
+            eins: Vec::new(),
+            device_quota: 0,
+            transport_key: Vec::new(),
+            encryption_key: None,
+            suspended: false,
+            version: 0,
+        };
+        match role {
+            Role::Eum => {
+                planned.eins = self.check_ranges(&party.eins)?;
+                if !(1..=QUOTA_MAX).contains(&party.device_quota) {
+                    return Err(invalid("device_quota must be 1 to 100,000,000"));
+                }
+                planned.device_quota = party.device_quota;
+                TransportPublicKey::parse(&party.transport_key).map_err(|e| {
+                    ServiceError::refused(ReasonCode::WeakKey, format!("the transport key is refused: {e}"))
+                })?;
+                planned.transport_key.clone_from(&party.transport_key);
+            }
+            Role::Provisioner => {
+                let key = PublicKey::parse(&party.encryption_key, self.ca.known_keys).map_err(|e| {
+                    ServiceError::refused(ReasonCode::WeakKey, format!("the encryption key is refused: {e}"))
+                })?;
+                if key == *tls.public_key() {
+                    return Err(ServiceError::refused(
+                        ReasonCode::WeakKey,
+                        "the encryption key must be another than the TLS key",
+                    ));
+                }
+                planned.encryption_key = Some(*key.point());
+            }
+            Role::Officer | Role::Approver | Role::Auditor => {
+                return Err(invalid("a party is eum or provisioner"));
+            }
+        }
+        Ok(Plan::Party { party: planned, tls })
+    }
+
+    fn plan_issuer(&self, issuer: &v1::RegisterIssuer) -> Result<Plan, ServiceError> {
+        check_name("name", &issuer.name)?;
+        let party = self.party(&issuer.party, Role::Eum)?;
+        if self.ca.issuers.find(self.ca.store.as_ref(), &issuer.name).is_ok() {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "an issuer of this name exists"));
+        }
+        let id = issuer.key_id.as_slice().try_into().map_err(|_| invalid("key_id has 16 bytes"))?;
+        let prefix = format!("chancery/{}/", KeyRole::CertificateIssuer.as_str());
+        if !issuer.key_label.starts_with(&prefix) {
+            return Err(invalid("key_label names no certificate issuer's key"));
+        }
+        PublicKey::parse(&issuer.public_key, self.ca.known_keys).map_err(|e| {
+            ServiceError::refused(ReasonCode::WeakKey, format!("the issuer's key is refused: {e}"))
+        })?;
+        let key = KeyRegistration {
+            token: "ca".to_owned(),
+            token_serial: self.ca.token.report().token_serial,
+            key: RegisteredKey {
+                key: KeyRef { label: issuer.key_label.clone(), id },
+                role: KeyRole::CertificateIssuer,
+                check: KeyCheck::PublicKey(issuer.public_key.clone()),
+            },
+            epoch: 1,
+        };
+        Ok(Plan::Issuer { name: issuer.name.clone(), party: party.name.clone(), key })
+    }
+
+    fn plan_certificate(&self, certificate: &v1::IssueCertificate) -> Result<Plan, ServiceError> {
+        let profile: ProfileName =
+            certificate.profile.parse().map_err(|_| invalid("profile must be eum, dpauth, dppb or dptls"))?;
+        let needed = match profile {
+            ProfileName::Eum => Role::Eum,
+            ProfileName::DpAuth | ProfileName::DpPb | ProfileName::DpTls => Role::Provisioner,
+            ProfileName::CertificateIssuer
+            | ProfileName::Euicc
+            | ProfileName::OperatorRoot
+            | ProfileName::OperatorClient
+            | ProfileName::OperatorServer => {
+                return Err(invalid("profile must be eum, dpauth, dppb or dptls"));
+            }
+        };
+        let party = self.party(&certificate.party, needed)?;
+        check_text("common_name", &certificate.common_name, 64)?;
+        let (key, certifies) = match (&certificate.key, profile) {
+            (Some(v1::issue_certificate::Key::Issuer(name)), ProfileName::Eum) => {
+                let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
+                if issuer.party != party.name {
+                    return Err(ServiceError::refused(
+                        ReasonCode::PolicyViolation,
+                        "the issuer belongs to another party",
+                    ));
+                }
+                (SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?, Some(issuer))
+            }
+            (Some(v1::issue_certificate::Key::Csr(csr)), _) => {
+                (SubjectKey::from_request(csr, self.ca.known_keys)?, None)
+            }
+            (Some(v1::issue_certificate::Key::Issuer(_)), _) => {
+                return Err(invalid("only an EUM certificate is for an issuer's key"));
+            }
+            (None, _) => return Err(invalid("key is missing")),
+        };
+        let permitted = match profile {
+            // SGP.29: one constraint per range; ranges other than eight digits are the verifier's to interpret, and
+            // the profile's lint refuses them (ESIM 1.5).
+            ProfileName::Eum => {
+                party.eins.iter().map(|ein| (party.organization.clone(), ein.to_string())).collect()
+            }
+            _ => Vec::new(),
+        };
+        let dns_name = Some(certificate.dns_name.clone()).filter(|name| !name.is_empty());
+        let request = CertificateRequest {
+            profile,
+            issuer: self.ca.issuers.find(self.ca.store.as_ref(), CERTIFICATE_ISSUER)?,
+            subject: subject(profile, party.as_ref(), &certificate.common_name),
+            key,
+            registered_id: Some(certificate.registered_id.clone()).filter(|id| !id.is_empty()),
+            dns_name,
+            ip_addresses: Vec::new(),
+            permitted,
+            holder: party.name.clone(),
+            certifies,
+        };
+        Ok(Plan::Certificate(Box::new(request)))
+    }
+
+    fn plan_grant(&self, grant: &v1::CreateGrant, now: Timestamp) -> Result<Plan, ServiceError> {
+        check_name("name", &grant.name)?;
+        check_name("purpose", &grant.purpose)?;
+        check_text("lawful_basis", &grant.lawful_basis, 200)?;
+        let provisioner = self.party(&grant.provisioner, Role::Provisioner)?;
+        let eids = grant
+            .eids
+            .iter()
+            .map(|eid| {
+                eid.parse().map_err(|e| ServiceError::refused(ReasonCode::InvalidEid, format!("{eid}: {e}")))
+            })
+            .collect::<Result<HashSet<_>, _>>()?;
+        let eins = grant.eins.iter().map(|ein| parse_ein(ein)).collect::<Result<Vec<_>, _>>()?;
+        if eids.is_empty() && eins.is_empty() {
+            return Err(invalid("a grant names devices or ranges; an empty one grants nothing"));
+        }
+        if eids.len() > GRANT_EIDS_MAX || eins.len() > RANGES_MAX {
+            return Err(invalid("a grant names at most 1,000 devices and 64 ranges"));
+        }
+        let expires = grant
+            .expires
+            .as_ref()
+            .map(|time| Timestamp::from_seconds(time.seconds))
+            .ok_or_else(|| invalid("expires is missing"))?;
+        if expires <= now || expires > now.plus_seconds(GRANT_SECONDS_MAX) {
+            return Err(invalid("expires must lie ahead, at most two years"));
+        }
+        Ok(Plan::Grant(GrantTerms {
+            name: grant.name.clone(),
+            provisioner: provisioner.name.clone(),
+            eids,
+            eins,
+            purpose: grant.purpose.clone(),
+            lawful_basis: grant.lawful_basis.clone(),
+            expires,
+        }))
+    }
+
+    async fn issue_client(
+        &self,
+        name: &str,
+        role: Role,
+        key: SubjectKey,
+        about: &About,
+        now: Timestamp,
+    ) -> Result<Issued, ServiceError> {
+        let issuer = self.ca.issuers.find(self.ca.store.as_ref(), OPERATOR_ISSUER)?;
+        self.issue(client_request(&issuer, name, role, key), about, now).await
+    }
+
+    /// Prepares, commits the intent, has the token sign, verifies. When the token fails the intent is marked so.
+    async fn issue(
+        &self,
+        request: CertificateRequest,
+        about: &About,
+        now: Timestamp,
+    ) -> Result<Issued, ServiceError> {
+        let prepared: Prepared = ca::prepare(&self.ca, request, now)?;
+        let (entry, changes, preconditions) = prepared.intent(about);
+        let receipt = self.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
+        let reservation = Reservation::of(&prepared, receipt.first_index);
+        match ca::sign(&self.ca.token, vec![prepared], own_call(Priority::Normal)).await {
+            Ok(issued) => issued.into_iter().next().ok_or(ServiceError::Internal("nothing was issued")),
+            Err(error) => {
+                let error = ServiceError::from(error);
+                let reason = error.verdict().refusal.reason;
+                let (entry, changes, preconditions) =
+                    reservation.fail(reason, Some(about.role), about.object);
+                // Should this fail too, the next start marks it.
+                let _ = self.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn certified(
+        &self,
+        issued: &Issued,
+        about: &About,
+        first: EntryDraft,
+        (mut changes, mut preconditions): (Vec<Change>, Vec<Precondition>),
+    ) -> Result<Done, ServiceError> {
+        let (entry, certificate_changes, certificate_preconditions) = issued.outcome(about);
+        changes.extend(certificate_changes);
+        preconditions.extend(certificate_preconditions);
+        let outcome = self.outcome(issued)?;
+        Ok(Done { commit: Commit { entries: vec![first, entry], changes, preconditions }, outcome })
+    }
+
+    fn outcome(&self, issued: &Issued) -> Result<v1::OperationOutcome, ServiceError> {
+        Ok(v1::OperationOutcome {
+            certificate: issued.certificate.der().to_vec(),
+            issuer_certificate: issued.issuer().certificate()?.der().to_vec(),
+        })
+    }
+
+    fn party(&self, name: &str, role: Role) -> Result<Arc<Party>, ServiceError> {
+        match self.authority.party(name)? {
+            Some(party) if party.role == role => Ok(party),
+            _ => Err(ServiceError::refused(
+                ReasonCode::UnknownParty,
+                format!("there is no {} of this name", role.as_str()),
+            )),
+        }
+    }
+
+    fn check_new_name(&self, name: &str) -> Result<(), ServiceError> {
+        check_name("name", name)?;
+        if self.authority.party(name)?.is_some() || self.authority.person(name)?.is_some() {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "a person or party of this name exists"));
+        }
+        Ok(())
+    }
+
+    fn new_principal(&self, key: &SubjectKey) -> Result<PrincipalId, ServiceError> {
+        let principal = PrincipalId(key.public_key().digest());
+        if self.authority.actor(&principal)?.is_some() {
+            return Err(ServiceError::refused(
+                ReasonCode::DuplicateKey,
+                "this TLS key is registered already",
+            ));
+        }
+        Ok(principal)
+    }
+
+    fn check_ranges(&self, ranges: &[String]) -> Result<Vec<Ein>, ServiceError> {
+        if ranges.is_empty() || ranges.len() > RANGES_MAX {
+            return Err(invalid("an EUM has 1 to 64 EID ranges"));
+        }
+        let eins = ranges.iter().map(|ein| parse_ein(ein)).collect::<Result<Vec<_>, _>>()?;
+        let parties = self.authority.parties()?;
+        let taken = parties.iter().flat_map(|party| &party.eins);
+        for (at, ein) in eins.iter().enumerate() {
+            if taken.clone().chain(&eins[..at]).any(|other| other.overlaps(ein)) {
+                return Err(ServiceError::refused(
+                    ReasonCode::PolicyViolation,
+                    format!("the range {ein} overlaps one that is delegated already"),
+                ));
+            }
+        }
+        Ok(eins)
+    }
+}
+
+/// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).
+fn subject(profile: ProfileName, party: &Party, common_name: &str) -> SubjectValues {
+    let country = match profile {
+        ProfileName::Eum => Some(party.country.clone()),
+        _ => None,
+    };
+    SubjectValues {
+        country,
+        organization: Some(party.organization.clone()),
+        organizational_unit: None,
+        common_name: Some(common_name.to_owned()),
+        eid: None,
+    }
+}
+
+fn role_of(number: i32) -> Result<Role, ServiceError> {
+    proto::options::v1::Role::try_from(number)
+        .ok()
+        .and_then(proto::domain_role)
+        .ok_or_else(|| invalid("an unknown role"))
+}
+
+fn parse_ein(text: &str) -> Result<Ein, ServiceError> {
+    text.parse().map_err(|e| ServiceError::refused(ReasonCode::InvalidField, format!("{text}: {e}")))
+}
+
+fn check_text(field: &'static str, text: &str, characters_max: usize) -> Result<(), ServiceError> {
+    let count = text.chars().count();
+    if count == 0 || count > characters_max || text.chars().any(char::is_control) {
+        return Err(invalid(&format!("{field} has 1 to {characters_max} printable characters")));
+    }
+    Ok(())
+}
+
+fn invalid(message: &str) -> ServiceError {
+    ServiceError::refused(ReasonCode::InvalidField, message)
+}

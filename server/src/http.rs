@@ -1,0 +1,104 @@
+//! Public HTTP (CA certificates, log checkpoint, health) and the metrics on loopback.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hsm::Token;
+
+use crate::checkpoint::Checkpointer;
+use crate::gate::Gate;
+
+/// What HTTP shows.
+#[derive(Clone)]
+pub(crate) struct Window {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) ca: ca::Engines,
+    pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) tokens: Arc<Vec<(&'static str, Token)>>,
+}
+
+/// The public listener's paths.
+pub(crate) fn public(window: Window) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/ca/{file}", get(issuer_certificate))
+        .route("/log/checkpoint", get(newest_checkpoint))
+        .with_state(window)
+}
+
+/// The metrics listener's path.
+pub(crate) fn metrics(window: Window) -> Router {
+    Router::new().route("/metrics", get(show_metrics)).with_state(window)
+}
+
+async fn health(State(window): State<Window>) -> Response {
+    let log = window.ca.store.stopped().is_none();
+    let tokens = window.tokens.iter().all(|(_, token)| token.health().is_serving());
+    if log && tokens {
+        (StatusCode::OK, "serving\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not serving\n").into_response()
+    }
+}
+
+/// `/ca/<issuer>.der` and `/ca/<issuer>.pem`.
+async fn issuer_certificate(State(window): State<Window>, Path(file): Path<String>) -> Response {
+    let Some((name, form)) = file.rsplit_once('.') else { return StatusCode::NOT_FOUND.into_response() };
+    let Ok(issuer) = window.ca.issuers.find(window.ca.store.as_ref(), name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let Ok(certificate) = issuer.certificate() else { return StatusCode::NOT_FOUND.into_response() };
+    match form {
+        "der" => {
+            ([(header::CONTENT_TYPE, "application/pkix-cert")], certificate.der().to_vec()).into_response()
+        }
+        "pem" => ([(header::CONTENT_TYPE, "application/x-pem-file")], certificate.pem()).into_response(),
+        _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// C2SP tlog-tiles: the checkpoint changes, so it is cached shortly.
+async fn newest_checkpoint(State(window): State<Window>) -> Response {
+    let signed = window.checkpointer.newest();
+    if signed.note.is_empty() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")];
+    (headers, signed.note.clone()).into_response()
+}
+
+async fn show_metrics(State(window): State<Window>) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let mut line = |name: &str, labels: &str, value: u64| drop(writeln!(text, "{name}{labels} {value}"));
+    line("chancery_log_entries", "", window.ca.store.tree().size);
+    line("chancery_checkpoint_size", "", window.checkpointer.newest().size);
+    line("chancery_calls_answered_total", "", window.gate.counters.answered.load(Ordering::Relaxed));
+    line(
+        "chancery_handshakes_refused_total",
+        "",
+        window.gate.counters.handshakes_refused.load(Ordering::Relaxed),
+    );
+    for (reason, count) in window.gate.counters.refusals() {
+        line("chancery_calls_refused_total", &format!("{{reason=\"{reason}\"}}"), count);
+    }
+    for (name, token) in window.tokens.iter() {
+        let (counters, health) = (token.counters(), token.health());
+        let label = format!("{{token=\"{name}\"}}");
+        line("chancery_token_jobs_total", &label, counters.jobs);
+        line("chancery_token_jobs_refused_total", &label, counters.jobs_refused);
+        line("chancery_token_pkcs11_calls_total", &label, counters.pkcs11_calls);
+        line("chancery_token_busy_microseconds_total", &label, counters.busy_us);
+        line("chancery_token_worker_restarts_total", &label, counters.worker_restarts);
+        line("chancery_token_signature_faults_total", &label, counters.signature_faults);
+        line("chancery_token_workers_ready", &label, health.workers_ready as u64);
+        line("chancery_token_queue_depth", &label, health.queued as u64);
+    }
+    text
+}

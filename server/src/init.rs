@@ -1,0 +1,529 @@
+//! `chanceryd init`: the founding ceremony. Tokens and keys are made, the roots sign themselves, the first persons are
+//! seated from their own requests, and the signed transcript's digest becomes entry 0 of the log.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use audit::{EntryDraft, EventType, Fact, LogKey, Outcome, Pseudonyms};
+use ca::{About, CertificateRequest, Issuer, Issuers, KeyRegistration, SubjectKey};
+use domain::{Clock, PrincipalId, ReasonCode, Role, Timestamp};
+use hsm::ceremony::Ceremony;
+use hsm::{KeyCheck, KeyRole, Priority, Token};
+use pki::{Certificate, ProfileName, SubjectValues};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use store::{
+    Change, Commit, LogIdentity, LogMacKey, LogStore, OpenOptions as StoreOptions, Precondition, Store,
+};
+use zeroize::Zeroizing;
+
+use crate::authority::{Person, Policy};
+use crate::clock::SystemClock;
+use crate::config::{Config, TOKENS};
+use crate::foundation::{self, Foundation, FoundingKey};
+use crate::records;
+use crate::status::ServiceError;
+use crate::tokens::{self, CEREMONY_CHILD, own_call, this_binary};
+use crate::transcript::Transcript;
+
+/// Persons whose signatures a protected operation needs from the founding on.
+const PERSONS_REQUIRED: u32 = 2;
+/// Context of the log's HMAC key and of the pseudonym keys.
+pub(crate) const LOG_MAC_CONTEXT: &str = "log-mac/v1";
+/// Names of the founding issuers.
+pub(crate) const CERTIFICATE_ISSUER: &str = "ci";
+pub(crate) const OPERATOR_ISSUER: &str = "operator";
+
+/// The founding cannot go on. Nothing of a half-made authority is of use: remove its data directory and start again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InitError {
+    #[error("cannot {action} {}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} holds an authority already; choose another data_directory", .0.display())]
+    Exists(PathBuf),
+    #[error("{}: {problem}", folder.display())]
+    Identity { folder: PathBuf, problem: String },
+    #[error("{0}")]
+    Persons(&'static str),
+    #[error("token {token}")]
+    Token { token: &'static str, source: hsm::HsmError },
+    #[error("the ceremony failed")]
+    Service(#[from] ServiceError),
+    #[error("the log cannot be made")]
+    Store(#[from] store::StoreError),
+    #[error("no random bytes")]
+    Entropy(#[from] getrandom::Error),
+    #[error("the key of the server's certificate")]
+    Pki(#[from] pki::PkiError),
+}
+
+/// A person to be seated: the public part of an identity folder.
+struct Seat {
+    name: String,
+    role: Role,
+    tls_request: Vec<u8>,
+    approval_request: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct IdentityFile {
+    name: String,
+    kind: String,
+}
+
+/// Founds the authority. Results for the persons go to `out`.
+pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> Result<(), InitError> {
+    let seats = folders.iter().map(|folder| read_seat(folder)).collect::<Result<Vec<_>, _>>()?;
+    check_seats(&seats)?;
+    let clock = Arc::new(SystemClock::new());
+    let now = clock.now();
+    prepare_directories(config)?;
+    let foundation_file = config.path(foundation::FILE);
+    if foundation_file.exists() {
+        return Err(InitError::Exists(config.data_directory.clone()));
+    }
+    let origin = format!("{}/{}/{}", config.authority, config.node, now.year());
+    let mut transcript = Transcript::begin(&origin);
+    transcript.line("time", &now.to_string());
+    transcript.line("mode", &format!("{:?}", config.mode).to_lowercase());
+    transcript.line("software", env!("CARGO_PKG_VERSION"));
+    transcript.line("persons-required", &PERSONS_REQUIRED.to_string());
+
+    step("making tokens and keys");
+    let keys = make_keys(config, &mut transcript)?;
+    let [ci_key, operator_key, signer, log_mac, pseudonym] =
+        ["certificate-issuer", "operator-issuer", "log-signer", "log-mac", "pseudonym"]
+            .map(|role| find(&keys, role));
+    let log_key = LogKey::new(&origin, ed25519_key(signer)?).map_err(ServiceError::from)?;
+    transcript.line("log-key", &log_key.vkey());
+
+    step("opening the tokens");
+    let token_error = |token| move |source| InitError::Token { token, source };
+    let log_token = tokens::start(config, "log", &keys).await.map_err(token_error("log"))?;
+    let ca_token = tokens::start(config, "ca", &keys).await.map_err(token_error("ca"))?;
+
+    step("signing the roots");
+    let (ci, operator) = sign_roots(config, &ca_token, ci_key, operator_key, now).await?;
+    for (name, certificate) in [(CERTIFICATE_ISSUER, &ci), (OPERATOR_ISSUER, &operator)] {
+        transcript.line("root", &format!("{name} certificate-sha256 {}", hex::encode(certificate.digest())));
+    }
+
+    step("making the log");
+    let mac_key =
+        log_token.service_secret(&log_mac.key.key, LOG_MAC_CONTEXT).await.map_err(token_error("log"))?;
+    let pseudonyms = pseudonyms(&log_token, pseudonym, now).await?;
+    let store = Arc::new(LogStore::create(store_options(config, mac_key, clock.clone(), 1))?);
+    let engines = ca::Engines {
+        store: store.clone(),
+        token: ca_token.clone(),
+        issuers: Arc::new(Issuers::default()),
+        known_keys: config.known_keys(),
+        crl_base_url: config.crl_base_url.as_str().into(),
+    };
+
+    step("seating the first persons");
+    let operator_issuer = issuer(OPERATOR_ISSUER, operator_key, operator.clone());
+    let mut commit = Commit::default();
+    let mut certificates = Vec::new();
+    for seat in &seats {
+        let key =
+            SubjectKey::from_request(&seat.tls_request, config.known_keys()).map_err(ServiceError::from)?;
+        let approval = SubjectKey::from_request(&seat.approval_request, config.known_keys())
+            .map_err(ServiceError::from)?;
+        let person = Person {
+            name: seat.name.clone(),
+            roles: vec![seat.role],
+            principals: vec![PrincipalId(key.public_key().digest())],
+            approval_key: approval.public_key().spki().to_vec(),
+            suspended: false,
+            version: 0,
+        };
+        let request = client_request(&operator_issuer, &seat.name, seat.role, key);
+        let issued = issue(&engines, request, now).await?;
+        transcript.line(
+            "person",
+            &format!(
+                "{} role {} tls-key-sha256 {} approval-key-sha256 {} certificate-sha256 {}",
+                seat.name,
+                seat.role.as_str(),
+                hex::encode(person.principals[0].0),
+                hex::encode(approval.public_key().digest()),
+                hex::encode(issued.certificate.digest()),
+            ),
+        );
+        let object = pseudonyms.person(&seat.name);
+        let about = About { role: seat.role, actor: object, object };
+        commit.entries.push(
+            EntryDraft::new(EventType::PersonEnrolled, Outcome::Done)
+                .object(object)
+                .fact("role", Fact::fixed_name(seat.role.as_str()))
+                .fact("principal", Fact::Pseudonym(pseudonyms.principal(&person.principals[0])))
+                .fact("key", Fact::Digest(approval.public_key().digest())),
+        );
+        add(&mut commit, person.create(client_expiry(now)));
+        add_entry(&mut commit, issued.founding(&about));
+        certificates.push((seat.name.clone(), issued.certificate));
+    }
+    let server_key = pki::generate_p256()?;
+    let server = issue(&engines, server_request(config, &operator_issuer, &server_key)?, now).await?;
+    let node = pseudonyms.party(&config.node);
+    add_entry(&mut commit, server.founding(&About { role: Role::Officer, actor: node, object: node }));
+    transcript.line("server", &format!("certificate-sha256 {}", hex::encode(server.certificate.digest())));
+
+    step("signing the transcript");
+    let transcript = transcript.sign(&log_token, signer, &origin, log_key.public_key()).await?;
+    let digest: [u8; 32] = Sha256::digest(&transcript).into();
+    commit.entries.insert(
+        0,
+        EntryDraft::new(EventType::AuthorityCreated, Outcome::Done)
+            .fact("transcript", Fact::Digest(digest))
+            .fact("node", Fact::name(&config.node).map_err(ServiceError::from)?)
+            .fact("k", Fact::Number(u64::from(PERSONS_REQUIRED))),
+    );
+    commit.changes.push(Policy::found(PERSONS_REQUIRED));
+    for key in &keys {
+        let (change, precondition) = key.create();
+        commit.changes.push(change);
+        commit.preconditions.push(precondition);
+    }
+    for (name, key, certificate) in
+        [(CERTIFICATE_ISSUER, ci_key, &ci), (OPERATOR_ISSUER, operator_key, &operator)]
+    {
+        let (change, precondition) = Issuers::create(name, "", &key.key.key.label, Some(certificate));
+        commit.changes.push(change);
+        commit.preconditions.push(precondition);
+        commit.entries.push(
+            EntryDraft::new(EventType::IssuerRegistered, Outcome::Done)
+                .fact("issuer", Fact::name(name).map_err(ServiceError::from)?)
+                .fact("certificate", Fact::Digest(certificate.digest())),
+        );
+    }
+    store.commit(commit).await.map_err(ServiceError::from)?;
+    store.shutdown();
+
+    let tls = config.path("tls");
+    write_private(&tls.join("server-key.pem"), pki::private_key_to_pem(&server_key).as_bytes())?;
+    write_public(&tls.join("server.pem"), server.certificate.pem().as_bytes())?;
+    write_public(&tls.join("operator-ca.pem"), operator.pem().as_bytes())?;
+    write_public(&config.path("transcript.txt"), &transcript)?;
+    fs::create_dir_all(out).map_err(failed("create", out))?;
+    for (name, certificate) in &certificates {
+        write_public(&out.join(format!("{name}.pem")), certificate.pem().as_bytes())?;
+    }
+    write_public(&out.join("authority-ca.pem"), operator.pem().as_bytes())?;
+    write_public(&out.join("ci.pem"), ci.pem().as_bytes())?;
+    write_public(&out.join("ci.der"), ci.der())?;
+    write_public(&out.join("transcript.txt"), &transcript)?;
+    write_public(&out.join("log-key.vkey"), format!("{}\n", log_key.vkey()).as_bytes())?;
+    // Last: with this file the authority exists.
+    let foundation = Foundation {
+        format: foundation::FORMAT.to_owned(),
+        authority: config.authority.clone(),
+        node: config.node.clone(),
+        token_serial: signer.token_serial.clone(),
+        year: now.year(),
+        keys: keys.iter().filter(|key| key.token == "log").map(|key| FoundingKey::of(&key.key)).collect(),
+    };
+    foundation.write(&foundation_file).map_err(failed("write", &foundation_file))?;
+    log_token.shutdown().await;
+    ca_token.shutdown().await;
+    Ok(())
+}
+
+/// How this node opens its store.
+pub(crate) fn store_options(
+    config: &Config,
+    mac_key: Zeroizing<[u8; 32]>,
+    clock: Arc<dyn Clock>,
+    epoch: u32,
+) -> StoreOptions {
+    let identity = LogIdentity { authority: config.authority.clone(), node: config.node.clone(), epoch };
+    let mut options =
+        StoreOptions::new(config.path("log"), identity, LogMacKey::new(mac_key), clock, records::all());
+    options.segment_bytes = config.segment_bytes;
+    options
+}
+
+/// The pseudonyms of the year of `now`.
+pub(crate) async fn pseudonyms(
+    token: &Token,
+    key: &KeyRegistration,
+    now: Timestamp,
+) -> Result<Pseudonyms, ServiceError> {
+    let year = now.year();
+    let secret = token.service_secret(&key.key.key, &format!("pseudonyms/v1/{year}")).await?;
+    Ok(Pseudonyms::new(secret, year))
+}
+
+/// The Ed25519 public key of the log signer, from its SubjectPublicKeyInfo (RFC 8410: a fixed head of twelve bytes).
+pub(crate) fn ed25519_key(signer: &KeyRegistration) -> Result<[u8; 32], ServiceError> {
+    let KeyCheck::PublicKey(spki) = &signer.key.check else {
+        return Err(ServiceError::Internal("the log key has no public key"));
+    };
+    spki.get(12..)
+        .and_then(|key| key.try_into().ok())
+        .ok_or(ServiceError::Internal("the log key is no Ed25519 key"))
+}
+
+/// The certificate request of a person's or party's mTLS key.
+pub(crate) fn client_request(
+    issuer: &Arc<Issuer>,
+    name: &str,
+    role: Role,
+    key: SubjectKey,
+) -> CertificateRequest {
+    CertificateRequest {
+        profile: ProfileName::OperatorClient,
+        issuer: Arc::clone(issuer),
+        subject: SubjectValues {
+            common_name: Some(name.to_owned()),
+            organizational_unit: Some(role.as_str().to_owned()),
+            ..SubjectValues::default()
+        },
+        key,
+        registered_id: None,
+        dns_name: None,
+        ip_addresses: Vec::new(),
+        permitted: Vec::new(),
+        holder: name.to_owned(),
+        certifies: None,
+    }
+}
+
+/// When an mTLS certificate issued at `now` ends, in microseconds.
+pub(crate) fn client_expiry(now: Timestamp) -> i64 {
+    now.plus_seconds(i64::from(ProfileName::OperatorClient.profile().validity_days) * 86_400).micros()
+}
+
+fn server_request(
+    config: &Config,
+    issuer: &Arc<Issuer>,
+    pkcs8: &[u8],
+) -> Result<CertificateRequest, InitError> {
+    let spki = pki::PrivateKey::from_pkcs8(pkcs8)?.spki()?;
+    Ok(CertificateRequest {
+        profile: ProfileName::OperatorServer,
+        issuer: Arc::clone(issuer),
+        subject: SubjectValues { common_name: Some(config.node.clone()), ..SubjectValues::default() },
+        key: SubjectKey::without_proof(&spki, config.known_keys()).map_err(ServiceError::from)?,
+        registered_id: None,
+        dns_name: config.server_names.first().cloned(),
+        ip_addresses: config.server_addresses.clone(),
+        permitted: Vec::new(),
+        holder: config.node.clone(),
+        certifies: None,
+    })
+}
+
+async fn issue(
+    engines: &ca::Engines,
+    request: CertificateRequest,
+    now: Timestamp,
+) -> Result<ca::Issued, ServiceError> {
+    let prepared = ca::prepare(engines, request, now)?;
+    let issued = ca::sign(&engines.token, vec![prepared], own_call(Priority::Normal)).await?;
+    issued.into_iter().next().ok_or(ServiceError::Internal("nothing was issued"))
+}
+
+async fn sign_roots(
+    config: &Config,
+    token: &Token,
+    ci: &KeyRegistration,
+    operator: &KeyRegistration,
+    now: Timestamp,
+) -> Result<(Certificate, Certificate), ServiceError> {
+    let issuer = &config.certificate_issuer;
+    let ci_root = ca::Root {
+        profile: ProfileName::CertificateIssuer,
+        name: CERTIFICATE_ISSUER,
+        subject: SubjectValues {
+            common_name: Some(issuer.common_name.clone()),
+            organizational_unit: Some(issuer.organizational_unit.clone()),
+            organization: Some(issuer.organization.clone()),
+            country: Some(issuer.country.clone()),
+            eid: None,
+        },
+        registered_id: Some(issuer.registered_id.clone()),
+    };
+    let operator_root = ca::Root {
+        profile: ProfileName::OperatorRoot,
+        name: OPERATOR_ISSUER,
+        subject: SubjectValues {
+            common_name: Some(format!("{} operator CA", config.authority)),
+            ..SubjectValues::default()
+        },
+        registered_id: None,
+    };
+    let options = own_call(Priority::Normal);
+    let ci = ca::self_sign(token, &ci.key, ci_root, &config.crl_base_url, now, options).await?;
+    let operator =
+        ca::self_sign(token, &operator.key, operator_root, &config.crl_base_url, now, options).await?;
+    Ok((ci, operator))
+}
+
+fn issuer(name: &str, key: &KeyRegistration, certificate: Certificate) -> Arc<Issuer> {
+    Arc::new(Issuer {
+        name: name.to_owned(),
+        party: String::new(),
+        key: key.key.key.clone(),
+        public_key: certificate.spki().to_vec(),
+        certificate: Some(certificate),
+        version: 0,
+    })
+}
+
+/// The founding keys, each token in a ceremony process of its own.
+fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegistration>, InitError> {
+    let mut registrations = Vec::new();
+    for name in TOKENS {
+        let failed = |source| InitError::Token { token: name, source };
+        let roles: &[(KeyRole, &str)] = match name {
+            "log" => &[
+                (KeyRole::CanarySign, "log"),
+                (KeyRole::LogSigner, "log"),
+                (KeyRole::LogMac, "log"),
+                (KeyRole::Pseudonym, "log"),
+            ],
+            "ca" => &[
+                (KeyRole::CanarySign, "ca"),
+                (KeyRole::CertificateIssuer, CERTIFICATE_ISSUER),
+                (KeyRole::OperatorIssuer, OPERATOR_ISSUER),
+            ],
+            _ => &[(KeyRole::CanaryDerive, "kms"), (KeyRole::Master, "devices")],
+        };
+        let (Some(token), Some(so_pin)) = (config.token(name), config.so_pin_file(name)) else {
+            return Err(InitError::Persons("a token is not configured"));
+        };
+        write_pin(&token.pin_file)?;
+        write_pin(so_pin)?;
+        let command = this_binary(CEREMONY_CHILD).map_err(failed)?;
+        let mut ceremony = Ceremony::start(token.clone(), &command).map_err(failed)?;
+        let serial = ceremony.init_token(so_pin).map_err(failed)?;
+        transcript.line("token", &format!("{name} label {} serial {serial}", token.token_label));
+        drop(ceremony);
+        let mut token = token.clone();
+        token.token_serial = Some(serial.clone());
+        let mut ceremony = Ceremony::start(token, &command).map_err(failed)?;
+        for (role, key_name) in roles {
+            let created = ceremony.create_key(*role, key_name, 1).map_err(failed)?;
+            let registration = KeyRegistration {
+                token: name.to_owned(),
+                token_serial: serial.clone(),
+                key: created.registered(),
+                epoch: 1,
+            };
+            transcript.key(&registration, &created.template);
+            registrations.push(registration);
+        }
+    }
+    Ok(registrations)
+}
+
+fn find<'k>(keys: &'k [KeyRegistration], role: &str) -> &'k KeyRegistration {
+    // make_keys has just made one of each.
+    keys.iter().find(|key| key.key.role.as_str() == role).unwrap_or(&keys[0])
+}
+
+fn read_seat(folder: &Path) -> Result<Seat, InitError> {
+    let problem = |problem: String| InitError::Identity { folder: folder.to_owned(), problem };
+    let read = |name: &str| fs::read(folder.join(name)).map_err(failed("read", &folder.join(name)));
+    let text = String::from_utf8(read("identity.toml")?).map_err(|e| problem(e.to_string()))?;
+    let identity: IdentityFile = toml::from_str(&text).map_err(|e| problem(e.to_string()))?;
+    audit::Name::new(&identity.name).map_err(|e| problem(e.to_string()))?;
+    let role = match identity.kind.as_str() {
+        "officer" => Role::Officer,
+        "approver" => Role::Approver,
+        "auditor" => Role::Auditor,
+        other => return Err(problem(format!("a person is officer, approver or auditor, not {other}"))),
+    };
+    Ok(Seat {
+        name: identity.name,
+        role,
+        tls_request: read("tls.csr.pem")?,
+        approval_request: read("approval.csr.pem")?,
+    })
+}
+
+fn check_seats(seats: &[Seat]) -> Result<(), InitError> {
+    for role in [Role::Officer, Role::Approver] {
+        if !seats.iter().any(|seat| seat.role == role) {
+            return Err(InitError::Persons(
+                "an officer and an approver must be seated, or nobody could do anything",
+            ));
+        }
+    }
+    let mut names: Vec<&str> = seats.iter().map(|seat| seat.name.as_str()).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(InitError::Persons("two persons have the same name"));
+    }
+    Ok(())
+}
+
+fn prepare_directories(config: &Config) -> Result<(), InitError> {
+    for folder in ["", "pins", "tokens", "tokens/store", "tls", "log", "orders"] {
+        let path = config.path(folder);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("create", &path))?;
+    }
+    let softhsm = config.path("tokens/softhsm2.conf");
+    if !softhsm.exists() && config.environment.iter().any(|(_, value)| Path::new(value) == softhsm) {
+        let text = hsm::softhsm::configuration(&config.path("tokens/store"));
+        write_public(&softhsm, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// A random PIN where there is none yet; production puts its own there before.
+fn write_pin(path: &Path) -> Result<(), InitError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut bytes = Zeroizing::new([0u8; 16]);
+    getrandom::fill(bytes.as_mut())?;
+    write_private(path, Zeroizing::new(hex::encode(bytes.as_ref())).as_bytes())
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), InitError> {
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(failed("write", path))
+}
+
+fn write_public(path: &Path, bytes: &[u8]) -> Result<(), InitError> {
+    foundation::write_durably(path, bytes).map_err(failed("write", path))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> InitError {
+    let path = path.to_owned();
+    move |source| InitError::Io { action, path, source }
+}
+
+fn add(commit: &mut Commit, (changes, preconditions): (Vec<Change>, Vec<Precondition>)) {
+    commit.changes.extend(changes);
+    commit.preconditions.extend(preconditions);
+}
+
+fn add_entry(
+    commit: &mut Commit,
+    (entry, changes, preconditions): (EntryDraft, Vec<Change>, Vec<Precondition>),
+) {
+    commit.entries.push(entry);
+    add(commit, (changes, preconditions));
+}
+
+fn step(what: &str) {
+    tracing::info!("{what}");
+}
+
+/// Refuses a name that entries and file names could not carry.
+pub(crate) fn check_name(field: &'static str, name: &str) -> Result<(), ServiceError> {
+    audit::Name::new(name)
+        .map(drop)
+        .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, format!("{field}: {e}")))
+}

@@ -1,0 +1,414 @@
+//! An order's stream: cut into chunks of at most a thousand devices, each reserved, keyed, certified, written and
+//! registered before its results leave (`docs/cycles/issuance.md`). Key side and certificate side meet here.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
+use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, SubjectKey};
+use domain::{Eid, ReasonCode, Refusal};
+use hsm::{CallOptions, Priority};
+use kms::{LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, OutputFiles, ReservedLine};
+use pki::{ProfileName, SubjectValues};
+use proto::v1;
+use store::Commit;
+
+use crate::authority::Party;
+use crate::gate::{Call, Gate, request_digest};
+use crate::status::ServiceError;
+
+/// Devices in one chunk: one job of the token, one transport key, one output file.
+pub(crate) const CHUNK_DEVICES_MAX: usize = hsm::ORDER_CHUNK_DEVICES_MAX;
+/// How often a chunk is tried again when it lost a race over a record.
+const ATTEMPTS_MAX: usize = 4;
+/// Time a chunk may take in the tokens.
+const CHUNK_TIME: Duration = Duration::from_secs(60);
+
+/// What orders work with.
+pub(crate) struct OrderDesk {
+    pub(crate) kms: kms::Engines,
+    pub(crate) ca: ca::Engines,
+    pub(crate) files: OutputFiles,
+    pub(crate) gate: Arc<Gate>,
+}
+
+/// One order in progress.
+pub(crate) struct OrderStream {
+    desk: Arc<OrderDesk>,
+    call: Call,
+    manufacturer: Manufacturer,
+    country: String,
+    organization: String,
+    terms: OrderTerms,
+    issuer: Arc<Issuer>,
+    pub(crate) accepted: u64,
+    pub(crate) refused: u64,
+}
+
+/// A line that may be produced, with its certificate ready to be signed.
+struct Ready {
+    line: OrderLine,
+    prepared: Prepared,
+    object: Pseudonym,
+}
+
+impl OrderStream {
+    pub(crate) fn open(
+        desk: Arc<OrderDesk>,
+        call: Call,
+        header: &v1::OrderHeader,
+    ) -> Result<Self, ServiceError> {
+        let party = Arc::clone(call.caller.party()?);
+        let manufacturer = manufacturer(&party, &call)?;
+        let terms = terms(header)?;
+        let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
+        if issuer.party != party.name {
+            return Err(ServiceError::refused(ReasonCode::UnknownIssuer, "you have no issuer of this name"));
+        }
+        issuer.certificate()?;
+        Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms)?;
+        Ok(Self {
+            desk,
+            manufacturer,
+            country: party.country.clone(),
+            organization: party.organization.clone(),
+            terms,
+            issuer,
+            call,
+            accepted: 0,
+            refused: 0,
+        })
+    }
+
+    /// Produces a chunk; the results are durable when they are returned, in the order of the lines.
+    pub(crate) async fn chunk(
+        &mut self,
+        lines: Vec<v1::OrderLine>,
+    ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
+        for attempt in 1.. {
+            match self.try_chunk(&lines).await {
+                Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
+                outcome => return outcome,
+            }
+        }
+        Err(ServiceError::Internal("no attempt was made"))
+    }
+
+    async fn try_chunk(&mut self, lines: &[v1::OrderLine]) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
+        let desk = Arc::clone(&self.desk);
+        let manufacturer = self.manufacturer.clone();
+        let terms = self.terms.clone();
+        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
+        let mut results = Vec::with_capacity(lines.len());
+        let mut ready: Vec<Ready> = Vec::new();
+        let mut refusals: Vec<EntryDraft> = Vec::new();
+        // 2. to 5. Parse, check, prepare; a bad line fails alone.
+        let mut seen = (HashSet::new(), HashSet::new(), HashSet::new());
+        for line in lines {
+            match self.prepare(&orders, line, ready.len() as u64, &mut seen) {
+                Ok(Prepare::New(new)) => ready.push(new),
+                Ok(Prepare::Repeated(certificate)) => {
+                    results.push(accepted(line.line, certificate));
+                    self.accepted += 1;
+                }
+                Err(error) => {
+                    let verdict = error.verdict();
+                    if matches!(verdict.outcome, Outcome::Failed(_)) {
+                        return Err(error);
+                    }
+                    refusals.push(self.refusal(line, &verdict.refusal, verdict.object));
+                    results.push(refused(line.line, verdict.refusal));
+                    self.refused += 1;
+                }
+            }
+        }
+        if ready.is_empty() {
+            if !refusals.is_empty() {
+                desk.kms.store.commit(Commit::of(refusals)).await?;
+            }
+            results.sort_by_key(|result| result.line);
+            return Ok(results);
+        }
+        // 6. Serial numbers, devices and quota are durable before a token is asked.
+        let (reserved, prepared, reservations, objects) = self.reserve(&orders, ready, refusals).await?;
+        // 7. and 8. Keys and signatures, side by side in their tokens.
+        let options = CallOptions { deadline: Instant::now() + CHUNK_TIME, priority: Priority::Bulk };
+        let made =
+            tokio::join!(orders.make_keys(&reserved, options), ca::sign(&desk.ca.token, prepared, options));
+        let outcome = match made {
+            (Ok(keys), Ok(issued)) => {
+                self.finish(&orders, &reserved, &issued, &objects, &keys).await.map(|()| issued)
+            }
+            (Err(error), _) => Err(error.into()),
+            (_, Err(error)) => Err(error.into()),
+        };
+        match outcome {
+            Ok(issued) => {
+                self.accepted += issued.len() as u64;
+                results.extend(
+                    reserved
+                        .iter()
+                        .zip(issued)
+                        .map(|(r, i)| accepted(r.line.line, i.certificate.der().to_vec())),
+                );
+                results.sort_by_key(|result| result.line);
+                Ok(results)
+            }
+            Err(error) => {
+                // Nothing left: what was reserved is given back. Should this fail too, the next start does it.
+                let _ = self.give_back(&orders, &reserved, &reservations, &objects, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn prepare(
+        &self,
+        orders: &Orders<'_>,
+        line: &v1::OrderLine,
+        taken: u64,
+        (eids, keys, numbers): &mut (HashSet<Eid>, HashSet<[u8; 32]>, HashSet<u64>),
+    ) -> Result<Prepare, ServiceError> {
+        let object = |eid: &Eid| self.call.pseudonyms.device(eid);
+        let eid: Eid = line
+            .eid
+            .parse()
+            .map_err(|e: domain::EidError| ServiceError::refused(ReasonCode::InvalidEid, e.to_string()))?;
+        let about = |refusal: Refusal| {
+            ServiceError::Kms(kms::KmsError::Refused(kms::Refused { refusal, object: Some(object(&eid)) }))
+        };
+        if line.line == 0 || !numbers.insert(line.line) {
+            return Err(about(Refusal::new(
+                ReasonCode::InvalidField,
+                "line numbers start at 1 and are unique",
+            )));
+        }
+        let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
+        match orders.check(&order_line, taken)? {
+            LineCheck::New => {}
+            LineCheck::Repeated(serial) => {
+                let found = ca::find_by_serial(self.desk.ca.store.as_ref(), &serial)?
+                    .ok_or(ServiceError::Internal("a produced line has no certificate"))?;
+                return Ok(Prepare::Repeated(found.der));
+            }
+            LineCheck::Refused(refusal) => return Err(about(refusal)),
+        }
+        let with_object = |error: ServiceError| match error {
+            ServiceError::Ca(ca::CaError::Refused(refused)) => about(refused.refusal),
+            other => other,
+        };
+        let key = match &line.key {
+            Some(v1::order_line::Key::PublicKey(spki)) => {
+                SubjectKey::without_proof(spki, self.desk.ca.known_keys)
+            }
+            Some(v1::order_line::Key::Csr(csr)) => SubjectKey::from_request(csr, self.desk.ca.known_keys),
+            None => {
+                return Err(about(Refusal::new(
+                    ReasonCode::InvalidField,
+                    "a line has a public_key or a csr",
+                )));
+            }
+        }
+        .map_err(|e| with_object(e.into()))?;
+        let digest = key.public_key().digest();
+        let request = CertificateRequest {
+            profile: ProfileName::Euicc,
+            issuer: Arc::clone(&self.issuer),
+            subject: SubjectValues {
+                country: Some(self.country.clone()),
+                organization: Some(self.organization.clone()),
+                organizational_unit: None,
+                common_name: Some("eUICC".to_owned()),
+                eid: Some(eid),
+            },
+            key,
+            registered_id: None,
+            dns_name: None,
+            ip_addresses: Vec::new(),
+            permitted: Vec::new(),
+            holder: eid.to_string(),
+            certifies: None,
+        };
+        let prepared =
+            ca::prepare(&self.desk.ca, request, self.call.now).map_err(|e| with_object(e.into()))?;
+        if !eids.insert(eid) {
+            return Err(about(Refusal::new(
+                ReasonCode::DuplicateDevice,
+                "the EID stands twice in this order",
+            )));
+        }
+        if !keys.insert(digest) {
+            return Err(about(Refusal::new(
+                ReasonCode::DuplicateKey,
+                "the public key stands twice in this order",
+            )));
+        }
+        Ok(Prepare::New(Ready { line: order_line, prepared, object: object(&eid) }))
+    }
+
+    async fn reserve(
+        &self,
+        orders: &Orders<'_>,
+        ready: Vec<Ready>,
+        refusals: Vec<EntryDraft>,
+    ) -> Result<(Vec<ReservedLine>, Vec<Prepared>, Vec<Reservation>, Vec<Pseudonym>), ServiceError> {
+        let lines: Vec<OrderLine> = ready.iter().map(|r| r.line).collect();
+        let (changes, preconditions) = orders.reserve(&lines)?;
+        let mut commit = Commit { entries: Vec::new(), changes, preconditions };
+        for one in &ready {
+            let (entry, changes, preconditions) = one.prepared.intent(&self.about(one.object));
+            commit.entries.push(entry.fact("line", Fact::Number(one.line.line)));
+            commit.changes.extend(changes);
+            commit.preconditions.extend(preconditions);
+        }
+        commit.entries.extend(refusals);
+        let receipt = self.desk.kms.store.commit(commit).await?;
+        let version = receipt.first_index;
+        let reserved = lines.into_iter().map(|line| ReservedLine { line, version }).collect();
+        let reservations = ready.iter().map(|r| Reservation::of(&r.prepared, version)).collect();
+        let objects = ready.iter().map(|r| r.object).collect();
+        Ok((reserved, ready.into_iter().map(|r| r.prepared).collect(), reservations, objects))
+    }
+
+    /// 9.: output file, then certificates, devices and keysets in one commit.
+    async fn finish(
+        &self,
+        orders: &Orders<'_>,
+        reserved: &[ReservedLine],
+        issued: &[Issued],
+        objects: &[Pseudonym],
+        keys: &kms::ChunkKeys,
+    ) -> Result<(), ServiceError> {
+        let serials: Vec<Vec<u8>> = issued.iter().map(|i| i.serial().as_bytes().to_vec()).collect();
+        for attempt in 1.. {
+            // The disk is waited for on a thread of its own kind.
+            let mut commit = tokio::task::block_in_place(|| {
+                orders.finish(
+                    &self.desk.files,
+                    &self.call.pseudonyms,
+                    reserved,
+                    &serials,
+                    keys,
+                    self.call.now,
+                )
+            })?;
+            for (one, object) in issued.iter().zip(objects) {
+                let (entry, changes, preconditions) = one.outcome(&self.about(*object));
+                commit.entries.push(entry);
+                commit.changes.extend(changes);
+                commit.preconditions.extend(preconditions);
+            }
+            match self.desk.kms.store.commit(commit).await {
+                Ok(_) => return Ok(()),
+                // Another stream of the same order took the chunk's number.
+                Err(store::CommitError::PreconditionFailed { .. }) if attempt < ATTEMPTS_MAX => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ServiceError::Internal("no attempt was made"))
+    }
+
+    async fn give_back(
+        &self,
+        orders: &Orders<'_>,
+        reserved: &[ReservedLine],
+        reservations: &[Reservation],
+        objects: &[Pseudonym],
+        error: &ServiceError,
+    ) -> Result<(), ServiceError> {
+        let reason = error.verdict().refusal.reason;
+        for attempt in 1.. {
+            let (changes, preconditions) = orders.release(reserved)?;
+            let mut commit = Commit { entries: Vec::new(), changes, preconditions };
+            for (reservation, object) in reservations.iter().zip(objects) {
+                let (entry, changes, preconditions) =
+                    reservation.fail(reason, Some(self.call.caller.role()), *object);
+                commit.entries.push(entry);
+                commit.changes.extend(changes);
+                commit.preconditions.extend(preconditions);
+            }
+            match self.desk.kms.store.commit(commit).await {
+                Ok(_) => return Ok(()),
+                Err(store::CommitError::PreconditionFailed { .. }) if attempt < ATTEMPTS_MAX => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ServiceError::Internal("no attempt was made"))
+    }
+
+    fn about(&self, object: Pseudonym) -> About {
+        About {
+            role: self.call.caller.role(),
+            actor: self.call.pseudonyms.principal(&self.call.caller.principal()),
+            object,
+        }
+    }
+
+    fn refusal(&self, line: &v1::OrderLine, refusal: &Refusal, object: Option<Pseudonym>) -> EntryDraft {
+        let entry = EntryDraft::new(EventType::DeviceRegistered, Outcome::Refused(refusal.reason))
+            .role(self.call.caller.role())
+            .actor(self.call.pseudonyms.principal(&self.call.caller.principal()))
+            .request(request_digest("order-line", line))
+            .fact("line", Fact::Number(line.line));
+        match object {
+            Some(object) => entry.object(object),
+            None => entry,
+        }
+    }
+}
+
+enum Prepare {
+    New(Ready),
+    /// The certificate, DER.
+    Repeated(Vec<u8>),
+}
+
+/// The calling manufacturer as the key side sees it.
+pub(crate) fn manufacturer(party: &Party, call: &Call) -> Result<Manufacturer, ServiceError> {
+    let transport_key = pki::TransportPublicKey::parse(&party.transport_key)
+        .map_err(|_| ServiceError::Internal("a registered transport key cannot be read"))?;
+    Ok(Manufacturer {
+        name: party.name.clone(),
+        principal: call.caller.principal(),
+        eins: party.eins.clone(),
+        quota: party.device_quota,
+        transport_key_bits: u32::try_from(transport_key.modulus().len() * 8).unwrap_or(0),
+        transport_key: party.transport_key.clone(),
+    })
+}
+
+fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
+    crate::init::check_name("order", &header.order)?;
+    let keyset = keyset_name(header.keyset.as_ref())?;
+    let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits).map_err(invalid)?;
+    Ok(OrderTerms { order: header.order.clone(), issuer: header.issuer.clone(), keyset, algorithm })
+}
+
+/// Reads the name of a keyset.
+pub(crate) fn keyset_name(name: Option<&v1::KeysetName>) -> Result<kms::KeysetName, ServiceError> {
+    let name = name.ok_or_else(|| ServiceError::refused(ReasonCode::InvalidField, "keyset is missing"))?;
+    Ok(kms::KeysetName {
+        security_domain: domain::SecurityDomain::from_code(name.security_domain).map_err(invalid)?,
+        protocol: domain::Protocol::from_code(name.protocol).map_err(invalid)?,
+        kvn: domain::KeyVersionNumber::scp03(name.key_version_number).map_err(invalid)?,
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
+fn invalid(error: domain::UnknownCode) -> ServiceError {
+    ServiceError::refused(ReasonCode::InvalidField, error.to_string())
+}
+
+fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {
+    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::Certificate(certificate)) }
+}
+
+fn refused(line: u64, refusal: Refusal) -> v1::OrderLineResult {
+    let refusal = v1::LineRefusal {
+        reason: refusal.reason.as_str().to_owned(),
+        next_step: refusal.reason.next_step().to_owned(),
+        message: refusal.message,
+    };
+    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::Refusal(refusal)) }
+}

@@ -1,0 +1,74 @@
+//! `chancery.v1.OperationService`.
+
+use std::sync::Arc;
+
+use proto::v1;
+use proto::v1::operation_service_server::OperationService;
+use tonic::{Request, Response, Status};
+
+use crate::gate::{Completed, Gate, OnRepeat};
+use crate::operations::Operations;
+
+#[derive(Clone)]
+pub(crate) struct OperationApi {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) operations: Arc<Operations>,
+}
+
+#[tonic::async_trait]
+impl OperationService for OperationApi {
+    async fn request_operation(
+        &self,
+        request: Request<v1::RequestOperationRequest>,
+    ) -> Result<Response<v1::RequestOperationResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                self.operations.request(&call, &message)
+            })
+            .await
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |_, message| async move {
+                Ok(Completed { commit: None, answer: self.operations.list(&message)? })
+            })
+            .await
+    }
+
+    async fn get_operation(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Result<Response<v1::GetOperationResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |_, message| async move {
+                Ok(Completed { commit: None, answer: self.operations.get(&message)? })
+            })
+            .await
+    }
+
+    async fn decide_operation(
+        &self,
+        request: Request<v1::DecideOperationRequest>,
+    ) -> Result<Response<v1::DecideOperationResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                self.operations.decide(&call, &message)
+            })
+            .await
+    }
+
+    async fn execute_operation(
+        &self,
+        request: Request<v1::ExecuteOperationRequest>,
+    ) -> Result<Response<v1::ExecuteOperationResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                self.operations.execute(&call, &message).await
+            })
+            .await
+    }
+}
