@@ -44,7 +44,8 @@ impl Eid {
             return Err(EidError::Length);
         }
         let padded = digits_to_bcd::<16>(&format!("{digits}00"))?;
-        let remainder = padded.iter().fold(0u32, |r, b| (r * 100 + u32::from(b >> 4) * 10 + u32::from(b & 15)) % 97);
+        let remainder =
+            padded.iter().fold(0u32, |r, b| (r * 100 + u32::from(b >> 4) * 10 + u32::from(b & 15)) % 97);
         let check = 98 - remainder;
         format!("{digits}{check:02}").parse()
     }

@@ -209,8 +209,14 @@ pub enum KeyState {
 
 impl KeyState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::PreActivation, Self::Active, Self::Suspended, Self::Deactivated, Self::Compromised, Self::Destroyed];
+    pub const ALL: [Self; 6] = [
+        Self::PreActivation,
+        Self::Active,
+        Self::Suspended,
+        Self::Deactivated,
+        Self::Compromised,
+        Self::Destroyed,
+    ];
 
     /// The stable name used in answers and entries.
     pub const fn as_str(self) -> &'static str {

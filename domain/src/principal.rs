@@ -53,7 +53,11 @@ impl Role {
     pub const fn conflicts_with(self, other: Self) -> bool {
         use Role::{Approver, Auditor, Eum, Officer, Provisioner};
         match (self, other) {
-            (Officer, Officer) | (Approver, Approver) | (Auditor, Auditor) | (Eum, Eum) | (Provisioner, Provisioner) => false,
+            (Officer, Officer)
+            | (Approver, Approver)
+            | (Auditor, Auditor)
+            | (Eum, Eum)
+            | (Provisioner, Provisioner) => false,
             (Officer, Approver) | (Approver, Officer) => false,
             (Auditor | Eum | Provisioner, _) | (_, Auditor | Eum | Provisioner) => true,
         }

@@ -152,8 +152,8 @@ impl OaepHash {
     /// The stable name used in output files.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Sha1 => "RSA-OAEP-SHA1",
-            Self::Sha256 => "RSA-OAEP-SHA256",
+            Self::Sha1 => "SHA-1",
+            Self::Sha256 => "SHA-256",
         }
     }
 }

@@ -115,10 +115,13 @@ pub enum GrantFinding {
     NotGranted,
 }
 
+/// The version of a row and what it says.
+type Decoded = (u64, Arc<GrantTerms>);
+
 /// Reads grants from the authority records, each decoded once per version.
 #[derive(Default)]
 pub struct Grants {
-    decoded: Mutex<HashMap<Vec<u8>, (u64, Arc<GrantTerms>)>>,
+    decoded: Mutex<HashMap<Vec<u8>, Decoded>>,
 }
 
 impl Grants {

@@ -54,7 +54,8 @@ impl Rules {
         let mut rules = BTreeMap::new();
         for service in pool.services() {
             for method in service.methods() {
-                let rule = Self::rule(&pool, &format!("/{}/{}", service.full_name(), method.name()), &method)?;
+                let rule =
+                    Self::rule(&pool, &format!("/{}/{}", service.full_name(), method.name()), &method)?;
                 rules.insert(rule.path.clone(), rule);
             }
         }
@@ -73,8 +74,9 @@ impl Rules {
 
     fn rule(pool: &DescriptorPool, path: &str, method: &MethodDescriptor) -> Result<Rule, RulesError> {
         let incomplete = |problem| RulesError::Incomplete { path: path.to_owned(), problem };
-        let extension =
-            pool.get_extension_by_name(EXTENSION).ok_or_else(|| RulesError::Descriptor(format!("no {EXTENSION}")))?;
+        let extension = pool
+            .get_extension_by_name(EXTENSION)
+            .ok_or_else(|| RulesError::Descriptor(format!("no {EXTENSION}")))?;
         let options = method.options();
         if !options.has_extension(&extension) {
             return Err(incomplete("the option is absent"));
@@ -90,7 +92,8 @@ impl Rules {
             Some(Value::String(s)) if !s.is_empty() => Some(s.clone()),
             _ => return Err(incomplete("no entry event")),
         };
-        let changes_state = matches!(message.get_field_by_name("changes_state").as_deref(), Some(Value::Bool(true)));
+        let changes_state =
+            matches!(message.get_field_by_name("changes_state").as_deref(), Some(Value::Bool(true)));
         if changes_state && entry.is_none() {
             return Err(incomplete("it changes state and writes no entry"));
         }

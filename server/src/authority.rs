@@ -33,7 +33,6 @@ pub(crate) struct Person {
     /// SubjectPublicKeyInfo, DER.
     pub(crate) approval_key: Vec<u8>,
     pub(crate) suspended: bool,
-    pub(crate) version: u64,
 }
 
 /// A party.
@@ -50,7 +49,6 @@ pub(crate) struct Party {
     /// Uncompressed P-256 point; provisioners have one.
     pub(crate) encryption_key: Option<[u8; 65]>,
     pub(crate) suspended: bool,
-    pub(crate) version: u64,
 }
 
 /// Whoever a credential belongs to.
@@ -104,9 +102,8 @@ impl Authority {
     pub(crate) fn person(&self, name: &str) -> Result<Option<Arc<Person>>, AuthorityError> {
         let Some(row) = self.store.get(PERSONS, name.as_bytes())? else { return Ok(None) };
         let key = format!("{PERSON}{name}").into_bytes();
-        let actor = self.decoded(key, row.version, || {
-            Ok(Actor::Person(Arc::new(Person::decode(&row.value, row.version)?)))
-        })?;
+        let actor =
+            self.decoded(key, row.version, || Ok(Actor::Person(Arc::new(Person::decode(&row.value)?))))?;
         match actor {
             Actor::Person(person) => Ok(Some(person)),
             Actor::Party(_) => Err(AuthorityError::Record("person")),
@@ -116,9 +113,8 @@ impl Authority {
     pub(crate) fn party(&self, name: &str) -> Result<Option<Arc<Party>>, AuthorityError> {
         let Some(row) = self.store.get(PARTIES, name.as_bytes())? else { return Ok(None) };
         let key = format!("{PARTY}{name}").into_bytes();
-        let actor = self.decoded(key, row.version, || {
-            Ok(Actor::Party(Arc::new(Party::decode(&row.value, row.version)?)))
-        })?;
+        let actor =
+            self.decoded(key, row.version, || Ok(Actor::Party(Arc::new(Party::decode(&row.value)?))))?;
         match actor {
             Actor::Party(party) => Ok(Some(party)),
             Actor::Person(_) => Err(AuthorityError::Record("party")),
@@ -130,7 +126,7 @@ impl Authority {
         self.store
             .scan(PARTIES, &[], None, 10_000)?
             .into_iter()
-            .map(|(_, row)| Party::decode(&row.value, row.version))
+            .map(|(_, row)| Party::decode(&row.value))
             .collect()
     }
 
@@ -192,7 +188,7 @@ impl Person {
         create(PERSONS, &self.name, record.encode_to_vec(), PERSON, &self.principals)
     }
 
-    fn decode(bytes: &[u8], version: u64) -> Result<Self, AuthorityError> {
+    fn decode(bytes: &[u8]) -> Result<Self, AuthorityError> {
         let unreadable = || AuthorityError::Record("person");
         let record = stored::Person::decode(bytes).map_err(|_| unreadable())?;
         Ok(Self {
@@ -201,7 +197,6 @@ impl Person {
             principals: principals(&record.credentials).ok_or_else(unreadable)?,
             approval_key: record.approval_key,
             suspended: record.suspended,
-            version,
         })
     }
 }
@@ -225,7 +220,7 @@ impl Party {
         create(PARTIES, &self.name, record.encode_to_vec(), PARTY, &self.principals)
     }
 
-    fn decode(bytes: &[u8], version: u64) -> Result<Self, AuthorityError> {
+    fn decode(bytes: &[u8]) -> Result<Self, AuthorityError> {
         let unreadable = || AuthorityError::Record("party");
         let record = stored::Party::decode(bytes).map_err(|_| unreadable())?;
         let encryption_key = if record.encryption_key.is_empty() {
@@ -249,7 +244,6 @@ impl Party {
             transport_key: record.transport_key,
             encryption_key,
             suspended: record.suspended,
-            version,
         })
     }
 }

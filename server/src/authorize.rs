@@ -90,7 +90,6 @@ mod tests {
             principals: Vec::new(),
             approval_key: Vec::new(),
             suspended,
-            version: 0,
         }))
     }
 

@@ -28,7 +28,6 @@ pub(crate) struct Checkpointer {
 #[derive(Clone)]
 pub(crate) struct Signed {
     pub(crate) size: u64,
-    pub(crate) root: [u8; 32],
     pub(crate) note: Vec<u8>,
 }
 
@@ -60,11 +59,9 @@ impl Checkpointer {
             Ok(note) => {
                 let body = verify_checkpoint(&note, std::slice::from_ref(&log_key))?.body;
                 check_prefix(store.as_ref(), &body)?;
-                Signed { size: body.size, root: body.root, note }
+                Signed { size: body.size, note }
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Signed { size: 0, root: [0; 32], note: Vec::new() }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Signed { size: 0, note: Vec::new() },
             Err(error) => return Err(error.into()),
         };
         Ok(Self {
@@ -110,7 +107,7 @@ impl Checkpointer {
         verify_checkpoint(&note, std::slice::from_ref(&self.log_key))?;
         write_durably(&self.file, &note)
             .map_err(|_| ServiceError::Internal("the checkpoint cannot be stored"))?;
-        let signed = Arc::new(Signed { size, root, note });
+        let signed = Arc::new(Signed { size, note });
         self.newest.store(Arc::clone(&signed));
         Ok(signed)
     }

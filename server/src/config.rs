@@ -106,7 +106,6 @@ pub(crate) struct Config {
     pub(crate) crl_base_url: String,
     pub(crate) segment_bytes: u64,
     pub(crate) certificate_issuer: CertificateIssuer,
-    pub(crate) module: PathBuf,
     pub(crate) environment: Vec<(String, String)>,
     tokens: Vec<(hsm::TokenConfig, PathBuf)>,
 }
@@ -212,7 +211,6 @@ impl Config {
             crl_base_url: file.crl_base_url,
             segment_bytes: segment_mib * 1024 * 1024,
             certificate_issuer: file.certificate_issuer,
-            module: absolute(&file.pkcs11.module),
             environment: file.pkcs11.environment,
             tokens,
         })

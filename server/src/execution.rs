@@ -196,7 +196,6 @@ impl Execution {
             principals: vec![self.new_principal(&tls)?],
             approval_key: approval.public_key().spki().to_vec(),
             suspended: false,
-            version: 0,
         };
         Ok(Plan::Person { person, tls })
     }
@@ -220,7 +219,6 @@ impl Execution {
             transport_key: Vec::new(),
             encryption_key: None,
             suspended: false,
-            version: 0,
         };
         match role {
             Role::Eum => {

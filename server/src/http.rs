@@ -76,7 +76,9 @@ async fn newest_checkpoint(State(window): State<Window>) -> Response {
 async fn show_metrics(State(window): State<Window>) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    let mut line = |name: &str, labels: &str, value: u64| drop(writeln!(text, "{name}{labels} {value}"));
+    let mut line = |name: &str, labels: &str, value: u64| {
+        let _ = writeln!(text, "{name}{labels} {value}");
+    };
     line("chancery_log_entries", "", window.ca.store.tree().size);
     line("chancery_checkpoint_size", "", window.checkpointer.newest().size);
     line("chancery_calls_answered_total", "", window.gate.counters.answered.load(Ordering::Relaxed));

@@ -352,10 +352,11 @@ impl Stored {
     }
 }
 
+/// An operation's canonical bytes and its signatures.
+pub(crate) type Evidence = (Vec<u8>, Vec<audit::ApprovalEvidence>);
+
 /// What the export holds of every operation: its bytes and each person's key and signature.
-pub(crate) fn evidence(
-    store: &dyn Store,
-) -> Result<Vec<(Vec<u8>, Vec<audit::ApprovalEvidence>)>, ServiceError> {
+pub(crate) fn evidence(store: &dyn Store) -> Result<Vec<Evidence>, ServiceError> {
     store
         .scan(OPERATIONS, &[], None, OPERATIONS_SCANNED_MAX)?
         .into_iter()

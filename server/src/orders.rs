@@ -15,7 +15,7 @@ use proto::v1;
 use store::Commit;
 
 use crate::authority::Party;
-use crate::gate::{Call, Gate, request_digest};
+use crate::gate::{Call, request_digest};
 use crate::status::ServiceError;
 
 /// Devices in one chunk: one job of the token, one transport key, one output file.
@@ -30,7 +30,6 @@ pub(crate) struct OrderDesk {
     pub(crate) kms: kms::Engines,
     pub(crate) ca: ca::Engines,
     pub(crate) files: OutputFiles,
-    pub(crate) gate: Arc<Gate>,
 }
 
 /// One order in progress.
@@ -107,7 +106,7 @@ impl OrderStream {
         let mut seen = (HashSet::new(), HashSet::new(), HashSet::new());
         for line in lines {
             match self.prepare(&orders, line, ready.len() as u64, &mut seen) {
-                Ok(Prepare::New(new)) => ready.push(new),
+                Ok(Prepare::New(new)) => ready.push(*new),
                 Ok(Prepare::Repeated(certificate)) => {
                     results.push(accepted(line.line, certificate));
                     self.accepted += 1;
@@ -244,7 +243,7 @@ impl OrderStream {
                 "the public key stands twice in this order",
             )));
         }
-        Ok(Prepare::New(Ready { line: order_line, prepared, object: object(&eid) }))
+        Ok(Prepare::New(Box::new(Ready { line: order_line, prepared, object: object(&eid) })))
     }
 
     async fn reserve(
@@ -359,7 +358,7 @@ impl OrderStream {
 }
 
 enum Prepare {
-    New(Ready),
+    New(Box<Ready>),
     /// The certificate, DER.
     Repeated(Vec<u8>),
 }
@@ -395,7 +394,6 @@ pub(crate) fn keyset_name(name: Option<&v1::KeysetName>) -> Result<kms::KeysetNa
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "an adapter for map_err")]
 fn invalid(error: domain::UnknownCode) -> ServiceError {
     ServiceError::refused(ReasonCode::InvalidField, error.to_string())
 }

@@ -184,7 +184,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .build_v1()?;
-    let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files, gate: Arc::clone(&gate) });
+    let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files });
     let execution = Execution { authority: Arc::clone(&authority), ca: ca.clone() };
     let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
     let limit = MESSAGE_BYTES_MAX;
