@@ -1,4 +1,4 @@
-//! Public HTTP (CA certificates, log checkpoint, health) and the metrics on loopback.
+//! Public HTTP (CA certificates, log checkpoint and hash tiles, health) and the metrics on loopback.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use hsm::Token;
 
 use crate::checkpoint::Checkpointer;
 use crate::gate::Gate;
+use crate::tiles::{HashTiles, TileName};
 
 /// What HTTP shows.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub(crate) struct Window {
     pub(crate) gate: Arc<Gate>,
     pub(crate) ca: ca::Engines,
     pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) tiles: Arc<HashTiles>,
     pub(crate) tokens: Arc<Vec<(&'static str, Token)>>,
 }
 
@@ -29,6 +31,7 @@ pub(crate) fn public(window: Window) -> Router {
         .route("/healthz", get(health))
         .route("/ca/{file}", get(issuer_certificate))
         .route("/log/checkpoint", get(newest_checkpoint))
+        .route("/log/tile/{*path}", get(hash_tile))
         .with_state(window)
 }
 
@@ -71,6 +74,24 @@ async fn newest_checkpoint(State(window): State<Window>) -> Response {
     }
     let headers = [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "max-age=1")];
     (headers, signed.note.clone()).into_response()
+}
+
+/// C2SP tlog-tiles: a tile never changes. Entries themselves are for auditors, by export.
+async fn hash_tile(State(window): State<Window>, Path(path): Path<String>) -> Response {
+    let Some(name) = TileName::parse(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    let size = window.checkpointer.newest().size;
+    let read = tokio::task::block_in_place(|| window.tiles.read(window.ca.store.as_ref(), size, name));
+    match read {
+        Ok(Some(bytes)) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::CACHE_CONTROL, "max-age=31536000, immutable"),
+            ];
+            (headers, bytes).into_response()
+        }
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn show_metrics(State(window): State<Window>) -> String {

@@ -24,6 +24,7 @@ mod records;
 mod serve;
 mod services;
 mod status;
+mod tiles;
 mod tls;
 mod token_rate;
 mod tokens;

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use crate::gate::{Completed, Gate, OnRepeat};
 use crate::operations::Operations;
+use crate::status::ServiceError;
 
 #[derive(Clone)]
 pub(crate) struct OperationApi {
@@ -65,10 +66,18 @@ impl OperationService for OperationApi {
         &self,
         request: Request<v1::ExecuteOperationRequest>,
     ) -> Result<Response<v1::ExecuteOperationResponse>, Status> {
-        self.gate
-            .unary(request, OnRepeat::Stored, |call, message| async move {
-                self.operations.execute(&call, &message).await
-            })
-            .await
+        // In a task of its own: a caller that hangs up must not stop it between intent and outcome.
+        let api = self.clone();
+        let execution = tokio::spawn(async move {
+            let operations = &api.operations;
+            api.gate
+                .unary(request, OnRepeat::Stored, |call, message| async move {
+                    operations.execute(&call, &message).await
+                })
+                .await
+        });
+        execution.await.unwrap_or_else(|_| {
+            Err(ServiceError::Internal("the execution ended without an answer").verdict().into_status(None))
+        })
     }
 }
