@@ -26,8 +26,7 @@ fn run_section(folder: &Path, section: &str, scratch: &Path) -> Output {
     let guide = std::fs::read_to_string(folder.join("VERIFY.md")).unwrap();
     let section = guide.split("\n## ").find(|part| part.starts_with(section)).unwrap();
     let commands = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
-    let commands = commands.replace("/tmp/", &format!("{}/", scratch.display()));
-    Command::new("bash").args(["-ec", &commands]).current_dir(folder).output().unwrap()
+    Command::new("bash").args(["-ec", commands]).env("TMPDIR", scratch).current_dir(folder).output().unwrap()
 }
 
 fn has(tool: &str) -> bool {
