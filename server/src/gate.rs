@@ -14,6 +14,7 @@ use prost::Message;
 use proto::{Rule, records};
 use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Receipt, Store};
+use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 
 use crate::authority::Authority;
@@ -68,9 +69,26 @@ pub(crate) struct Call {
 
 /// What an operation comes to: durable first, then answered.
 pub(crate) struct Completed<A> {
-    /// Its entries and changes; none for a read.
-    pub(crate) commit: Option<Commit>,
-    pub(crate) answer: A,
+    commit: Option<Commit>,
+    answer: A,
+    turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl<A> Completed<A> {
+    /// A read: nothing to commit.
+    pub(crate) const fn read(answer: A) -> Self {
+        Self { commit: None, answer, turn: None }
+    }
+
+    /// A deed: its entries and changes.
+    pub(crate) const fn deed(commit: Commit, answer: A) -> Self {
+        Self { commit: Some(commit), answer, turn: None }
+    }
+
+    /// A deed that keeps its turn until it is durable, so that the next one sees what it left.
+    pub(crate) const fn deed_in_turn(commit: Commit, answer: A, turn: OwnedMutexGuard<()>) -> Self {
+        Self { commit: Some(commit), answer, turn: Some(turn) }
+    }
 }
 
 /// Everything a call needs before and after its operation.
@@ -266,7 +284,8 @@ impl Gate {
         on_repeat: OnRepeat,
         completed: Completed<A>,
     ) -> Result<A, ServiceError> {
-        let Completed { commit, mut answer } = completed;
+        // The turn, if there is one, ends with this function.
+        let Completed { commit, mut answer, turn: _turn } = completed;
         let Some(mut commit) = commit else { return Ok(answer) };
         if let Some(key) = key {
             let response = match on_repeat {

@@ -9,6 +9,7 @@ use prost::Message;
 use proto::v1::operation::Kind;
 use proto::{records, v1};
 use store::{Change, Commit, Precondition, Store};
+use tokio::sync::Mutex;
 
 use crate::approval::{self, Signature, Signer};
 use crate::authority::{Authority, AuthorityError, Person};
@@ -27,8 +28,9 @@ pub(crate) struct Operations {
     store: Arc<dyn Store>,
     authority: Arc<Authority>,
     execution: Execution,
-    /// One execution at a time: each checks everything again against what the one before left.
-    executing: tokio::sync::Mutex<()>,
+    /// One decision or execution at a time, until it is durable: each sees what the one before left, so that no
+    /// certificate is signed for an execution that then loses a race.
+    turn: Arc<Mutex<()>>,
 }
 
 /// A stored operation.
@@ -45,7 +47,7 @@ const EXECUTED: &str = "executed";
 
 impl Operations {
     pub(crate) fn new(store: Arc<dyn Store>, authority: Arc<Authority>, execution: Execution) -> Self {
-        Self { store, authority, execution, executing: tokio::sync::Mutex::new(()) }
+        Self { store, authority, execution, turn: Arc::default() }
     }
 
     /// 1. to 3.: canonical bytes, the requester's signature, everything that can be checked now; stored.
@@ -104,23 +106,24 @@ impl Operations {
             persons_required: policy.persons_required,
             entry_index: 0,
         };
-        Ok(Completed { commit: Some(commit), answer })
+        Ok(Completed::deed(commit, answer))
     }
 
     /// 4.: one person's signed decision.
-    pub(crate) fn decide(
+    pub(crate) async fn decide(
         &self,
         call: &Call,
         request: &v1::DecideOperationRequest,
     ) -> Result<Completed<v1::DecideOperationResponse>, ServiceError> {
         let person = call.caller.person()?;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut stored = self.find(&request.digest)?;
         let digest = sha256(&stored.record.canonical);
         if !matches!(stored.record.state.as_str(), OPEN | APPROVED) {
             return Err(not_open(&stored));
         }
-        let operation = approval::decode(&stored.record.canonical, &self.authority.name, call.now)?;
-        drop(operation);
+        // Not expired, and still in canonical form.
+        approval::decode(&stored.record.canonical, &self.authority.name, call.now)?;
         let signer = signer(person, Role::Approver);
         let event = match v1::Decision::try_from(request.decision) {
             Ok(v1::Decision::Approve) => {
@@ -161,7 +164,7 @@ impl Operations {
             persons_required: stored.record.persons_required,
             entry_index: 0,
         };
-        Ok(Completed { commit: Some(stored.update(entry, digest)), answer })
+        Ok(Completed::deed_in_turn(stored.update(entry, digest), answer, turn))
     }
 
     /// 5. and 6.: everything is checked again, then the deed and the operation's end are one commit.
@@ -171,7 +174,7 @@ impl Operations {
         request: &v1::ExecuteOperationRequest,
     ) -> Result<Completed<v1::ExecuteOperationResponse>, ServiceError> {
         let person = call.caller.person()?;
-        let _one_at_a_time = self.executing.lock().await;
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut stored = self.find(&request.digest)?;
         match stored.record.state.as_str() {
             APPROVED => {}
@@ -211,7 +214,7 @@ impl Operations {
         commit.changes.extend(done.commit.changes);
         commit.preconditions.extend(done.commit.preconditions);
         let answer = v1::ExecuteOperationResponse { outcome: Some(done.outcome), entry_index: 0 };
-        Ok(Completed { commit: Some(commit), answer })
+        Ok(Completed::deed_in_turn(commit, answer, turn))
     }
 
     pub(crate) fn list(

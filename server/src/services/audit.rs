@@ -44,7 +44,7 @@ impl AuditService for AuditApi {
                 let signed = self.checkpointer.sign().await?;
                 let checkpoint = String::from_utf8(signed.note.clone())
                     .map_err(|_| ServiceError::Internal("a checkpoint is no text"))?;
-                Ok(Completed { commit: None, answer: v1::GetCheckpointResponse { checkpoint } })
+                Ok(Completed::read(v1::GetCheckpointResponse { checkpoint }))
             })
             .await
     }

@@ -51,7 +51,7 @@ impl CertificateService for CertificateApi {
                     profile: found.profile,
                     state: found.state,
                 };
-                Ok(Completed { commit: None, answer })
+                Ok(Completed::read(answer))
             })
             .await
     }

@@ -35,7 +35,7 @@ impl OperationService for OperationApi {
     ) -> Result<Response<v1::ListOperationsResponse>, Status> {
         self.gate
             .unary(request, OnRepeat::Stored, |_, message| async move {
-                Ok(Completed { commit: None, answer: self.operations.list(&message)? })
+                Ok(Completed::read(self.operations.list(&message)?))
             })
             .await
     }
@@ -46,7 +46,7 @@ impl OperationService for OperationApi {
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         self.gate
             .unary(request, OnRepeat::Stored, |_, message| async move {
-                Ok(Completed { commit: None, answer: self.operations.get(&message)? })
+                Ok(Completed::read(self.operations.get(&message)?))
             })
             .await
     }
@@ -57,7 +57,7 @@ impl OperationService for OperationApi {
     ) -> Result<Response<v1::DecideOperationResponse>, Status> {
         self.gate
             .unary(request, OnRepeat::Stored, |call, message| async move {
-                self.operations.decide(&call, &message)
+                self.operations.decide(&call, &message).await
             })
             .await
     }

@@ -102,7 +102,7 @@ impl OrderService for OrderApi {
                 let commit = tokio::task::block_in_place(|| {
                     output.confirm(&self.desk.files, &call.pseudonyms, &manufacturer, &message.digest)
                 })?;
-                Ok(Completed { commit: Some(commit), answer: v1::ConfirmOrderOutputResponse::default() })
+                Ok(Completed::deed(commit, v1::ConfirmOrderOutputResponse::default()))
             })
             .await
     }

@@ -39,7 +39,7 @@ impl SessionKeyService for SessionKeyApi {
                     entry_index: 0,
                     key_bits: u32::from(keys.algorithm.key_bits()),
                 };
-                Ok(Completed { commit: Some(commit), answer })
+                Ok(Completed::deed(commit, answer))
             })
             .await
     }
