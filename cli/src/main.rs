@@ -6,6 +6,7 @@
 mod audit;
 mod audit_export;
 mod audit_verify;
+mod bench;
 mod canonical;
 mod certificate;
 mod clock;
@@ -79,6 +80,9 @@ enum Command {
     /// The log: export, checkpoint, verify
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Speed of the service, measured on a scratch authority
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 fn main() -> ExitCode {
@@ -114,6 +118,7 @@ impl Command {
             Self::Order(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
             Self::Audit(command) => command.run(output).await,
+            Self::Bench(command) => command.run(output).await,
         }
     }
 }

@@ -81,6 +81,9 @@ enum Command {
         /// Which calls.
         #[arg(long)]
         kind: RateKind,
+        /// Session keys: cards that prove themselves, one JSON object a line; made by `chancery bench`.
+        #[arg(long, required_if_eq("kind", "session-keys"))]
+        devices: Option<PathBuf>,
         /// How long.
         #[arg(long, default_value_t = 5)]
         seconds: u64,
@@ -127,6 +130,18 @@ pub(crate) enum RateKind {
     SessionKeys,
     /// P-256 signatures on the ca token.
     Sign,
+    /// Keysets of ordered devices, derived and wrapped on the kms token.
+    Order,
+}
+
+impl RateKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionKeys => "session-keys",
+            Self::Sign => "sign",
+            Self::Order => "order",
+        }
+    }
 }
 
 /// Runs the program; the exit code says whether it succeeded.
@@ -177,9 +192,10 @@ fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
                 writeln!(io::stdout(), "{} {} {}", object.class, object.label, object.id)?;
             }
         }
-        Command::TokenRate { config, kind, seconds } => {
+        Command::TokenRate { config, kind, devices, seconds } => {
             let config = Config::read(&config)?;
-            let rate = runtime()?.block_on(token_rate::measure(&config, kind, seconds.clamp(1, 60)))?;
+            let measured = token_rate::measure(&config, kind, devices.as_deref(), seconds.clamp(1, 60));
+            let rate = runtime()?.block_on(measured)?;
             writeln!(io::stdout(), "{rate}")?;
         }
         Command::Worker | Command::CeremonyChild => {}

@@ -1,12 +1,24 @@
-//! `chanceryd token-rate`: what the token does by itself, for comparison with the service in front of it.
+//! `chanceryd token-rate`: what the tokens do by themselves, for comparison with the service in front of them.
+//!
+//! The jobs are the service's own, so the token gets the same calls: session keys for cards whose cryptograms hold,
+//! signatures over digests, chunks of an order.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::{KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use hsm::{KeyRole, Priority, SessionKeysJob, SignatureAlgorithm, Token};
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rsa::KeySize;
+use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
+use hsm::{
+    ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, Priority, SessionKeysJob, SessionKeysOutcome,
+    SignatureAlgorithm, Token,
+};
 use keys::derivation::KeysetDerivation;
+use keys::scp03::{CardChallenge, Challenges, HostChallenge};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::command::RateKind;
@@ -15,19 +27,34 @@ use crate::serve::{ServeError, open_records};
 use crate::tokens;
 
 /// Jobs in flight: enough to keep every worker busy.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: u64 = 64;
+/// Chunks in flight; each is many devices of work.
+const CHUNKS_IN_FLIGHT: u64 = 8;
+/// Devices of a measured chunk.
+const CHUNK_DEVICES: u64 = 250;
 
-/// Runs one kind of job for a while and reports rate and time inside the token as a line of JSON.
-pub(crate) async fn measure(config: &Config, kind: RateKind, seconds: u64) -> Result<String, ServeError> {
-    let records = open_records(config).await?;
-    let keys = ca::KeyRegistration::all(records.store.as_ref()).map_err(crate::status::ServiceError::from)?;
+/// The measuring itself, as opposed to the token, failed.
+fn malformed() -> HsmError {
+    HsmError::new(ErrorClass::Caller, "the measuring job is malformed")
+}
+
+/// Runs one kind of job for a while and reports rate and time inside the token as a line of JSON. Session keys need
+/// `devices`, a file with a [`DeviceLine`] per line. A job that fails, or a card that is not believed, ends it.
+pub(crate) async fn measure(
+    config: &Config,
+    kind: RateKind,
+    devices: Option<&Path>,
+    seconds: u64,
+) -> Result<String, ServeError> {
     let (name, role) = match kind {
-        RateKind::SessionKeys => ("kms", KeyRole::Master),
+        RateKind::SessionKeys | RateKind::Order => ("kms", KeyRole::Master),
         RateKind::Sign => ("ca", KeyRole::CertificateIssuer),
     };
-    let token = tokens::start(config, name, &keys)
-        .await
-        .map_err(|source| ServeError::Token { token: name, source })?;
+    let work = Work::prepare(kind, devices)?;
+    let records = open_records(config).await?;
+    let keys = ca::KeyRegistration::all(records.store.as_ref()).map_err(crate::status::ServiceError::from)?;
+    let failed = |source| ServeError::Token { token: name, source };
+    let token = tokens::start(config, name, &keys).await.map_err(failed)?;
     let key = keys
         .iter()
         .find(|key| key.key.role == role)
@@ -35,34 +62,16 @@ pub(crate) async fn measure(config: &Config, kind: RateKind, seconds: u64) -> Re
         .ok_or(ServeError::Foundation("the token lacks the key to measure with"))?;
     let before = token.counters();
     let started = Instant::now();
-    let end = started + Duration::from_secs(seconds);
-    let done = Arc::new(AtomicU64::new(0));
-    let tasks: Vec<_> = (0..IN_FLIGHT as u64)
-        .map(|lane| {
-            let (token, key, done) = (token.clone(), key.clone(), Arc::clone(&done));
-            tokio::spawn(async move {
-                let mut counter = lane << 32;
-                while Instant::now() < end {
-                    counter += 1;
-                    if run(&token, &key, kind, counter).await.is_ok() {
-                        done.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.map_err(|_| ServeError::Foundation("a measuring task failed"))?;
-    }
+    let outcome = run_for(&token, &key, &Arc::new(work), started + Duration::from_secs(seconds)).await;
     let elapsed = started.elapsed();
     let after = token.counters();
     token.shutdown().await;
     records.store.shutdown();
     records.log_token.shutdown().await;
-    let operations = done.load(Ordering::Relaxed);
-    let per = |micros: u64| if operations == 0 { 0.0 } else { micros as f64 / operations as f64 };
+    let operations = outcome.map_err(failed)?;
+    let per = |amount: u64| if operations == 0 { 0.0 } else { amount as f64 / operations as f64 };
     Ok(json!({
-        "kind": match kind { RateKind::SessionKeys => "session-keys", RateKind::Sign => "sign" },
+        "kind": kind.as_str(),
         "operations": operations,
         "seconds": elapsed.as_secs_f64(),
         "per_second": operations as f64 / elapsed.as_secs_f64(),
@@ -72,37 +81,154 @@ pub(crate) async fn measure(config: &Config, kind: RateKind, seconds: u64) -> Re
     .to_string())
 }
 
-async fn run(token: &Token, key: &hsm::KeyRef, kind: RateKind, counter: u64) -> Result<(), hsm::HsmError> {
-    let options = tokens::own_call(Priority::Normal);
-    match kind {
-        RateKind::Sign => {
-            let mut digest = vec![0; 32];
-            digest[..8].copy_from_slice(&counter.to_be_bytes());
-            token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![digest], options).await.map(drop)
+async fn run_for(token: &Token, key: &KeyRef, work: &Arc<Work>, end: Instant) -> Result<u64, HsmError> {
+    let in_flight = if matches!(**work, Work::Order { .. }) { CHUNKS_IN_FLIGHT } else { IN_FLIGHT };
+    let next = Arc::new(AtomicU64::new(0));
+    let lanes: Vec<_> = (0..in_flight)
+        .map(|_| {
+            let (token, key, next, work) = (token.clone(), key.clone(), Arc::clone(&next), Arc::clone(work));
+            tokio::spawn(async move {
+                let mut done = 0;
+                while Instant::now() < end {
+                    done += work.run(&token, &key, next.fetch_add(1, Ordering::Relaxed)).await?;
+                }
+                Ok::<u64, HsmError>(done)
+            })
+        })
+        .collect();
+    let mut operations = 0;
+    for lane in lanes {
+        operations += lane.await.map_err(|_| malformed())??;
+    }
+    Ok(operations)
+}
+
+/// A line of the devices file: a keyset and a card's proof under it. Bytes in hex.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceLine {
+    eid: String,
+    kvn: u32,
+    host_challenge: String,
+    card_challenge: String,
+    card_cryptogram: String,
+}
+
+/// A card's proof, ready to be put into a job.
+struct Proof {
+    derivation: KeysetDerivation,
+    challenges: Challenges,
+    cryptogram: [u8; 8],
+    info: Vec<u8>,
+}
+
+/// What the token is kept busy with.
+enum Work {
+    SessionKeys { proofs: Vec<Proof>, recipient: [u8; 65] },
+    Sign,
+    Order { recipient_spki: Vec<u8> },
+}
+
+impl Work {
+    fn prepare(kind: RateKind, devices: Option<&Path>) -> Result<Self, ServeError> {
+        const NO_KEY: ServeError = ServeError::Foundation("a recipient's key cannot be made");
+        match kind {
+            RateKind::Sign => Ok(Self::Sign),
+            RateKind::Order => {
+                let private = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa3072).map_err(|_| NO_KEY)?;
+                let public = aws_lc_rs::signature::KeyPair::public_key(&private);
+                let spki: PublicKeyX509Der<'_> = public.as_der().map_err(|_| NO_KEY)?;
+                Ok(Self::Order { recipient_spki: spki.as_ref().to_vec() })
+            }
+            RateKind::SessionKeys => {
+                let path =
+                    devices.ok_or(ServeError::Foundation("session keys are measured with --devices"))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|source| ServeError::Read { path: path.to_owned(), source })?;
+                let proofs: Option<Vec<Proof>> = text.lines().map(proof).collect();
+                let proofs = proofs
+                    .filter(|proofs| !proofs.is_empty())
+                    .ok_or(ServeError::Foundation("the devices file does not hold what it should"))?;
+                let recipient = PrivateKey::generate(&ECDH_P256).map_err(|_| NO_KEY)?;
+                let point = recipient.compute_public_key().map_err(|_| NO_KEY)?;
+                let recipient = point.as_ref().try_into().map_err(|_| NO_KEY)?;
+                Ok(Self::SessionKeys { proofs, recipient })
+            }
         }
-        // Eight zero bytes as cryptogram never match, so this measures up to the check; all the service's session-key
-        // calls but the last derivation. The service's own share counts against it in the comparison.
-        RateKind::SessionKeys => token.session_keys(session_job(key, counter)?, options).await.map(drop),
+    }
+
+    /// One job; returns how many operations it was.
+    async fn run(&self, token: &Token, key: &KeyRef, number: u64) -> Result<u64, HsmError> {
+        match self {
+            Self::Sign => {
+                let mut digest = vec![0; 32];
+                digest[..8].copy_from_slice(&number.to_be_bytes());
+                let options = tokens::own_call(Priority::Normal);
+                token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![digest], options).await?;
+                Ok(1)
+            }
+            Self::SessionKeys { proofs, recipient } => {
+                let at = usize::try_from(number).unwrap_or(0) % proofs.len();
+                let proof = &proofs[at];
+                let job = SessionKeysJob {
+                    master: key.clone(),
+                    derivation: proof.derivation,
+                    host_challenge: proof.challenges.host.0,
+                    card_challenge: proof.challenges.card.0,
+                    card_cryptogram: proof.cryptogram,
+                    recipient: *recipient,
+                    info: proof.info.clone(),
+                };
+                match token.session_keys(job, tokens::own_call(Priority::Normal)).await? {
+                    SessionKeysOutcome::Released { .. } => Ok(1),
+                    // It would stop half way and be measured as too fast.
+                    SessionKeysOutcome::CardCryptogramMismatch => Err(HsmError::new(
+                        ErrorClass::Caller,
+                        "a cryptogram of the devices file does not hold",
+                    )),
+                }
+            }
+            Self::Order { recipient_spki } => {
+                let first = number * CHUNK_DEVICES;
+                let eids = (first..first + CHUNK_DEVICES)
+                    .map(|body| Eid::from_body(&format!("89049032{body:022}")).map_err(|_| malformed()))
+                    .collect::<Result<_, _>>()?;
+                let job = OrderChunkJob {
+                    master: key.clone(),
+                    protocol: Protocol::Scp03,
+                    security_domain: SecurityDomain::IsdR,
+                    kvn: KeyVersionNumber::scp03(0x30).map_err(|_| malformed())?,
+                    algorithm: KeysetAlgorithm::Aes128,
+                    recipient_spki: recipient_spki.clone(),
+                    eids,
+                };
+                token.order_chunk(job, tokens::own_call(Priority::Bulk)).await?;
+                Ok(CHUNK_DEVICES)
+            }
+        }
     }
 }
 
-fn session_job(key: &hsm::KeyRef, counter: u64) -> Result<SessionKeysJob, hsm::HsmError> {
-    let wrong = |_| hsm::HsmError::new(hsm::ErrorClass::Caller, "the measuring job is malformed");
-    let eid = domain::Eid::from_body(&format!("89049032{:022}", counter & 0xffff_ffff))
-        .map_err(|_| hsm::HsmError::new(hsm::ErrorClass::Caller, "the measuring job is malformed"))?;
-    Ok(SessionKeysJob {
-        master: key.clone(),
+fn proof(line: &str) -> Option<Proof> {
+    let line: DeviceLine = serde_json::from_str(line).ok()?;
+    let eight = |text: &str| <[u8; 8]>::try_from(hex::decode(text).ok()?).ok();
+    let eid: Eid = line.eid.parse().ok()?;
+    let kvn = KeyVersionNumber::scp03(line.kvn).ok()?;
+    let challenges = Challenges {
+        host: HostChallenge(eight(&line.host_challenge)?),
+        card: CardChallenge(eight(&line.card_challenge)?),
+    };
+    Some(Proof {
         derivation: KeysetDerivation {
             eid,
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,
-            kvn: KeyVersionNumber::scp03(0x30).map_err(wrong)?,
+            kvn,
             algorithm: KeysetAlgorithm::Aes128,
         },
-        host_challenge: counter.to_be_bytes(),
-        card_challenge: counter.to_le_bytes(),
-        card_cryptogram: [0; 8],
-        recipient: [0; 65],
-        info: Vec::new(),
+        challenges,
+        cryptogram: eight(&line.card_cryptogram)?,
+        info: keys::seal::session_keys_info(&PrincipalId([0; 32]), &eid, kvn, &challenges, b"token-rate")
+            .ok()?,
     })
 }

@@ -1,0 +1,137 @@
+//! The main job under load: session keys for cards that prove themselves, distinct challenges, a sample opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use domain::PrincipalId;
+use keys::scp03::{CardChallenge, Challenges, HostChallenge};
+use proto::v1::session_key_service_client::SessionKeyServiceClient;
+use proto::v1::{FetchSessionKeysRequest, KeysetName};
+use tonic::transport::Channel;
+use zeroize::Zeroizing;
+
+use crate::bench::cards::Card;
+use crate::bench::load::{self, Measured};
+use crate::connect::Connection;
+use crate::error::CliError;
+use crate::session_keys::open;
+
+/// One answer in so many is opened and checked against the card.
+const SAMPLE_EVERY: u64 = 64;
+
+/// Fetches session keys for a set of cards.
+#[derive(Clone)]
+pub struct SessionKeyLoad(Arc<Parts>);
+
+struct Parts {
+    cards: Vec<Card>,
+    clients: Vec<SessionKeyServiceClient<Channel>>,
+    principal: PrincipalId,
+    encryption_key: Zeroizing<[u8; 32]>,
+    keyset: KeysetName,
+    purpose: &'static str,
+    /// Makes challenges and idempotency keys of this run differ from those of any other.
+    run: [u8; 4],
+    checked: AtomicU64,
+}
+
+impl SessionKeyLoad {
+    /// For these cards, over these connections.
+    pub fn new(
+        cards: Vec<Card>,
+        connections: &[Connection],
+        encryption_key: Zeroizing<[u8; 32]>,
+        keyset: KeysetName,
+        purpose: &'static str,
+    ) -> Result<Self, CliError> {
+        let principal = match (connections.first(), cards.is_empty()) {
+            (Some(connection), false) => PrincipalId(connection.principal),
+            _ => return Err(CliError::Local("nothing to bench with: no connection or no card".to_owned())),
+        };
+        let mut run = [0; 4];
+        getrandom::fill(&mut run).map_err(|error| CliError::Local(format!("no entropy: {error}")))?;
+        let clients =
+            connections.iter().map(|connection| SessionKeyServiceClient::new(connection.channel())).collect();
+        Ok(Self(Arc::new(Parts {
+            cards,
+            clients,
+            principal,
+            encryption_key,
+            keyset,
+            purpose,
+            run,
+            checked: AtomicU64::new(0),
+        })))
+    }
+
+    /// Keeps `in_flight` fetches going for `time`.
+    pub async fn run(
+        &self,
+        in_flight: usize,
+        time: Duration,
+        numbers: &Arc<AtomicU64>,
+    ) -> Result<Measured, CliError> {
+        let load = self.clone();
+        load::run(in_flight, time, numbers, move |connection, number| {
+            let load = load.clone();
+            async move { load.fetch(connection, number).await }
+        })
+        .await
+    }
+
+    /// How many answers were opened and found right.
+    pub fn checked(&self) -> u64 {
+        self.0.checked.load(Ordering::Relaxed)
+    }
+
+    /// Writes proofs of the cards for `chanceryd token-rate`, a line each, so that the token alone gets the same work.
+    pub fn write_proofs(&self, path: &Path, proofs: u64, numbers: &AtomicU64) -> Result<(), CliError> {
+        let mut text = String::new();
+        for _ in 0..proofs {
+            let request = self.0.request(numbers.fetch_add(1, Ordering::Relaxed));
+            let line = serde_json::json!({
+                "eid": request.eid,
+                "kvn": self.0.keyset.key_version_number,
+                "host_challenge": hex::encode(&request.host_challenge),
+                "card_challenge": hex::encode(&request.card_challenge),
+                "card_cryptogram": hex::encode(&request.card_cryptogram),
+            });
+            text.push_str(&format!("{line}\n"));
+        }
+        std::fs::write(path, text).map_err(CliError::file("write", path))
+    }
+
+    async fn fetch(&self, connection: usize, number: u64) -> Result<(), CliError> {
+        let parts = &*self.0;
+        let request = parts.request(number);
+        let sample = number.is_multiple_of(SAMPLE_EVERY).then(|| request.clone());
+        let answer = parts.clients[connection].clone().fetch_session_keys(request).await?.into_inner();
+        if let Some(request) = sample {
+            open(&answer, &request, &parts.principal, &parts.encryption_key)?;
+            parts.checked.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Parts {
+    fn request(&self, number: u64) -> FetchSessionKeysRequest {
+        let at = usize::try_from(number % self.cards.len() as u64).unwrap_or(0);
+        let card = &self.cards[at];
+        let number = number.to_be_bytes();
+        let mut host = number;
+        host[..4].copy_from_slice(&self.run);
+        let challenges = Challenges { host: HostChallenge(host), card: CardChallenge(number) };
+        FetchSessionKeysRequest {
+            idempotency_key: hex::encode([&self.run[..], &number].concat()),
+            eid: card.eid.to_string(),
+            keyset: Some(self.keyset),
+            host_challenge: challenges.host.0.to_vec(),
+            card_challenge: challenges.card.0.to_vec(),
+            card_cryptogram: card.cryptogram(&challenges).0.to_vec(),
+            purpose: self.purpose.to_owned(),
+        }
+    }
+}
