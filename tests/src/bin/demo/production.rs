@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use ::tests::transport::{PersonalisationData, TransportPrivateKey};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use tests::transport::{PersonalisationData, TransportPrivateKey};
 
 use crate::authority::openssl_request;
 use crate::stage::{Failure, Stage};

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Says that a folder is ours to empty.
 const MARKER: &str = ".chancery-demo";
 /// Lines of an answer that are shown.
-const LINES_SHOWN_MAX: usize = 14;
+const LINES_SHOWN_MAX: usize = 24;
 /// How long the daemon may take to listen, and to stop.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -114,7 +114,8 @@ impl Stage {
 
     /// Runs `chancery --output json` and gives its answer; success is expected.
     pub fn chancery_json(&self, arguments: &[&str]) -> Result<Value, Failure> {
-        let (line, output) = self.run("chancery", &[arguments, &["--output", "json"]].concat())?;
+        let (line, output) =
+            self.run("chancery", &[arguments, &["--output", "json"]].concat(), Stdio::piped())?;
         check(&line, &output, 0)?;
         serde_json::from_slice(&output.stdout)
             .map_err(|error| Failure::new(format!("expected JSON from\n  $ {line}\n{error}")))
@@ -122,7 +123,8 @@ impl Stage {
 
     /// Runs `chancery --output json`, which has to be refused with `reason`.
     pub fn refused(&self, arguments: &[&str], reason: &str) -> Result<(), Failure> {
-        let (line, output) = self.run("chancery", &[arguments, &["--output", "json"]].concat())?;
+        let (line, output) =
+            self.run("chancery", &[arguments, &["--output", "json"]].concat(), Stdio::piped())?;
         let said = String::from_utf8_lossy(&output.stderr);
         let error = said.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
         let error = error.map(|mut error| error["error"].take()).unwrap_or_default();
@@ -143,7 +145,9 @@ impl Stage {
 
     /// Runs a program and shows what it answers; `code` is the exit code expected.
     pub fn expect(&self, program: &str, arguments: &[&str], code: i32) -> Result<String, Failure> {
-        let (line, output) = self.run(program, arguments)?;
+        // Our programs tell there how far they are and why they stop; OpenSSL writes what nobody needs.
+        let progress = if program == "openssl" { Stdio::piped() } else { Stdio::inherit() };
+        let (line, output) = self.run(program, arguments, progress)?;
         check(&line, &output, code)?;
         let answer = String::from_utf8_lossy(&output.stdout).into_owned();
         show(&answer);
@@ -172,13 +176,19 @@ impl Stage {
         self.chancery(&execution).map(|_| ())
     }
 
-    fn run(&self, program: &str, arguments: &[&str]) -> Result<(String, Output), Failure> {
+    fn run(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        standard_error: Stdio,
+    ) -> Result<(String, Output), Failure> {
         let line = command_line(program, arguments);
         println!("$ {line}");
         let output = self
             .command(program)
             .args(arguments)
             .stdin(Stdio::null())
+            .stderr(standard_error)
             .output()
             .map_err(Failure::at(format!("cannot start {program}")))?;
         Ok((line, output))
