@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -207,7 +208,7 @@ impl Stage {
         command
     }
 
-    /// Starts `chanceryd serve` and waits until it listens.
+    /// Starts `chanceryd serve` and waits until it says that it serves.
     pub fn start_daemon(&self, config: &str, log: &str) -> Result<Daemon, Failure> {
         let arguments = ["serve", "--config", config];
         println!("$ {} 2> {log} &", command_line("chanceryd", &arguments));
@@ -223,7 +224,7 @@ impl Stage {
             .map_err(Failure::at("cannot start chanceryd"))?;
         let mut daemon = Daemon { child, log: self.path(log) };
         let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.ports[0])).is_err() {
+        while !is_serving(self.ports[1]) {
             if daemon.child.try_wait().is_ok_and(|status| status.is_some()) {
                 return Err(Failure::new(format!(
                     "expected chanceryd to serve, it ended\n{}",
@@ -231,7 +232,7 @@ impl Stage {
                 )));
             }
             if started.elapsed() > DAEMON_PATIENCE {
-                return Err(Failure::new(format!("expected chanceryd to listen\n{}", daemon.said())));
+                return Err(Failure::new(format!("expected chanceryd to serve\n{}", daemon.said())));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -299,6 +300,19 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `/healthz` says. A handshake on the gRPC port that goes no further would be an entry of the log.
+fn is_serving(http_port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", http_port))?;
+        stream.set_read_timeout(Some(DAEMON_PATIENCE))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 "))
 }
 
 fn check(line: &str, output: &Output, code: i32) -> Result<(), Failure> {
