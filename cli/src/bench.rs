@@ -428,9 +428,9 @@ fn human(report: &Report) -> String {
             ("answers checked", report.answers_checked.to_string()),
             ("workers per token, cores", format!("{}, {}", report.workers_per_token, report.cores)),
             ("raw PKCS#11 calls allow", format!("{:.0} per second", report.raw_per_second)),
-            ("best level to that", format!("{:.2}", report.ratio_to_raw)),
+            ("best level to raw", format!("{:.2}", report.ratio_to_raw)),
             ("workers alone reach", format!("{:.0} per second", report.pipe_per_second)),
-            ("best level to that", format!("{:.2}", report.ratio_to_pipe)),
+            ("best level to workers alone", format!("{:.2}", report.ratio_to_pipe)),
         ])
     )
 }
