@@ -22,7 +22,7 @@ use crate::bench::issue::IssueLoad;
 use crate::bench::load::{CONNECTIONS, Measured};
 use crate::bench::process::{Cpu, counter, cpu};
 use crate::bench::session_keys::SessionKeyLoad;
-use crate::connect::{Connection, RemoteArgs, random_key};
+use crate::connect::{Connection, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
 use crate::key_file::PrivateKey;
@@ -235,8 +235,7 @@ impl BenchArgs {
 
     async fn issue(&self, authority: &mut ScratchAuthority, output: Output) -> Result<Report, CliError> {
         let connections = connect(authority, authority.path(authority::EUM), output).await?;
-        let load =
-            IssueLoad::new(connections, ISSUER, EIN, KEYSET, format!("b{}", random_key()?), self.devices);
+        let load = IssueLoad::new(connections, ISSUER, EIN, KEYSET, "issue", self.devices);
         load.run(load.prepare(1)?).await?;
         let mut levels = Vec::new();
         for orders in self.levels(&[1, 2, 4, 8]) {

@@ -31,7 +31,7 @@ pub struct IssueLoad {
     issuer: &'static str,
     ein: &'static str,
     keyset: KeysetName,
-    run: String,
+    run: &'static str,
     next_device: AtomicU64,
     next_order: AtomicU64,
     checked: Arc<AtomicU64>,
@@ -53,7 +53,7 @@ impl IssueLoad {
         issuer: &'static str,
         ein: &'static str,
         keyset: KeysetName,
-        run: String,
+        run: &'static str,
         first_device: u64,
     ) -> Self {
         Self {
