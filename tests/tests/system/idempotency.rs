@@ -1,0 +1,211 @@
+//! A call sent again under its key gets its answer again, whatever happened to the service in between.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use audit::Outcome;
+use prost::Message;
+use proto::Rules;
+use proto::v1::operation::Kind;
+use proto::v1::operation_service_client::OperationServiceClient;
+use proto::v1::order_service_client::OrderServiceClient;
+use proto::v1::session_key_service_client::SessionKeyServiceClient;
+use proto::v1::{
+    ConfirmOrderOutputRequest, CreateGrant, DecideOperationRequest, Decision, ExecuteOperationRequest,
+    FetchSessionKeysRequest, Operation, RequestOperationRequest,
+};
+use tests::card::CryptogramBehaviour;
+use tonic::Status;
+
+use crate::caller::{Caller, reason, sha256};
+use crate::devices::eid;
+use crate::support::{AUTHORITY, Deployment, GRANTED, PURPOSE};
+
+/// The requests of one call each, by the path of the RPC.
+struct Calls {
+    request: RequestOperationRequest,
+    decide: DecideOperationRequest,
+    execute: ExecuteOperationRequest,
+    confirm: ConfirmOrderOutputRequest,
+    fetch: FetchSessionKeysRequest,
+}
+
+/// What an answer comes to once it is opened, and the entry it names.
+#[derive(PartialEq, Debug)]
+struct Answer {
+    content: Vec<u8>,
+    entry_index: u64,
+}
+
+/// Answers by path.
+type Answers = BTreeMap<&'static str, Result<Answer, Status>>;
+
+struct Callers {
+    officer: Caller,
+    approver: Caller,
+    eum: Caller,
+    provisioner: Caller,
+}
+
+impl Callers {
+    async fn connect(deployment: &Deployment) -> Self {
+        Self {
+            officer: deployment.caller("officer").await,
+            approver: deployment.caller("approver").await,
+            eum: deployment.caller("eum").await,
+            provisioner: deployment.caller("provisioner").await,
+        }
+    }
+
+    async fn make(&self, calls: &Calls) -> Answers {
+        /// The answer without its entry's index, and that.
+        macro_rules! answer {
+            ($call:expr) => {
+                $call.await.map(|response| {
+                    let mut message = response.into_inner();
+                    let entry_index = std::mem::take(&mut message.entry_index);
+                    Answer { content: message.encode_to_vec(), entry_index }
+                })
+            };
+        }
+        let mut officer = OperationServiceClient::new(self.officer.channel.clone());
+        let mut approver = OperationServiceClient::new(self.approver.channel.clone());
+        let mut eum = OrderServiceClient::new(self.eum.channel.clone());
+        let mut provisioner = SessionKeyServiceClient::new(self.provisioner.channel.clone());
+        let mut answers = Answers::new();
+        answers.insert(
+            "/chancery.v1.OperationService/RequestOperation",
+            answer!(officer.request_operation(calls.request.clone())),
+        );
+        answers.insert(
+            "/chancery.v1.OperationService/DecideOperation",
+            answer!(approver.decide_operation(calls.decide.clone())),
+        );
+        answers.insert(
+            "/chancery.v1.OperationService/ExecuteOperation",
+            answer!(officer.execute_operation(calls.execute.clone())),
+        );
+        answers.insert(
+            "/chancery.v1.OrderService/ConfirmOrderOutput",
+            answer!(eum.confirm_order_output(calls.confirm.clone())),
+        );
+        let fetched = provisioner.fetch_session_keys(calls.fetch.clone()).await;
+        answers.insert(
+            FETCH,
+            fetched.map(|response| {
+                let response = response.into_inner();
+                let content = self.provisioner.unseal(&calls.fetch, &response);
+                Answer { content, entry_index: response.entry_index }
+            }),
+        );
+        answers
+    }
+}
+
+const FETCH: &str = "/chancery.v1.SessionKeyService/FetchSessionKeys";
+
+/// A grant that nothing else is about.
+fn operation(name: &str) -> Vec<u8> {
+    #[expect(clippy::disallowed_methods, reason = "the daemon under test has the real clock too")]
+    let now = SystemTime::now();
+    let expires = Some((now + Duration::from_secs(3600)).into());
+    let grant = CreateGrant {
+        name: name.to_owned(),
+        provisioner: "provisioner".to_owned(),
+        eins: vec![GRANTED.to_owned()],
+        purpose: "another".to_owned(),
+        lawful_basis: "licence".to_owned(),
+        expires,
+        ..CreateGrant::default()
+    };
+    let operation = Operation {
+        version: 1,
+        salt: sha256(name.as_bytes()),
+        authority: AUTHORITY.to_owned(),
+        reason: "test".to_owned(),
+        expires,
+        kind: Some(Kind::CreateGrant(grant)),
+    };
+    operation.encode_to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
+    let mut deployment = Deployment::found();
+    let eids = [eid(GRANTED, 1), eid(GRANTED, 2)];
+    let devices = deployment.order("first", &eids);
+    let output = std::fs::read(deployment.path("first.jsonl")).unwrap();
+    let callers = Callers::connect(&deployment).await;
+
+    let stored = operation("again");
+    let digest = sha256(&stored);
+    let key = |name: &str| format!("key-{name}");
+    let calls = Calls {
+        request: RequestOperationRequest {
+            idempotency_key: key("request"),
+            signature: callers.officer.approve(&digest),
+            operation: stored,
+        },
+        decide: DecideOperationRequest {
+            idempotency_key: key("decide"),
+            digest: digest.clone(),
+            decision: Decision::Approve.into(),
+            signature: callers.approver.approve(&digest),
+        },
+        execute: ExecuteOperationRequest { idempotency_key: key("execute"), digest: digest.clone() },
+        confirm: ConfirmOrderOutputRequest {
+            idempotency_key: key("confirm"),
+            order: "first".to_owned(),
+            digest: sha256(&output),
+        },
+        fetch: devices[0].request(&key("fetch"), PURPOSE, CryptogramBehaviour::Honest),
+    };
+    let first = callers.make(&calls).await;
+    // The walk: whatever the contract says is to be repeated has its case above.
+    let rules = Rules::of_contract().unwrap();
+    let wanted: Vec<&str> = rules
+        .iter()
+        .filter(|rule| rule.changes_state && rule.has_idempotency_key)
+        .map(|rule| rule.path.as_str())
+        .collect();
+    assert_eq!(first.keys().copied().collect::<Vec<_>>(), wanted);
+
+    deployment.restart();
+    let callers = Callers::connect(&deployment).await;
+    let second = callers.make(&calls).await;
+    let entries = deployment.entries();
+    for (path, first) in &first {
+        let (first, second) = (first.as_ref().unwrap(), second[path].as_ref().unwrap());
+        assert_eq!(first.content, second.content, "{path}");
+        let done = &entries[usize::try_from(first.entry_index).unwrap()];
+        assert_eq!(done.header.outcome, Outcome::Done, "{path}");
+        // Keys are released again, which is a release of its own; everything else names the entry of the deed.
+        let again = if *path == FETCH {
+            &entries[usize::try_from(second.entry_index).unwrap()]
+        } else {
+            assert_eq!(first.entry_index, second.entry_index, "{path}");
+            entries.iter().find(|entry| entry.number("entry") == Some(first.entry_index)).unwrap()
+        };
+        assert_eq!(again.header.outcome, Outcome::Repeated, "{path}");
+        assert_eq!(again.header.event, done.header.event, "{path}");
+        assert!(again.digest("request").is_some(), "{path}");
+    }
+
+    // The same keys with other requests.
+    let other = operation("other");
+    let other_digest = sha256(&other);
+    let calls = Calls {
+        request: RequestOperationRequest {
+            signature: callers.officer.approve(&other_digest),
+            operation: other,
+            ..calls.request
+        },
+        decide: DecideOperationRequest { decision: Decision::Reject.into(), ..calls.decide },
+        execute: ExecuteOperationRequest { digest: other_digest, ..calls.execute },
+        confirm: ConfirmOrderOutputRequest { digest: vec![7; 32], ..calls.confirm },
+        fetch: devices[1].request(&key("fetch"), PURPOSE, CryptogramBehaviour::Honest),
+    };
+    for (path, answer) in callers.make(&calls).await {
+        assert_eq!(reason(&answer.unwrap_err()), "IDEMPOTENCY_KEY_REUSED", "{path}");
+    }
+}

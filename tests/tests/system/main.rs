@@ -1,0 +1,9 @@
+//! The whole system, called over mTLS as its parties call it, and stopped and killed as machines do.
+
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod caller;
+mod devices;
+mod support;
+
+mod idempotency;

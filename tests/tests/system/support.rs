@@ -1,0 +1,240 @@
+//! An authority of the tests' own: founded, served, restarted and killed by the real programs.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use audit::Entry;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::caller::Caller;
+use crate::devices::{self, Device};
+
+pub const AUTHORITY: &str = "test-authority";
+pub const ISSUER: &str = "eum-one-ca";
+pub const PURPOSE: &str = "remote-management";
+/// Every device whose EID starts so is granted.
+pub const GRANTED: &str = "890490321";
+const PATIENCE: Duration = Duration::from_secs(30);
+const PEOPLE: [&str; 3] = ["officer", "approver", "auditor"];
+
+/// A served authority with one officer, approver, auditor, manufacturer and provisioner. Gone on drop.
+pub struct Deployment {
+    folder: TempDir,
+    ports: [u16; 3],
+    daemon: Option<Child>,
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+impl Deployment {
+    pub fn found() -> Self {
+        // The tokens' files are synced at every change; memory spares the disk.
+        let memory = Path::new("/dev/shm");
+        let folder =
+            if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder");
+        let mut deployment = Self { folder, ports: free_ports(), daemon: None };
+        deployment.init();
+        deployment.serve();
+        deployment.enrol();
+        deployment
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A connection of its own for the one who is named: officer, approver, auditor, eum or provisioner.
+    pub async fn caller(&self, name: &str) -> Caller {
+        Caller::connect(&self.path(name), &self.path("handover/authority-ca.pem"), self.ports[0])
+            .await
+            .unwrap()
+    }
+
+    fn init(&self) {
+        for kind in PEOPLE {
+            self.chancery(&["identity", "create", "--kind", kind, "--name", kind, "--out", kind]);
+        }
+        for kind in ["eum", "provisioner"] {
+            let who = ["--organization", "RSP Test", "--country", "IT", "--out", kind];
+            let create = ["identity", "create", "--kind", kind, "--name", kind];
+            self.chancery(&[&create[..], &who].concat());
+        }
+        let [grpc, http, metrics] = self.ports.map(|port| port.to_string());
+        let config = ["config", "--data", "data", "--authority", AUTHORITY, "--out", "chanceryd.toml"];
+        let ports = ["--grpc-port", &grpc, "--http-port", &http, "--metrics-port", &metrics];
+        self.run("chanceryd", &[&config[..], &ports].concat());
+        let path = self.path("chanceryd.toml");
+        let text = fs::read_to_string(&path).unwrap().replace("segment_mib = 64", "segment_mib = 8");
+        fs::write(&path, text).unwrap();
+        let mut init = vec!["init", "--config", "chanceryd.toml", "--out", "handover"];
+        init.extend(PEOPLE.iter().flat_map(|person| ["--person", person]));
+        self.run("chanceryd", &init);
+        for person in PEOPLE {
+            self.install(person, &format!("handover/{person}.pem"));
+        }
+    }
+
+    fn enrol(&self) {
+        for (party, terms) in [("eum", &["--ein", "89049032", "--quota", "5000"][..]), ("provisioner", &[])] {
+            let enrol = ["party", "enrol", "--folder", party, "--reason", "contract"];
+            self.two_persons(&[&enrol[..], terms].concat(), Some(party));
+            self.install(party, &format!("received/{party}/certificate.pem"));
+        }
+        let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--name", ISSUER];
+        self.run("chanceryd", &[&create[..], &["--party", "eum", "--out", "issuer.json"]].concat());
+        self.two_persons(&["issuer", "register", "--key-file", "issuer.json", "--reason", "ceremony"], None);
+        let request = ["certificate", "request", "--profile", "eum", "--party", "eum", "--issuer", ISSUER];
+        let subject = ["--common-name", "EUM", "--registered-id", "2.999.5", "--reason", "contract"];
+        self.two_persons(&[&request[..], &subject].concat(), None);
+        let grant = ["grant", "create", "--name", "grant", "--provisioner", "provisioner", "--ein", GRANTED];
+        let terms = ["--purpose", PURPOSE, "--lawful-basis", "licence", "--expires", "9d", "--reason", "x"];
+        self.two_persons(&[&grant[..], &terms].concat(), None);
+    }
+
+    fn two_persons(&self, request: &[&str], received: Option<&str>) {
+        let request = [request, &["--identity", "officer", "--output", "json"]].concat();
+        let requested: Value = serde_json::from_str(&self.chancery(&request)).unwrap();
+        let digest = requested["digest"].as_str().unwrap();
+        self.chancery(&["operation", "approve", digest, "--yes", "--identity", "approver"]);
+        let out = format!("received/{}", received.unwrap_or(digest));
+        self.chancery(&["operation", "execute", digest, "--identity", "officer", "--out", &out]);
+    }
+
+    fn install(&self, folder: &str, certificate: &str) {
+        let server = format!("127.0.0.1:{}", self.ports[0]);
+        let certificates = ["--certificate", certificate, "--authority-ca", "handover/authority-ca.pem"];
+        let place = ["--server", &server, "--authority", AUTHORITY];
+        self.chancery(&[&["identity", "install", folder][..], &certificates, &place].concat());
+    }
+
+    /// Orders devices of these numbers, fetches the output, and gives them as their manufacturer knows them.
+    pub fn order(&self, order: &str, eids: &[String]) -> Vec<Device> {
+        let file = format!("{order}.csv");
+        fs::write(self.path(&file), devices::csv(eids)).unwrap();
+        let place = ["order", "place", "--order", order, "--issuer", ISSUER, "--devices", &file];
+        let terms = ["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"];
+        self.chancery(&[&place[..], &terms].concat());
+        let output = format!("{order}.jsonl");
+        self.chancery(&["order", "fetch", "--order", order, "--out", &output, "--identity", "eum"]);
+        devices::unwrap(&self.path("eum/transport-key.pem"), &self.path(&output))
+    }
+
+    /// The log as the auditor exports it, verified by its own key.
+    pub fn entries(&self) -> Vec<Entry> {
+        let out = tempfile::tempdir_in(self.folder.path()).unwrap();
+        let export = out.path().join("export");
+        let folder = export.to_str().unwrap();
+        self.chancery(&["audit", "export", "--out", folder, "--identity", "auditor"]);
+        let key = fs::read_to_string(self.path("handover/log-key.vkey")).unwrap();
+        self.chancery(&["audit", "verify", folder, "--log-key", key.trim()]);
+        let mut entries: Vec<Entry> = files_below(&export.join("tile/entries"))
+            .iter()
+            .flat_map(|file| {
+                let bundle = fs::read(file).unwrap();
+                let entries = audit::split_bundle(&bundle).unwrap();
+                entries.into_iter().map(|bytes| Entry::parse(bytes).unwrap()).collect::<Vec<_>>()
+            })
+            .collect();
+        entries.sort_by_key(|entry| entry.header.index);
+        entries
+    }
+
+    pub fn chancery(&self, arguments: &[&str]) -> String {
+        self.run("chancery", arguments)
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{program} {}: {}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(program(name));
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
+        for name in ["CHANCERY_IDENTITY", "CHANCERY_SERVER", "CHANCERY_OUTPUT", "SOFTHSM2_CONF"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    pub fn serve(&mut self) {
+        let log = fs::File::options().create(true).append(true).open(self.path("serve.log")).unwrap();
+        let child = self
+            .command("chanceryd")
+            .args(["serve", "--config", "chanceryd.toml"])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let child = self.daemon.insert(child);
+        let started = Instant::now();
+        let mut listens = false;
+        while !listens && started.elapsed() < PATIENCE && child.try_wait().unwrap().is_none() {
+            listens = TcpStream::connect(("127.0.0.1", self.ports[0])).is_ok();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(
+            listens,
+            "chanceryd does not serve: {}",
+            fs::read_to_string(self.path("serve.log")).unwrap_or_default()
+        );
+    }
+
+    /// Stops the daemon in good order and starts it again.
+    pub fn restart(&mut self) {
+        let daemon = self.daemon.as_mut().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap().success());
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && daemon.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let status = daemon.try_wait().unwrap().expect("chanceryd stops when told");
+        assert!(status.success(), "chanceryd ended with {status}");
+        self.serve();
+    }
+
+    /// Takes the daemon away at once.
+    pub fn kill9(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
+}
+
+/// One of ours, beside this test.
+fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(Path::parent).unwrap().join(name);
+    assert!(program.exists(), "{} is missing: cargo build -p server -p cli --bins", program.display());
+    program
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|child| child.unwrap().path())
+        .flat_map(|child| if child.is_dir() { files_below(&child) } else { vec![child] })
+        .collect()
+}
+
+/// Held all at once, so that they differ.
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}
