@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use audit::{EntryDraft, EventType, Fact, Name, Outcome, Pseudonyms};
+use audit::{EntryDraft, EventType, Fact, Name, Outcome, Pseudonym, Pseudonyms};
 use domain::{Clock, PrincipalId, ReasonCode, Timestamp};
 use prost::Message;
 use proto::{Rule, records};
@@ -17,7 +17,7 @@ use store::{Change, Commit, Precondition, Receipt, Store};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 
-use crate::authority::Authority;
+use crate::authority::{Actor, Authority};
 use crate::authorize::{AuthorizedCaller, authorize};
 use crate::layer::CallContext;
 use crate::records::IDEMPOTENCY;
@@ -219,8 +219,9 @@ impl Gate {
         request: Option<[u8; 32]>,
         verdict: &Verdict,
     ) -> EntryDraft {
-        let mut entry = EntryDraft::new(event(&context.rule), verdict.outcome)
-            .actor(self.pseudonyms.load().principal(&context.principal))
+        let event = event(&context.rule);
+        let mut entry = EntryDraft::new(event, verdict.outcome)
+            .actor(self.actor(event, &context.principal, &self.pseudonyms.load()))
             .fact("method", method_name(&context.rule.path));
         if let Some(role) = role {
             entry = entry.role(role);
@@ -232,6 +233,16 @@ impl Gate {
             entry = entry.request(request);
         }
         entry
+    }
+
+    /// Who acts: in operation entries the person, whatever credential they use, elsewhere the credential.
+    fn actor(&self, event: EventType, principal: &PrincipalId, pseudonyms: &Pseudonyms) -> Pseudonym {
+        if event.as_str().starts_with("operation.")
+            && let Ok(Some(Actor::Person(person))) = self.authority.actor(principal)
+        {
+            return pseudonyms.person(&person.name);
+        }
+        pseudonyms.principal(principal)
     }
 
     async fn answer<Q, A, F, R>(
@@ -340,9 +351,10 @@ impl Gate {
     ) -> Result<A, ServiceError> {
         let mut answer = A::decode(record.response.as_slice())
             .map_err(|_| ServiceError::Internal("an idempotency record cannot be read"))?;
-        let entry = EntryDraft::new(event(call.caller.rule()), Outcome::Repeated)
+        let event = event(call.caller.rule());
+        let entry = EntryDraft::new(event, Outcome::Repeated)
             .role(call.caller.role())
-            .actor(call.pseudonyms.principal(&call.caller.principal()))
+            .actor(self.actor(event, &call.caller.principal(), &call.pseudonyms))
             .request(call.request_digest)
             .fact("entry", Fact::Number(index));
         self.store.commit(Commit::of(vec![entry])).await?;

@@ -188,6 +188,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         };
         assert_eq!(again.header.outcome, Outcome::Repeated, "{path}");
         assert_eq!(again.header.event, done.header.event, "{path}");
+        assert_eq!(again.header.actor, done.header.actor, "{path}");
         assert!(again.digest("request").is_some(), "{path}");
     }
 

@@ -7,3 +7,4 @@ mod devices;
 mod support;
 
 mod idempotency;
+mod refusals;
