@@ -34,7 +34,9 @@ pub(crate) struct Operation {
 #[derive(Default)]
 pub(crate) struct QuorumBook {
     operations: BTreeMap<Hash, Operation>,
-    unnamed: BTreeMap<&'static str, u64>,
+    /// Protected deeds of the founding ceremony, before the service first started: no operation could precede them.
+    founding: u64,
+    in_service: bool,
 }
 
 impl QuorumBook {
@@ -43,15 +45,19 @@ impl QuorumBook {
         &self.operations
     }
 
-    /// How many entries of protected kinds name no operation, by event.
-    pub fn unnamed(&self) -> &BTreeMap<&'static str, u64> {
-        &self.unnamed
+    /// How many protected deeds belong to the founding ceremony, whose transcript vouches for them.
+    pub const fn founding(&self) -> u64 {
+        self.founding
     }
 
     /// Takes the next entry; the error says what is wrong with it.
     pub fn observe(&mut self, entry: &Entry) -> Result<(), String> {
         let outcome = entry.header.outcome;
         match (entry.header.event, outcome) {
+            (EventType::ServiceStarted, _) => {
+                self.in_service = true;
+                Ok(())
+            }
             (EventType::OperationRequested, Outcome::Done) => self.requested(entry),
             (EventType::OperationApproved, Outcome::Done) => self.approved(entry),
             (EventType::OperationRejected, Outcome::Done) => self.rejected(entry),
@@ -148,10 +154,13 @@ impl QuorumBook {
         Ok(())
     }
 
-    /// A protected deed: if it names the operation behind it, that one must have been carried out with its quorum.
+    /// A protected deed: it names the operation behind it, which must have its quorum; only the founding has none.
     fn consequence(&mut self, entry: &Entry) -> Result<(), String> {
         if !entry.facts.contains_key("operation") {
-            *self.unnamed.entry(entry.header.event.as_str()).or_default() += 1;
+            if self.in_service {
+                return Err("a protected deed names no operation that approved it".to_owned());
+            }
+            self.founding += 1;
             return Ok(());
         }
         let operation = self.find(entry)?;

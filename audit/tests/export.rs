@@ -535,3 +535,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_protected_deed_without_its_operation_is_a_finding_once_the_service_has_started() {
+    let signer = LogSigner::new(1);
+    let enrolled = || EntryDraft::new(EventType::PartyEnrolled, Outcome::Done);
+    let mut log = Log::default();
+    log.push(&EntryDraft::new(EventType::AuthorityCreated, Outcome::Done));
+    // The founding ceremony: its transcript vouches for it.
+    log.push(&enrolled());
+    log.push(&EntryDraft::new(EventType::ServiceStarted, Outcome::Done));
+    let report = verify_bundle(&log.export(&signer, None), &signer.anchors()).unwrap();
+    assert!(report.warnings.iter().any(|warning| warning.starts_with("1 deeds of the founding ceremony")));
+    log.push(&enrolled());
+    let found = findings(&log.export(&signer, None), &signer);
+    assert!(found.iter().any(|finding| finding.index == Some(3)), "{found:?}");
+}

@@ -116,6 +116,13 @@ impl OrderApi {
         results: &mpsc::Sender<Result<v1::PlaceOrderResponse, Status>>,
         role: &mut Option<domain::Role>,
     ) -> Result<(), ServiceError> {
+        // Who calls is decided before anything is read. A long order outlives the deadline of single calls; its chunks
+        // have their own.
+        let deadline = std::time::Instant::now();
+        let path = &context.rule.path;
+        let mut call =
+            self.gate.admit(context, deadline, request_digest(path, &v1::OrderHeader::default()))?;
+        *role = Some(call.caller.role());
         let header = match read(&mut lines).await? {
             Some(Part::Header(header)) => header,
             Some(Part::Line(_)) | None => {
@@ -125,10 +132,7 @@ impl OrderApi {
                 ));
             }
         };
-        // A long order outlives the deadline of single calls; its chunks have their own.
-        let deadline = std::time::Instant::now();
-        let call = self.gate.admit(context, deadline, request_digest(&context.rule.path, &header))?;
-        *role = Some(call.caller.role());
+        call.request_digest = request_digest(path, &header);
         let mut order = OrderStream::open(Arc::clone(&self.desk), call, &header)?;
         let mut chunk = Vec::new();
         let mut ended = false;
