@@ -6,5 +6,6 @@ mod caller;
 mod devices;
 mod support;
 
+mod faults;
 mod idempotency;
 mod refusals;

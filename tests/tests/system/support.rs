@@ -208,6 +208,17 @@ impl Deployment {
         self.serve();
     }
 
+    /// The daemon's token workers: its children.
+    pub fn worker_pids(&self) -> Vec<u32> {
+        let pid = self.daemon.as_ref().unwrap().id();
+        let mut workers = Vec::new();
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let children = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
+            workers.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+        }
+        workers
+    }
+
     /// Takes the daemon away at once.
     pub fn kill9(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
