@@ -8,4 +8,5 @@ mod support;
 
 mod faults;
 mod idempotency;
+mod orders;
 mod refusals;

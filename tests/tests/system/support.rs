@@ -1,6 +1,7 @@
 //! An authority of the tests' own: founded, served, restarted and killed by the real programs.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -147,6 +148,11 @@ impl Deployment {
         entries
     }
 
+    /// Starts the tool and does not wait for it.
+    pub fn start_chancery(&self, arguments: &[&str]) -> Child {
+        self.command("chancery").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     pub fn chancery(&self, arguments: &[&str]) -> String {
         self.run("chancery", arguments)
     }
@@ -206,6 +212,16 @@ impl Deployment {
         let status = daemon.try_wait().unwrap().expect("chanceryd stops when told");
         assert!(status.success(), "chanceryd ended with {status}");
         self.serve();
+    }
+
+    /// Entries in the log, as the metrics show it.
+    pub fn log_size(&self) -> u64 {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[2])).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("chancery_log_entries ")).unwrap();
+        line.parse().unwrap()
     }
 
     /// The daemon's token workers: its children.
