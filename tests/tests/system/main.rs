@@ -10,3 +10,4 @@ mod faults;
 mod idempotency;
 mod orders;
 mod refusals;
+mod strangers;

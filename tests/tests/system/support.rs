@@ -95,9 +95,7 @@ impl Deployment {
         let request = ["certificate", "request", "--profile", "eum", "--party", "eum", "--issuer", ISSUER];
         let subject = ["--common-name", "EUM", "--registered-id", "2.999.5", "--reason", "contract"];
         self.two_persons(&[&request[..], &subject].concat(), None);
-        let grant = ["grant", "create", "--name", "grant", "--provisioner", "provisioner", "--ein", GRANTED];
-        let terms = ["--purpose", PURPOSE, "--lawful-basis", "licence", "--expires", "9d", "--reason", "x"];
-        self.two_persons(&[&grant[..], &terms].concat(), None);
+        self.grant("grant", PURPOSE, GRANTED, "9d");
     }
 
     fn two_persons(&self, request: &[&str], received: Option<&str>) {
@@ -114,6 +112,19 @@ impl Deployment {
         let certificates = ["--certificate", certificate, "--authority-ca", "handover/authority-ca.pem"];
         let place = ["--server", &server, "--authority", AUTHORITY];
         self.chancery(&[&["identity", "install", folder][..], &certificates, &place].concat());
+    }
+
+    /// Grants the provisioner a range of devices for so long.
+    pub fn grant(&self, name: &str, purpose: &str, ein: &str, expires: &str) {
+        let grant = ["grant", "create", "--name", name, "--provisioner", "provisioner", "--ein", ein];
+        let terms =
+            ["--purpose", purpose, "--lawful-basis", "licence", "--expires", expires, "--reason", "x"];
+        self.two_persons(&[&grant[..], &terms].concat(), None);
+    }
+
+    /// The port of gRPC.
+    pub fn port(&self) -> u16 {
+        self.ports[0]
     }
 
     /// Orders devices of these numbers, fetches the output, and gives them as their manufacturer knows them.
