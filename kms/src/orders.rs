@@ -237,7 +237,6 @@ impl<'a> Orders<'a> {
                 version: 1,
                 request_digest: reserved.line.digest.to_vec(),
                 serial_number: serial.clone(),
-                ..records::OrderLine::default()
             };
             commit.changes.push(Change::put(
                 ORDER_LINES,
