@@ -153,6 +153,11 @@ pub fn run() -> ExitCode {
         _ => {}
     }
     start_log();
+    // The daemon holds the log's HMAC key, the pseudonym key and its TLS key: none may reach a core file.
+    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, no_core) {
+        tracing::warn!(%error, "core files could not be switched off");
+    }
     match carry_out(arguments.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
