@@ -1,10 +1,13 @@
 //! Compiles the contract without protoc; keeps the descriptor bytes with their custom options.
 use std::{env, error::Error, fs, path::PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 11] = [
     "chancery/options/v1/rule.proto",
     "chancery/v1/common.proto",
+    "chancery/v1/rotation.proto",
     "chancery/v1/operation.proto",
+    "chancery/v1/device.proto",
+    "chancery/v1/standing.proto",
     "chancery/v1/order.proto",
     "chancery/v1/session_keys.proto",
     "chancery/v1/certificate.proto",
