@@ -49,6 +49,14 @@ events! {
     CertificateIssued = "certificate.issued";
     /// A certificate with an intent will never exist.
     CertificateFailed = "certificate.failed";
+    /// A certificate was revoked for good; the next revocation list shows it.
+    CertificateRevoked = "certificate.revoked";
+    /// The number of a revocation list is taken and the token will be asked to sign it.
+    CrlIntent = "crl.intent";
+    /// A revocation list was signed, verified and stored.
+    CrlSigned = "crl.signed";
+    /// A revocation list with an intent will never exist.
+    CrlFailed = "crl.failed";
     /// A line of an order is taken and will not be produced twice.
     OrderLineReserved = "order.line_reserved";
     /// A device and its keyset exist.
@@ -61,6 +69,40 @@ events! {
     OrderOutputConfirmed = "order.output_confirmed";
     /// Session keys left, sealed to the caller's key.
     SessionKeysReleased = "session_keys.released";
+    /// From here on no key of the device leaves.
+    DeviceFrozen = "device.frozen";
+    /// The freeze was lifted.
+    DeviceRestored = "device.restored";
+    /// From here on each call of the party is refused.
+    PartySuspended = "party.suspended";
+    /// A person or party was suspended or restored by an approved operation.
+    StandingChanged = "standing.changed";
+    /// A rotation was approved and begins.
+    RotationStarted = "rotation.started";
+    /// Devices were taken into a rotation.
+    RotationPrepared = "rotation.prepared";
+    /// A rotation gives out no further scripts.
+    RotationPaused = "rotation.paused";
+    /// A rotation goes on.
+    RotationResumed = "rotation.resumed";
+    /// Too many devices of a rotation failed; it waits for a person.
+    RotationHalted = "rotation.halted";
+    /// Every device of a rotation was confirmed or failed.
+    RotationCompleted = "rotation.completed";
+    /// Devices of a rotation went back to their old keysets.
+    RotationRolledBack = "rotation.rolled_back";
+    /// Devices of a rotation are given to a caller; their scripts follow.
+    RotationLeased = "rotation.leased";
+    /// A lease ended without report; its devices wait again or failed.
+    RotationLeaseEnded = "rotation.lease_ended";
+    /// The script that loads a device's new keyset left.
+    RotationScriptReleased = "rotation.script_released";
+    /// What a card answered to its script.
+    RotationReported = "rotation.reported";
+    /// A card proved the keyset; it is in use.
+    KeysetActivated = "keyset.activated";
+    /// A keyset is not used any more.
+    KeysetDeactivated = "keyset.deactivated";
     /// A certificate was handed out.
     CertificateFetched = "certificate.fetched";
     /// The log was exported.

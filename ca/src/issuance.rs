@@ -367,6 +367,8 @@ fn record(request: &CertificateRequest, serial: &SerialNumber, state: &str, der:
         state: state.to_owned(),
         der: der.to_vec(),
         possession_proved: request.key.possession_proved,
+        revoked_micros: 0,
+        revocation_reason: String::new(),
     }
     .encode_to_vec()
 }

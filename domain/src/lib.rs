@@ -8,9 +8,10 @@ mod eid;
 mod keyset;
 mod principal;
 mod reason;
+mod revocation;
 
 pub use clock::{Clock, Timestamp, TimestampError};
-pub use device::DeviceState;
+pub use device::{DeviceState, FreezeReason};
 pub use eid::{Eid, EidError, Ein};
 pub use keyset::{
     KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm, MasterGeneration, Protocol,
@@ -18,3 +19,4 @@ pub use keyset::{
 };
 pub use principal::{PrincipalId, Role};
 pub use reason::{ReasonCode, Refusal};
+pub use revocation::{RevocationReason, UnknownRevocationReason};
