@@ -32,3 +32,31 @@ impl DeviceState {
         }
     }
 }
+
+/// Why a device was frozen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum FreezeReason {
+    /// Its holder reported it stolen.
+    Stolen,
+    /// Its holder lost it.
+    Lost,
+    /// Its keys were seen in two places, or a card did not prove them.
+    CloneSuspected,
+    /// A court or the regulator ordered it.
+    LawfulOrder,
+}
+
+impl FreezeReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] = [Self::Stolen, Self::Lost, Self::CloneSuspected, Self::LawfulOrder];
+
+    /// The stable name used in answers, records and entries.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stolen => "stolen",
+            Self::Lost => "lost",
+            Self::CloneSuspected => "clone-suspected",
+            Self::LawfulOrder => "lawful-order",
+        }
+    }
+}

@@ -95,6 +95,12 @@ reasons! {
     UnknownParty = "UNKNOWN_PARTY", retry: false, next: "enrol the party first";
     /// No such order of this caller.
     UnknownOrder = "UNKNOWN_ORDER", retry: false, next: "check the order's name";
+    /// No such rotation of this caller.
+    UnknownRotation = "UNKNOWN_ROTATION", retry: false, next: "check the rotation's name";
+    /// The rotation's state forbids it.
+    RotationNotRunning = "ROTATION_NOT_RUNNING", retry: false, next: "look at the rotation's state; an officer pauses, resumes and rolls back";
+    /// The device is not part of the rotation, or its script is not leased to the caller.
+    NotLeased = "NOT_LEASED", retry: false, next: "fetch the device's script and report under that lease";
     /// The digest confirmed is not that of the output.
     OutputDigestMismatch = "OUTPUT_DIGEST_MISMATCH", retry: true, next: "fetch the output again and confirm what arrived";
     /// A certificate authority or issuer that does not exist.

@@ -214,6 +214,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::UnknownOperation
         | ReasonCode::UnknownParty
         | ReasonCode::UnknownOrder
+        | ReasonCode::UnknownRotation
         | ReasonCode::UnknownIssuer
         | ReasonCode::UnknownCertificate => Code::NotFound,
         ReasonCode::DuplicateDevice
@@ -222,6 +223,8 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::IdempotencyKeyReused => Code::AlreadyExists,
         ReasonCode::DeviceNotActive
         | ReasonCode::KeysetNotActive
+        | ReasonCode::RotationNotRunning
+        | ReasonCode::NotLeased
         | ReasonCode::OperationNotOpen
         | ReasonCode::OperationExpired
         | ReasonCode::ApprovalsMissing
