@@ -188,6 +188,11 @@ impl Certificate {
         })
     }
 
+    /// Whether keyUsage holds cRLSign (RFC 5280 §4.2.1.3).
+    pub fn may_sign_crls(&self) -> bool {
+        self.with_parsed(|parsed| Some(parsed.key_usage().ok()??.value.crl_sign())).unwrap_or(false)
+    }
+
     /// Whether the signature verifies under `issuer` (ECDSA with SHA-256 on P-256).
     pub fn verify_signature(&self, issuer: &PublicKey) -> Result<(), PkiError> {
         issuer.verify(self.tbs_der(), self.signature())
@@ -238,22 +243,7 @@ impl LintedTbs {
         if !expected_issuer_key {
             return Err(PkiError::IssuerKeyDiffers);
         }
-        let (r, s) = signature_rs.split_at(32);
-        let signature = der::nested(der::SEQUENCE, |value| {
-            value.raw(&der::unsigned_integer(r)).raw(&der::unsigned_integer(s));
-        });
-        let certificate = der::nested(der::SEQUENCE, |certificate| {
-            certificate.raw(self.bytes());
-            certificate.nested(der::SEQUENCE, |algorithm| {
-                algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ECDSA_WITH_SHA256));
-            });
-            let mut bits = Vec::with_capacity(signature.len() + 1);
-            bits.push(0);
-            bits.extend_from_slice(&signature);
-            certificate.element(der::BIT_STRING, &bits);
-        });
-
-        let certificate = Certificate::from_der(&certificate)?;
+        let certificate = Certificate::from_der(&signed(self.bytes(), signature_rs))?;
         let read_back = [
             ("body", certificate.tbs_der() == self.bytes()),
             ("issuer", certificate.issuer_name_der() == self.issuer_name_der),
@@ -268,8 +258,26 @@ impl LintedTbs {
     }
 }
 
+/// The bytes and an ECDSA signature with SHA-256 over them, as certificates and revocation lists carry it.
+pub(crate) fn signed(tbs: &[u8], signature_rs: &[u8; 64]) -> Vec<u8> {
+    let (r, s) = signature_rs.split_at(32);
+    let signature = der::nested(der::SEQUENCE, |value| {
+        value.raw(&der::unsigned_integer(r)).raw(&der::unsigned_integer(s));
+    });
+    der::nested(der::SEQUENCE, |signed| {
+        signed.raw(tbs);
+        signed.nested(der::SEQUENCE, |algorithm| {
+            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ECDSA_WITH_SHA256));
+        });
+        let mut bits = Vec::with_capacity(signature.len() + 1);
+        bits.push(0);
+        bits.extend_from_slice(&signature);
+        signed.element(der::BIT_STRING, &bits);
+    })
+}
+
 /// Where `part`, a slice of `whole`, lies in it.
-fn range_in(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
+pub(crate) fn range_in(whole: &[u8], part: &[u8]) -> Option<Range<usize>> {
     let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)

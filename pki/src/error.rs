@@ -79,8 +79,14 @@ pub enum PkiError {
     /// The issuer's key is not the one the certificate points to.
     #[error("the issuer's key does not match the authority key identifier")]
     IssuerKeyDiffers,
-    /// The assembled certificate reads differently from what went in.
-    #[error("the assembled certificate has another {field} than was asked for")]
+    /// The revocation list names another issuer than the one it is judged by.
+    #[error("the revocation list is of another issuer")]
+    CrlIssuerDiffers,
+    /// The issuer's certificate lacks the keyUsage cRLSign.
+    #[error("the issuer's certificate does not allow it to sign revocation lists")]
+    CrlSigningNotAllowed,
+    /// What was assembled reads differently from what went in.
+    #[error("what was assembled has another {field} than was asked for")]
     ReadBackDiffers {
         /// The field.
         field: &'static str,

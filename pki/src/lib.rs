@@ -8,6 +8,7 @@
 mod certificate;
 pub mod chain;
 mod civil_time;
+pub mod crl;
 pub mod csr;
 mod der;
 mod error;

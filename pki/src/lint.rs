@@ -1,7 +1,7 @@
 //! Checks the exact bytes before a token signs them, with a reader that shares no code with the writer.
 
 mod extensions;
-mod shape;
+pub(crate) mod shape;
 
 use crate::civil_time::CivilTime;
 use crate::der::{self, Element};
@@ -248,7 +248,7 @@ fn findings(profile: &CertificateProfile, inputs: &CertificateInputs, bytes: &[u
     found
 }
 
-fn top_level_fields(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
+pub(crate) fn top_level_fields(bytes: &[u8]) -> Option<Vec<Element<'_>>> {
     let mut reader = der::Reader::new(bytes).enter(der::SEQUENCE).ok()?;
     let mut fields = Vec::with_capacity(8);
     while !reader.is_empty() {

@@ -1,4 +1,4 @@
-//! The tags of a TBSCertificate, from RFC 5280 appendix A. The reader that judges the values looks at tag numbers only, and
+//! The tags of a TBSCertificate and of a TBSCertList, from RFC 5280 appendix A. The reader that judges the values looks at tag numbers only, and
 //! takes a [6] for an OBJECT IDENTIFIER; here every tag is compared, class and form included.
 
 use crate::der::{
@@ -8,7 +8,7 @@ use crate::der::{
 use crate::oid;
 
 /// What may stand at one place.
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// A primitive element with one of these tags.
     Leaf(&'static [u8]),
     /// A constructed element with these parts in their order.
@@ -46,6 +46,23 @@ pub(super) const TBS_CERTIFICATE: Shape = Record(
     ],
 );
 
+const ENTRY: Shape =
+    Record(SEQUENCE, &[Leaf(&[INTEGER]), TIME, Maybe(&List(SEQUENCE, &EXTENSION))]);
+
+/// RFC 5280 §5.1, with nextUpdate and extensions, which every list has.
+pub(crate) const TBS_CERT_LIST: Shape = Record(
+    SEQUENCE,
+    &[
+        Leaf(&[INTEGER]),
+        Record(SEQUENCE, &[OID, Maybe(&Leaf(&[NULL]))]),
+        NAME,
+        TIME,
+        TIME,
+        Maybe(&List(SEQUENCE, &ENTRY)),
+        Record(context_constructed(0), &[List(SEQUENCE, &EXTENSION)]),
+    ],
+);
+
 /// rfc822Name, dNSName, uniformResourceIdentifier, iPAddress, registeredID: the primitive kinds of GeneralName.
 const PRIMITIVE_NAME: Shape = Leaf(&[context(1), context(2), context(6), context(7), context(8)]);
 const DIRECTORY_SUBTREE: Shape = Record(SEQUENCE, &[Record(context_constructed(4), &[NAME])]);
@@ -80,13 +97,13 @@ const EXTENSION_VALUES: [(oid::Arcs, Shape); 9] = [
 ];
 
 /// Whether `value` has the shape of the extension `oid`; one that no profile has passes, it has its own finding.
-pub(super) fn is_extension_value(oid: &[u64], value: &[u8]) -> bool {
+pub(crate) fn is_extension_value(oid: &[u64], value: &[u8]) -> bool {
     EXTENSION_VALUES.iter().find(|(known, _)| *known == oid).is_none_or(|(_, shape)| shape.is_all_of(value))
 }
 
 impl Shape {
     /// Whether `bytes` are this and nothing more.
-    pub(super) fn is_all_of(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn is_all_of(&self, bytes: &[u8]) -> bool {
         let mut reader = Reader::new(bytes);
         self.is_next(&mut reader) && reader.is_empty()
     }

@@ -1,0 +1,188 @@
+//! Certificate revocation lists (RFC 5280 §5): built from values, linted, assembled, and read back.
+//!
+//! A list is made in the four steps of a certificate: inputs give a [`TbsCertList`], [`lint()`] turns it into a
+//! [`LintedTbsCertList`], a token signs its digest, [`LintedTbsCertList::assemble`] verifies and gives a [`Crl`]. Only full
+//! lists of one issuer are made: no delta, no issuingDistributionPoint, no GSMA partial list.
+
+mod lint;
+mod read;
+
+use crate::certificate::{Certificate, signed};
+use crate::civil_time::CivilTime;
+use crate::der::{self, Writer};
+use crate::error::PkiError;
+use crate::key::{KnownKeys, PublicKey};
+use crate::oid;
+use crate::serial::SerialNumber;
+use domain::RevocationReason;
+use sha2::{Digest, Sha256};
+
+pub use lint::{CrlFinding, CrlLintFindings, LintedTbsCertList, lint};
+pub use read::{CRL_BYTES_MAX, Crl};
+
+/// One certificate on a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RevokedCertificate {
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// When it was revoked.
+    pub revoked_at: CivilTime,
+    /// Why; unspecified is not written (RFC 5280 §5.3.1).
+    pub reason: RevocationReason,
+}
+
+/// Everything that a list says.
+#[derive(Clone, Debug)]
+pub struct CrlInputs<'a> {
+    /// The issuer's certificate: gives name, key identifier and validity, and must allow the signing of lists.
+    pub issuer: &'a Certificate,
+    /// The number of the list, from 1, durable before anything is signed.
+    pub number: u64,
+    /// When the list was made.
+    pub this_update: CivilTime,
+    /// When the next one is out at the latest.
+    pub next_update: CivilTime,
+    /// The revoked certificates in any order, each once.
+    pub revoked: Vec<RevokedCertificate>,
+}
+
+/// A TBSCertList in DER that nobody has checked yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TbsCertList(Vec<u8>);
+
+impl TbsCertList {
+    /// Takes bytes from elsewhere; only [`lint()`] says whether they are any good.
+    pub const fn from_der(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// SHA-256 of the bytes.
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.0).into()
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Builds the bytes that the list's signature covers; the entries are put in the order of their serial numbers.
+pub fn build_tbs(inputs: &CrlInputs<'_>) -> Result<TbsCertList, PkiError> {
+    let key_identifier = issuer_key_identifier(inputs.issuer)?;
+    let mut revoked: Vec<_> = inputs.revoked.iter().collect();
+    revoked.sort_by_key(|entry| numeric_order(&entry.serial));
+    Ok(TbsCertList(der::nested(der::SEQUENCE, |list| {
+        // RFC 5280 §5.1.2.1: version 2, since there are extensions.
+        list.element(der::INTEGER, &[1]);
+        list.nested(der::SEQUENCE, |algorithm| {
+            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ECDSA_WITH_SHA256));
+        });
+        list.raw(inputs.issuer.subject_name_der());
+        write_time(list, inputs.this_update);
+        write_time(list, inputs.next_update);
+        // RFC 5280 §5.1.2.6: absent when there are none.
+        if !revoked.is_empty() {
+            list.nested(der::SEQUENCE, |entries| {
+                for entry in revoked {
+                    write_entry(entries, entry);
+                }
+            });
+        }
+        list.nested(der::context_constructed(0), |wrapper| {
+            wrapper.nested(der::SEQUENCE, |extensions| {
+                write_extension(extensions, oid::AUTHORITY_KEY_IDENTIFIER, |value| {
+                    value.nested(der::SEQUENCE, |identifier| {
+                        identifier.element(der::context(0), &key_identifier);
+                    });
+                });
+                write_extension(extensions, oid::CRL_NUMBER, |value| {
+                    value.raw(&der::unsigned_integer(&inputs.number.to_be_bytes()));
+                });
+                // The place of issuingDistributionPoint and of SGP.22's partial-list extensions.
+            });
+        });
+    })))
+}
+
+impl LintedTbsCertList {
+    /// Joins the linted bytes with the token's signature r||s over their digest, reads the result back with other code, and
+    /// verifies it under the issuer's certificate before it leaves.
+    pub fn assemble(self, signature_rs: &[u8; 64], issuer: &Certificate) -> Result<Crl, PkiError> {
+        let crl = Crl::from_der(&signed(self.bytes(), signature_rs))?;
+        let read_back = [
+            ("body", crl.tbs_der() == self.bytes()),
+            ("issuer", crl.issuer_name_der() == self.issuer_name_der),
+            ("number", crl.number() == Some(self.number)),
+            ("entries", crl.revoked() == self.revoked),
+        ];
+        if let Some((field, _)) = read_back.into_iter().find(|(_, same)| !same) {
+            return Err(PkiError::ReadBackDiffers { field });
+        }
+        crl.verify(issuer)?;
+        Ok(crl)
+    }
+}
+
+impl Crl {
+    /// Whether this is a list of `issuer`: name byte for byte, key identifier, permission to sign lists, and signature.
+    pub fn verify(&self, issuer: &Certificate) -> Result<(), PkiError> {
+        if self.issuer_name_der() != issuer.subject_name_der() {
+            return Err(PkiError::CrlIssuerDiffers);
+        }
+        if self.authority_key_identifier() != Some(issuer_key_identifier(issuer)?.as_slice()) {
+            return Err(PkiError::IssuerKeyDiffers);
+        }
+        if !issuer.may_sign_crls() {
+            return Err(PkiError::CrlSigningNotAllowed);
+        }
+        // Whether a published key may be used was decided when the issuer was registered.
+        PublicKey::parse(issuer.spki(), KnownKeys::Allow)?.verify(self.tbs_der(), self.signature())
+    }
+}
+
+fn issuer_key_identifier(issuer: &Certificate) -> Result<[u8; 20], PkiError> {
+    issuer.subject_key_identifier().and_then(|identifier| identifier.try_into().ok()).ok_or(
+        PkiError::InvalidValue { field: "the issuer's certificate", rule: "has a key identifier of 20 octets" },
+    )
+}
+
+/// Serial numbers are integers: a shorter one is smaller.
+fn numeric_order(serial: &SerialNumber) -> (usize, SerialNumber) {
+    (serial.as_bytes().len(), serial.clone())
+}
+
+fn write_entry(entries: &mut Writer, revoked: &RevokedCertificate) {
+    entries.nested(der::SEQUENCE, |entry| {
+        entry.raw(&der::unsigned_integer(revoked.serial.as_bytes()));
+        write_time(entry, revoked.revoked_at);
+        // RFC 5280 §5.3.1: unspecified should be left out.
+        if revoked.reason != RevocationReason::Unspecified {
+            entry.nested(der::SEQUENCE, |extensions| {
+                write_extension(extensions, oid::CRL_REASON, |value| {
+                    value.element(der::ENUMERATED, &[revoked.reason.code()]);
+                });
+            });
+        }
+    });
+}
+
+/// A non-critical extension.
+fn write_extension(extensions: &mut Writer, oid: oid::Arcs, value: impl FnOnce(&mut Writer)) {
+    extensions.nested(der::SEQUENCE, |extension| {
+        extension.element(der::OBJECT_IDENTIFIER, &oid::encode(oid));
+        extension.nested(der::OCTET_STRING, value);
+    });
+}
+
+/// RFC 5280 §5.1.2.4: UTCTime through 2049, GeneralizedTime from 2050.
+fn write_time(writer: &mut Writer, time: CivilTime) {
+    // RFC 3339 without its punctuation is the form of RFC 5280, but for the century.
+    let digits: String = time.to_string().chars().filter(|c| c.is_ascii_digit()).collect();
+    let digits = if time.tag() == der::UTC_TIME { &digits[2..] } else { digits.as_str() };
+    writer.element(time.tag(), format!("{digits}Z").as_bytes());
+}
