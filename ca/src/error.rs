@@ -31,7 +31,7 @@ pub enum CaError {
     #[error("the operating system gave no random bytes")]
     Entropy(#[source] getrandom::Error),
     /// What was signed is not what was asked for: it never leaves.
-    #[error("the certificate does not verify")]
+    #[error("what was signed does not verify")]
     Verification(#[source] pki::PkiError),
     /// A stored record does not read: a fault of ours, since the store vouches for the bytes.
     #[error("a {0} record cannot be read")]

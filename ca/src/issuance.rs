@@ -16,8 +16,10 @@ use proto::records;
 use store::{Change, Precondition};
 
 use crate::issuers::Issuer;
-use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS};
+use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS, REVOCATIONS};
+use crate::publication::{CRL_PATH, crl_files};
 use crate::register::Reservation;
+use crate::revocation::in_good_standing;
 use crate::{CaError, Engines};
 
 /// The key to be certified.
@@ -91,6 +93,8 @@ pub struct Prepared {
     request: CertificateRequest,
     serial: SerialNumber,
     linted: LintedTbs,
+    // Where the index would say that the issuer's own certificate is revoked.
+    standing: Option<Vec<u8>>,
 }
 
 /// A certificate that was signed and verified; not yet durable, so it must not leave.
@@ -109,11 +113,12 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
         return Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"));
     }
     let issuer = request.issuer.certificate()?;
+    let standing = in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?;
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
     let inputs =
         inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
-    Ok(Prepared { request, serial, linted })
+    Ok(Prepared { request, serial, linted, standing })
 }
 
 impl Prepared {
@@ -142,11 +147,13 @@ impl Prepared {
             .fact("key", Fact::Digest(digest));
         let changes =
             vec![Change::put(RESERVATIONS, serial, record), Change::put(CERTIFIED_KEYS, digest, serial)];
-        let preconditions = vec![
+        let mut preconditions = vec![
             Precondition::Absent { keyspace: CERTIFIED_KEYS, key: digest.to_vec() },
             Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
             Precondition::Absent { keyspace: RESERVATIONS, key: serial.to_vec() },
         ];
+        preconditions
+            .extend(self.standing.clone().map(|key| Precondition::Absent { keyspace: REVOCATIONS, key }));
         (entry, changes, preconditions)
     }
 }
@@ -165,7 +172,7 @@ pub async fn sign(
         .into_iter()
         .zip(signatures)
         .map(|(prepared, signature)| {
-            let Prepared { request, serial, linted } = prepared;
+            let Prepared { request, serial, linted, standing: _ } = prepared;
             let certificate = assemble(linted, &signature, &request.issuer.public_key)?;
             Ok(Issued { certificate, request, serial })
         })
@@ -284,7 +291,11 @@ pub async fn self_sign(
 
 /// The CRL distribution points of a profile's certificates under an issuer.
 fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
-    ["a", "b"].iter().take(crl_count(profile)).map(|part| format!("{base}/crl/{issuer}-{part}.crl")).collect()
+    crl_files(issuer)
+        .into_iter()
+        .take(crl_count(profile))
+        .map(|file| format!("{base}{CRL_PATH}{file}"))
+        .collect()
 }
 
 fn crl_count(profile: ProfileName) -> usize {
@@ -377,7 +388,7 @@ const fn profile_name(profile: ProfileName) -> Fact {
     Fact::fixed_name(profile.as_str())
 }
 
-fn serial_fact(serial: &SerialNumber) -> Fact {
+pub(crate) fn serial_fact(serial: &SerialNumber) -> Fact {
     // A random serial number is 20 octets, so it is never empty, too long or an EID.
     Fact::bytes(serial.as_bytes()).unwrap_or(Fact::Number(0))
 }

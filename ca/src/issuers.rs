@@ -121,6 +121,8 @@ impl KeyRegistration {
 #[derive(Default)]
 pub struct Issuers {
     decoded: Mutex<HashMap<String, Arc<Issuer>>>,
+    // Held while a revocation list is made: one at a time.
+    pub(crate) publication: tokio::sync::Mutex<()>,
 }
 
 impl Issuers {

@@ -16,6 +16,22 @@ pub(crate) const RESERVATIONS: Keyspace = Keyspace { code: 82, name: "reservatio
 pub(crate) const DEVICE_CERTIFICATES: Keyspace =
     Keyspace { code: 83, name: "device_certificates", home: Home::View };
 
+/// Revoked certificates: issuer's name, a zero byte, serial number -> `records::Revocation`. Nothing ever leaves it.
+pub(crate) const REVOCATIONS: Keyspace = Keyspace { code: 84, name: "revocations", home: Home::Memory };
+/// The newest revocation lists: issuer's name -> `records::CrlRecord`.
+pub(crate) const CRLS: Keyspace = Keyspace { code: 85, name: "crls", home: Home::View };
+/// Numbers of revocation lists: issuer's name -> `records::CrlNumber`.
+pub(crate) const CRL_NUMBERS: Keyspace = Keyspace { code: 86, name: "crl_numbers", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 6] =
-    [KEYS, ISSUERS, CERTIFICATES, CERTIFIED_KEYS, RESERVATIONS, DEVICE_CERTIFICATES];
+pub const KEYSPACES: [Keyspace; 9] = [
+    KEYS,
+    ISSUERS,
+    CERTIFICATES,
+    CERTIFIED_KEYS,
+    RESERVATIONS,
+    DEVICE_CERTIFICATES,
+    REVOCATIONS,
+    CRLS,
+    CRL_NUMBERS,
+];

@@ -1,13 +1,16 @@
-//! Authorities and issuance: the operations on the certificate side.
+//! Authorities, issuance and revocation: the operations on the certificate side.
 //!
 //! A certificate is prepared (profile, lint), its serial number and intent are committed, the token signs exactly the
-//! linted bytes, other code verifies, and the outcome is committed (`docs/cycles/issuance.md`). Knows no transport.
+//! linted bytes, other code verifies, and the outcome is committed (`docs/cycles/issuance.md`). A revocation is committed, then
+//! the issuer's next list shows it (`docs/cycles/revocation.md`). Knows no transport.
 
 mod error;
 mod issuance;
 mod issuers;
 mod keyspaces;
+mod publication;
 mod register;
+mod revocation;
 
 use std::sync::Arc;
 
@@ -15,7 +18,13 @@ pub use error::{CaError, Refused};
 pub use issuance::{About, CertificateRequest, Issued, Prepared, Root, SubjectKey, prepare, self_sign, sign};
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;
+pub use publication::{
+    CRL_DISTRIBUTION_POINTS, CRL_PATH, CRL_REFRESH_AFTER_SECONDS, CRL_VALIDITY_DAYS, Due, DueReason,
+    PreparedCrl, PublishedCrl, ReservedCrl, SignedCrl, crl_file_issuer, crl_files, crls_due, newest_crl,
+    prepare_crl, publish_crl, sign_crl,
+};
 pub use register::{CertificateView, Reservation, find_by_eid, find_by_serial, reservations};
+pub use revocation::{REVOCATIONS_MAX, Revocation, RevocationRequest, Revoking, revoke};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]

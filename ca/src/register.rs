@@ -9,6 +9,7 @@ use store::{Change, Precondition, Store};
 use crate::CaError;
 use crate::issuance::holder_of;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS};
+use crate::revocation::{Revocation, revocation_of};
 
 /// Most reservations a start looks at in one go.
 const RESERVATIONS_PAGE: usize = 1_000;
@@ -22,10 +23,12 @@ pub struct CertificateView {
     pub issuer: String,
     /// Its profile.
     pub profile: String,
-    /// issued.
+    /// issued or revoked.
     pub state: String,
     /// A party's or person's name, or an EID.
     pub holder: String,
+    /// When and why it was revoked, if it was.
+    pub revocation: Option<Revocation>,
 }
 
 /// The certificate of a serial number.
@@ -33,6 +36,7 @@ pub fn find_by_serial(store: &dyn Store, serial: &[u8]) -> Result<Option<Certifi
     let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(None) };
     let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
     Ok(Some(CertificateView {
+        revocation: revocation_of(&record)?,
         der: record.der,
         issuer: record.issuer,
         profile: record.profile,

@@ -11,7 +11,7 @@ use domain::Eid;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Bytes of the largest certificate that is read, PEM or DER.
@@ -191,6 +191,15 @@ impl Certificate {
     /// Whether keyUsage holds cRLSign (RFC 5280 §4.2.1.3).
     pub fn may_sign_crls(&self) -> bool {
         self.with_parsed(|parsed| Some(parsed.key_usage().ok()??.value.crl_sign())).unwrap_or(false)
+    }
+
+    /// Whether it names a CRL distribution point.
+    pub fn names_crls(&self) -> bool {
+        let points = |extension: &X509Extension<'_>| {
+            matches!(extension.parsed_extension(),
+                ParsedExtension::CRLDistributionPoints(points) if !points.points.is_empty())
+        };
+        self.with_parsed(|parsed| Some(parsed.extensions().iter().any(points))).unwrap_or(false)
     }
 
     /// Whether the signature verifies under `issuer` (ECDSA with SHA-256 on P-256).

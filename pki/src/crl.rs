@@ -147,7 +147,10 @@ impl Crl {
 
 fn issuer_key_identifier(issuer: &Certificate) -> Result<[u8; 20], PkiError> {
     issuer.subject_key_identifier().and_then(|identifier| identifier.try_into().ok()).ok_or(
-        PkiError::InvalidValue { field: "the issuer's certificate", rule: "has a key identifier of 20 octets" },
+        PkiError::InvalidValue {
+            field: "the issuer's certificate",
+            rule: "has a key identifier of 20 octets",
+        },
     )
 }
 

@@ -281,7 +281,8 @@ fn reason_of(entry: &revocation_list::RevokedCertificate<'_>) -> Option<Revocati
         [] => Some(RevocationReason::Unspecified),
         [only] if !only.critical => match (only.parsed_extension(), only.value) {
             (ParsedExtension::ReasonCode(reason), [der::ENUMERATED, 1, _]) => {
-                RevocationReason::from_code(reason.0).filter(|reason| *reason != RevocationReason::Unspecified)
+                RevocationReason::from_code(reason.0)
+                    .filter(|reason| *reason != RevocationReason::Unspecified)
             }
             _ => None,
         },

@@ -46,8 +46,7 @@ pub(super) const TBS_CERTIFICATE: Shape = Record(
     ],
 );
 
-const ENTRY: Shape =
-    Record(SEQUENCE, &[Leaf(&[INTEGER]), TIME, Maybe(&List(SEQUENCE, &EXTENSION))]);
+const ENTRY: Shape = Record(SEQUENCE, &[Leaf(&[INTEGER]), TIME, Maybe(&List(SEQUENCE, &EXTENSION))]);
 
 /// RFC 5280 §5.1, with nextUpdate and extensions, which every list has.
 pub(crate) const TBS_CERT_LIST: Shape = Record(

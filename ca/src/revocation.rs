@@ -1,0 +1,238 @@
+//! Revocation: the steps 2 to 4 of `docs/cycles/revocation.md`.
+
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use domain::{ReasonCode, RevocationReason, Timestamp};
+use pki::{Certificate, CivilTime, ProfileName, SerialNumber};
+use prost::Message;
+use proto::records;
+use store::{Change, Precondition, Store};
+
+use crate::issuance::{About, serial_fact};
+use crate::keyspaces::{CERTIFICATES, ISSUERS, RESERVATIONS, REVOCATIONS};
+use crate::{CaError, Engines};
+
+/// Certificates that one issuer can revoke: so many fit on a list of one record.
+pub const REVOCATIONS_MAX: usize = 1_000;
+
+/// Which certificate to revoke, and why.
+#[derive(Clone, Debug)]
+pub struct RevocationRequest {
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// The reason that the list gives.
+    pub reason: RevocationReason,
+}
+
+/// When and why a certificate was revoked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Revocation {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: RevocationReason,
+}
+
+/// A revocation that may be committed: what it will mean was checked.
+#[derive(Debug)]
+pub struct Revoking {
+    record: records::Certificate,
+    version: u64,
+    serial: SerialNumber,
+    revocation: Revocation,
+}
+
+/// Steps 2 and 3: whether the certificate is there, issued, and of an issuer whose lists can show it. Reads only; nothing is
+/// durable.
+pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) -> Result<Revoking, CaError> {
+    let store = engines.store.as_ref();
+    let serial = request.serial.as_bytes();
+    let Some(row) = store.get(CERTIFICATES, serial)? else { return Err(not_in_register(store, serial)?) };
+    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    match record.state.as_str() {
+        "issued" => {}
+        "revoked" => {
+            let revocation = revocation_of(&record)?.ok_or(CaError::Record("certificate"))?;
+            return Err(CaError::refused(
+                ReasonCode::Conflict,
+                format!(
+                    "the certificate is revoked already, for {}, at {}",
+                    revocation.reason, revocation.at
+                ),
+            ));
+        }
+        _ => return Err(CaError::Record("certificate")),
+    }
+    let issuer = engines.issuers.find(store, &record.issuer)?;
+    let certificate = Certificate::from_der(&record.der).map_err(|_| CaError::Record("certificate"))?;
+    if !certificate.names_crls() || !issuer.certificate()?.may_sign_crls() {
+        let message = if record.profile == ProfileName::Euicc.as_str() {
+            "an eUICC certificate names no revocation list, so nobody would notice: freeze the device instead"
+        } else {
+            "the certificate names no revocation list, so nobody would notice: suspend its holder instead"
+        };
+        return Err(CaError::refused(ReasonCode::PolicyViolation, message));
+    }
+    if store.scan(REVOCATIONS, &index_prefix(&issuer.name), None, REVOCATIONS_MAX)?.len() == REVOCATIONS_MAX {
+        return Err(CaError::refused(
+            ReasonCode::PolicyViolation,
+            format!(
+                "issuer {} has revoked {REVOCATIONS_MAX} certificates, all that its list can hold",
+                issuer.name
+            ),
+        ));
+    }
+    Ok(Revoking {
+        record,
+        version: row.version,
+        serial: request.serial.clone(),
+        revocation: Revocation { at: now, reason: request.reason },
+    })
+}
+
+impl Revoking {
+    /// The issuer whose next list shows it.
+    pub fn issuer(&self) -> &str {
+        &self.record.issuer
+    }
+
+    /// Whose certificate it is: a party's or person's name.
+    pub fn holder(&self) -> &str {
+        &self.record.subject
+    }
+
+    /// The profile of the certificate, by name.
+    pub fn profile(&self) -> &str {
+        &self.record.profile
+    }
+
+    /// Step 4: entry, writes and preconditions. Once durable the certificate is revoked, whatever becomes of the list.
+    pub fn outcome(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let serial = self.serial.as_bytes();
+        let Revocation { at, reason } = self.revocation;
+        let mut entry = EntryDraft::new(EventType::CertificateRevoked, Outcome::Done)
+            .role(about.role)
+            .actor(about.actor)
+            .object(about.object)
+            .fact("serial", serial_fact(&self.serial))
+            .fact("certificate", Fact::Digest(digest(&self.record.der)))
+            .fact("revocation_reason", Fact::fixed_name(reason.as_str()));
+        for (name, text) in [("issuer", &self.record.issuer), ("profile", &self.record.profile)] {
+            if let Ok(fact) = Fact::name(text) {
+                entry = entry.fact(name, fact);
+            }
+        }
+        let certificate = records::Certificate {
+            state: "revoked".to_owned(),
+            revoked_micros: at.micros(),
+            revocation_reason: reason.as_str().to_owned(),
+            ..self.record.clone()
+        };
+        let index = records::Revocation {
+            version: 1,
+            revoked_micros: at.micros(),
+            reason: reason.as_str().to_owned(),
+        };
+        let key = index_key(&self.record.issuer, serial);
+        let changes = vec![
+            Change::put(CERTIFICATES, serial, certificate.encode_to_vec()),
+            Change::put(REVOCATIONS, key.clone(), index.encode_to_vec()),
+        ];
+        let preconditions = vec![
+            Precondition::Version { keyspace: CERTIFICATES, key: serial.to_vec(), version: self.version },
+            Precondition::Absent { keyspace: REVOCATIONS, key },
+        ];
+        (entry, changes, preconditions)
+    }
+}
+
+/// What stands in the way of a serial number that the register of certificates does not hold.
+fn not_in_register(store: &dyn Store, serial: &[u8]) -> Result<CaError, CaError> {
+    if store.get(RESERVATIONS, serial)?.is_some() {
+        return Ok(CaError::refused(
+            ReasonCode::Conflict,
+            "the certificate is not issued yet; try again when it is, or has failed",
+        ));
+    }
+    for (name, row) in store.scan(ISSUERS, &[], None, 10_000)? {
+        let record = records::Issuer::decode(&*row.value).map_err(|_| CaError::Record("issuer"))?;
+        let root =
+            Certificate::from_der(&record.certificate).is_ok_and(|own| own.serial().as_bytes() == serial);
+        if root {
+            return Ok(CaError::refused(
+                ReasonCode::PolicyViolation,
+                format!(
+                    "this is the root {}: no list can revoke it; relying parties must remove it from what they trust",
+                    String::from_utf8_lossy(&name)
+                ),
+            ));
+        }
+    }
+    Ok(CaError::refused(ReasonCode::UnknownCertificate, "no certificate has this serial number"))
+}
+
+/// Refuses an issuer whose own certificate is revoked; else gives the key of the index that must be absent still when the intent
+/// is committed.
+pub(crate) fn in_good_standing(
+    store: &dyn Store,
+    name: &str,
+    certificate: &Certificate,
+) -> Result<Option<Vec<u8>>, CaError> {
+    // A root is in no register and on no list.
+    let Some(row) = store.get(CERTIFICATES, certificate.serial().as_bytes())? else { return Ok(None) };
+    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    if let Some(revocation) = revocation_of(&record)? {
+        return Err(CaError::refused(
+            ReasonCode::PolicyViolation,
+            format!("the certificate of issuer {name} is revoked, for {}", revocation.reason),
+        ));
+    }
+    Ok(Some(index_key(&record.issuer, &record.serial_number)))
+}
+
+/// The revocation in a certificate's record.
+pub(crate) fn revocation_of(record: &records::Certificate) -> Result<Option<Revocation>, CaError> {
+    if record.state != "revoked" {
+        return Ok(None);
+    }
+    let reason = record.revocation_reason.parse().map_err(|_| CaError::Record("certificate"))?;
+    Ok(Some(Revocation { at: Timestamp::from_micros(record.revoked_micros), reason }))
+}
+
+/// Every revoked certificate of an issuer, as its list shows them.
+pub(crate) fn revoked_by(
+    store: &dyn Store,
+    issuer: &str,
+) -> Result<Vec<pki::crl::RevokedCertificate>, CaError> {
+    let prefix = index_prefix(issuer);
+    let unreadable = || CaError::Record("revocation");
+    // One more than fit: too many must fail, never be left out.
+    let rows = store.scan(REVOCATIONS, &prefix, None, REVOCATIONS_MAX + 1)?;
+    if rows.len() > REVOCATIONS_MAX {
+        return Err(unreadable());
+    }
+    rows.into_iter()
+        .map(|(key, row)| {
+            let record = records::Revocation::decode(&*row.value).map_err(|_| unreadable())?;
+            let at = Timestamp::from_micros(record.revoked_micros);
+            Ok(pki::crl::RevokedCertificate {
+                serial: SerialNumber::from_bytes(&key[prefix.len()..]).map_err(|_| unreadable())?,
+                revoked_at: CivilTime::from_timestamp(at).map_err(|_| unreadable())?,
+                reason: record.reason.parse().map_err(|_| unreadable())?,
+            })
+        })
+        .collect()
+}
+
+/// Names of issuers hold no zero byte.
+fn index_prefix(issuer: &str) -> Vec<u8> {
+    [issuer.as_bytes(), &[0]].concat()
+}
+
+fn index_key(issuer: &str, serial: &[u8]) -> Vec<u8> {
+    [issuer.as_bytes(), &[0], serial].concat()
+}
+
+fn digest(der: &[u8]) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(der).into()
+}
