@@ -4,11 +4,18 @@ use std::time::Instant;
 
 use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::derivation::KeysetDerivation;
+use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
 
 /// The most devices of one order chunk (DESIGN §5).
 pub const ORDER_CHUNK_DEVICES_MAX: usize = 1_000;
+
+/// The most devices of one [`PutKeyJob`]: about 0.1 s of a SoftHSM worker.
+pub const PUT_KEY_DEVICES_MAX: usize = 200;
+
+/// The most proofs of one [`CardProofJob`].
+pub const CARD_PROOFS_MAX: usize = 200;
 
 /// The most bytes of one input to sign.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
@@ -121,4 +128,60 @@ pub struct DeviceKeyBlobs {
     pub dek: Vec<u8>,
     /// Key check values of ENC, MAC, DEK.
     pub kcv: [KeyCheckValue; 3],
+}
+
+/// The keys that move the keysets of up to [`PUT_KEY_DEVICES_MAX`] devices to a new version by PUT KEY.
+///
+/// Both masters are on this token, and may be one. The new keys may be longer than the old: the blocks then have the
+/// strength of the old DEK only, which is what the card offers.
+#[derive(Debug, Clone)]
+pub struct PutKeyJob {
+    /// The protocol of both keysets.
+    pub protocol: Protocol,
+    /// The security domain that holds both.
+    pub security_domain: SecurityDomain,
+    /// The keyset on the card now, which opens the secure channel; its DEK encrypts the new keys.
+    pub old: KeysetVersion,
+    /// The keyset to put on the card: AES-128 or AES-256. AES-192 is refused with class `caller`, since a padded key
+    /// cannot be wrapped inside a token.
+    pub new: KeysetVersion,
+    /// The devices, in the order of the answer.
+    pub eids: Vec<Eid>,
+}
+
+/// From which master, under which number and how long the keys of a keyset are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeysetVersion {
+    /// The master it is derived from.
+    pub master: KeyRef,
+    /// Its key version number on the card.
+    pub kvn: KeyVersionNumber,
+    /// The length of its keys.
+    pub algorithm: KeysetAlgorithm,
+}
+
+/// The new keys of one device: Key-ENC, Key-MAC, Key-DEK, encrypted in the token under the old DEK. Ready for
+/// [`keys::put_key::PutKey::new`].
+pub type PutKeyBlocks = [EncryptedKey; 3];
+
+/// Whether cards hold their keys: up to [`CARD_PROOFS_MAX`] proofs, of any masters of this token.
+#[derive(Debug, Clone)]
+pub struct CardProofJob {
+    /// The proofs, in the order of the answer.
+    pub proofs: Vec<CardProof>,
+}
+
+/// What a card showed in its answer to INITIALIZE UPDATE (SCP03 in mode S8).
+#[derive(Debug, Clone)]
+pub struct CardProof {
+    /// The master the keyset was derived from.
+    pub master: KeyRef,
+    /// Which keyset of which device the card is said to hold.
+    pub derivation: KeysetDerivation,
+    /// The host's challenge.
+    pub host_challenge: [u8; 8],
+    /// The card's challenge.
+    pub card_challenge: [u8; 8],
+    /// The card's proof.
+    pub card_cryptogram: [u8; 8],
 }

@@ -31,8 +31,9 @@ mod pkcs11_gaps;
 pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand};
 pub use error::{ErrorClass, HsmError};
 pub use job::{
-    CallOptions, DeviceKeyBlobs, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob,
-    Priority, SessionKeysJob, SessionKeysOutcome,
+    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX, KeysetVersion,
+    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,
+    PutKeyJob, SessionKeysJob, SessionKeysOutcome,
 };
 pub use key::{KeyCheck, KeyKind, KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 pub use report::{Probe, StartReport};

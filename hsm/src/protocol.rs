@@ -55,6 +55,8 @@ pub(crate) enum Job {
     OrderChunk { master: KeyRef, keyset: WireKeyset, recipient_spki: Vec<u8>, eids: Vec<[u8; 16]> },
     ServiceSecret { key: KeyRef, context: String },
     AddKey(RegisteredKey),
+    PutKey(Box<WirePutKey>),
+    CardProofs(Vec<WireCardProof>),
     Canary,
 }
 
@@ -62,12 +64,26 @@ pub(crate) enum Job {
 pub(crate) struct WireSessionKeys {
     pub(crate) master: KeyRef,
     pub(crate) keyset: WireKeyset,
+    pub(crate) proof: WireCardProof,
+    pub(crate) recipient: Vec<u8>,
+    pub(crate) info: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireCardProof {
     pub(crate) eid: [u8; 16],
     pub(crate) host_challenge: [u8; 8],
     pub(crate) card_challenge: [u8; 8],
     pub(crate) card_cryptogram: [u8; 8],
-    pub(crate) recipient: Vec<u8>,
-    pub(crate) info: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WirePutKey {
+    pub(crate) old_master: KeyRef,
+    pub(crate) old: WireKeyset,
+    pub(crate) new_master: KeyRef,
+    pub(crate) new: WireKeyset,
+    pub(crate) eids: Vec<[u8; 16]>,
 }
 
 /// Everything of a [`KeysetDerivation`] but the device.
@@ -137,6 +153,8 @@ pub(crate) enum JobOutput {
     OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
     Secret(WireSecret),
     Done,
+    PutKey(Vec<WireDeviceKeys>),
+    CardProofs(Vec<bool>),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

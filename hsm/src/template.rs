@@ -8,7 +8,7 @@ use cryptoki_sys::{
     CKA_ALWAYS_SENSITIVE, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_DESTROYABLE, CKA_ENCRYPT,
     CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_LOCAL, CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE,
     CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP,
-    CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKM_AES_CMAC, CKM_AES_ECB,
+    CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKM_AES_CBC, CKM_AES_CMAC, CKM_AES_ECB,
     CKM_AES_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA,
 };
 
@@ -252,13 +252,15 @@ impl Expected {
 pub(crate) enum SessionKeyUse {
     /// K-ENC or K-MAC of a device: CMAC inside the token, never out.
     Cmac,
-    /// A device key on its way out: wrapped once, encrypts one block for its key check value.
+    /// A device key on its way out: wrapped once, by AES-KWP for an order or by AES-CBC for PUT KEY; encrypts one block for its key check value.
     Outgoing,
     /// The transport key of an order chunk: wraps outgoing keys and is itself wrapped once.
     Transport {
         /// The token's AES-KWP mechanism.
         kwp: CK_MECHANISM_TYPE,
     },
+    /// The static DEK of a device: wraps the new keys of one PUT KEY, never out.
+    PutKeyDek,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
     ReadableBlock,
 }
@@ -266,7 +268,7 @@ pub(crate) enum SessionKeyUse {
 impl SessionKeyUse {
     /// The template of a session AES key (a generic secret for [`Self::ReadableBlock`]) of `bytes` bytes.
     pub(crate) fn attributes(self, bytes: usize) -> Vec<Attribute> {
-        let leaves = !matches!(self, Self::Cmac);
+        let leaves = !matches!(self, Self::Cmac | Self::PutKeyDek);
         let is_key = !matches!(self, Self::ReadableBlock);
         let mut attributes = vec![
             Attribute::Class(ObjectClass::SECRET_KEY),
@@ -280,7 +282,7 @@ impl SessionKeyUse {
             Attribute::Verify(false),
             Attribute::Encrypt(matches!(self, Self::Outgoing)),
             Attribute::Decrypt(false),
-            Attribute::Wrap(matches!(self, Self::Transport { .. })),
+            Attribute::Wrap(matches!(self, Self::Transport { .. } | Self::PutKeyDek)),
             Attribute::Unwrap(false),
             Attribute::Derive(false),
         ];
@@ -288,6 +290,7 @@ impl SessionKeyUse {
             Self::Cmac => Some(MechanismType::AES_CMAC),
             Self::Outgoing => Some(mechanism_type(CKM_AES_ECB)),
             Self::Transport { kwp } => Some(mechanism_type(kwp)),
+            Self::PutKeyDek => Some(mechanism_type(CKM_AES_CBC)),
             Self::ReadableBlock => None,
         };
         attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));

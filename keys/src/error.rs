@@ -9,6 +9,22 @@ pub enum KeyError {
     /// The card did not prove that it holds the keys: the caller's card, or the keyset, is another one.
     #[error("the card cryptogram does not match")]
     CardCryptogramMismatch,
+    /// A key block that is none of the algorithm its PUT KEY names.
+    #[error("an encrypted key of this keyset has {expected} bytes, not {actual}")]
+    PutKeyBlockLength {
+        /// Bytes of a padded key.
+        expected: usize,
+        /// Bytes given.
+        actual: usize,
+    },
+    /// A card's answer to PUT KEY that is no SCP03 key version number and three check values.
+    #[error(
+        "{bytes} bytes are no answer to PUT KEY, which is a KVN of 0x30 to 0x3F and three key check values"
+    )]
+    PutKeyAnswer {
+        /// Bytes given.
+        bytes: usize,
+    },
     /// A request id longer than the sealing context can name.
     #[error("a request id has at most {max} bytes, not {actual}", max = crate::seal::REQUEST_ID_MAX)]
     RequestIdLength {

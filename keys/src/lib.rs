@@ -1,4 +1,4 @@
-//! Key derivation and card formats: SCP03, our derivation scheme, key check values, sealing; pure.
+//! Key derivation and card formats: SCP03, our derivation scheme, PUT KEY, key check values, sealing; pure.
 //!
 //! Everything here works over a [`Prf`], so that the same code runs with a key inside a token and with a
 //! [`SoftwareKey`]. No randomness of its own: whoever seals brings the [`seal::EphemeralSeed`].
@@ -10,6 +10,7 @@ mod software;
 
 pub mod derivation;
 pub mod kdf;
+pub mod put_key;
 pub mod scp03;
 pub mod seal;
 

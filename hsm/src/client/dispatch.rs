@@ -15,7 +15,7 @@ use crate::report::StartReport;
 
 /// The most jobs (or digests to sign) of one frame: enough to make the socket's cost vanish, few enough to stay fair.
 pub(super) const FRAME_WEIGHT_MAX: usize = 32;
-/// A frame without an order chunk that takes longer than this hangs.
+/// A frame without a batch of devices that takes longer than this hangs.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long after its last deadline a frame may still be answered before its worker is killed.
 const KILL_GRACE: Duration = Duration::from_secs(1);
@@ -34,8 +34,9 @@ impl PendingJob {
         match &self.job {
             Job::Sign { inputs, .. } => inputs.len().max(1),
             Job::SessionKeys(_) | Job::ServiceSecret { .. } => 1,
+            Job::CardProofs(proofs) => proofs.len().max(1),
             // Alone in a frame: each is long, or about the worker itself.
-            Job::OrderChunk { .. } | Job::AddKey(_) | Job::Canary => FRAME_WEIGHT_MAX,
+            Job::OrderChunk { .. } | Job::PutKey(_) | Job::AddKey(_) | Job::Canary => FRAME_WEIGHT_MAX,
         }
     }
 
@@ -227,8 +228,9 @@ impl Dispatch {
         let frame = self.next_id();
         let longest =
             jobs.iter().map(|j| j.deadline.saturating_duration_since(now)).max().unwrap_or_default();
-        let has_order = jobs.iter().any(|j| matches!(j.job, Job::OrderChunk { .. }));
-        let limit = if has_order { longest } else { longest.min(FRAME_TIME_MAX) };
+        // Both look at their deadline before every device.
+        let has_batch = jobs.iter().any(|j| matches!(j.job, Job::OrderChunk { .. } | Job::PutKey(_)));
+        let limit = if has_batch { longest } else { longest.min(FRAME_TIME_MAX) };
         let mut waiting = Vec::with_capacity(jobs.len());
         let mut timed = Vec::with_capacity(jobs.len());
         for job in jobs {

@@ -10,7 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::KeyCheckValue;
+use domain::{Eid, KeyCheckValue, KeysetAlgorithm};
+use keys::put_key::EncryptedKey;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -19,11 +20,14 @@ use self::process::Link;
 pub(crate) use self::process::spawn;
 use crate::error::{ErrorClass, HsmError};
 use crate::job::{
-    CallOptions, DeviceKeyBlobs, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob,
-    Priority, SessionKeysJob, SessionKeysOutcome,
+    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
+    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,
+    PutKeyJob, SessionKeysJob, SessionKeysOutcome,
 };
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{Job, JobOutput, WireKeyset, WireSessionKeys};
+use crate::protocol::{
+    Job, JobOutput, WireCardProof, WireDeviceKeys, WireKeyset, WirePutKey, WireSessionKeys,
+};
 use crate::report::StartReport;
 use crate::signature::Verifier;
 use crate::spki;
@@ -65,7 +69,8 @@ pub struct TokenConfig {
     pub threads_per_worker: usize,
     /// The most jobs that wait, per priority; one more is refused as overloaded.
     pub queue_depth_max: usize,
-    /// Bench only: microseconds slept before every signature, session-key set and order line, as a slower token would.
+    /// Bench only: microseconds slept before every signature, session-key set, order line, PUT KEY and card proof, as a
+    /// slower token would.
     pub injected_delay_us: u64,
     /// Session objects after which a worker is replaced; [`SESSION_OBJECTS_MAX`] unless a test says otherwise.
     pub session_objects_max: u64,
@@ -285,14 +290,15 @@ impl Token {
     ) -> Result<SessionKeysOutcome, HsmError> {
         let inner = self.inner();
         inner.known_master(&job.master)?;
-        let d = &job.derivation;
-        let wire = WireSessionKeys {
+        let proof = CardProof {
             master: job.master,
-            keyset: WireKeyset::new(d.protocol, d.security_domain, d.kvn, d.algorithm),
-            eid: *d.eid.bcd(),
+            derivation: job.derivation,
             host_challenge: job.host_challenge,
             card_challenge: job.card_challenge,
             card_cryptogram: job.card_cryptogram,
+        };
+        let wire = WireSessionKeys {
+            proof: WireCardProof::from(proof),
             recipient: job.recipient.to_vec(),
             info: job.info,
         };
@@ -316,19 +322,14 @@ impl Token {
     ) -> Result<OrderChunk, HsmError> {
         let inner = self.inner();
         inner.known_master(&job.master)?;
-        if job.eids.is_empty() || job.eids.len() > ORDER_CHUNK_DEVICES_MAX {
-            return Err(HsmError::caller(format!(
-                "an order chunk has 1 to {ORDER_CHUNK_DEVICES_MAX} devices, not {}",
-                job.eids.len()
-            )));
-        }
+        bounded("an order chunk", "devices", job.eids.len(), ORDER_CHUNK_DEVICES_MAX)?;
         spki::rsa_public_key(&job.recipient_spki)?;
         let devices = job.eids.len();
         let wire = Job::OrderChunk {
             master: job.master,
             keyset: WireKeyset::new(job.protocol, job.security_domain, job.kvn, job.algorithm),
             recipient_spki: job.recipient_spki,
-            eids: job.eids.iter().map(|eid| *eid.bcd()).collect(),
+            eids: wire_eids(&job.eids),
         };
         match received(inner.submit(wire, options)?.await)? {
             JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices: wrapped } => {
@@ -343,6 +344,59 @@ impl Token {
                     })
                     .collect();
                 Ok(OrderChunk { wrapped_transport_key, oaep_hash, devices })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Derives and encrypts the new keysets of a batch of devices for PUT KEY; see [`PutKeyJob`]. One entry per EID, in
+    /// their order. Neither key is ever readable: all of it happens inside the token.
+    pub async fn put_key(&self, job: PutKeyJob, options: CallOptions) -> Result<Vec<PutKeyBlocks>, HsmError> {
+        let inner = self.inner();
+        inner.known_master(&job.old.master)?;
+        inner.known_master(&job.new.master)?;
+        bounded("a PUT KEY job", "devices", job.eids.len(), PUT_KEY_DEVICES_MAX)?;
+        match job.new.algorithm {
+            KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => {}
+            // 24 bytes are no whole blocks, and a token pads no key that it wraps by AES-CBC.
+            KeysetAlgorithm::Aes192 => {
+                return Err(HsmError::caller(
+                    "no AES-192 keyset leaves by PUT KEY, because the token cannot pad a key inside; take AES-256",
+                ));
+            }
+        }
+        let keyset = |kvn, algorithm| WireKeyset::new(job.protocol, job.security_domain, kvn, algorithm);
+        let (old, new) = (keyset(job.old.kvn, job.old.algorithm), keyset(job.new.kvn, job.new.algorithm));
+        let wire = WirePutKey {
+            old_master: job.old.master,
+            old,
+            new_master: job.new.master,
+            new,
+            eids: wire_eids(&job.eids),
+        };
+        match received(inner.submit(Job::PutKey(Box::new(wire)), options)?.await)? {
+            JobOutput::PutKey(devices) if devices.len() == job.eids.len() => {
+                Ok(devices.into_iter().map(put_key_blocks).collect())
+            }
+            JobOutput::PutKey(_) => Err(HsmError::token("the worker answered for another number of devices")),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Checks the cryptograms of a batch of cards, each in constant time; see [`CardProofJob`]. `true` for every card
+    /// that holds its keyset, in the order given. Nothing else is made and nothing is released.
+    pub async fn card_proofs(&self, job: CardProofJob, options: CallOptions) -> Result<Vec<bool>, HsmError> {
+        let inner = self.inner();
+        bounded("a card-proof job", "proofs", job.proofs.len(), CARD_PROOFS_MAX)?;
+        for proof in &job.proofs {
+            inner.known_master(&proof.master)?;
+        }
+        let asked = job.proofs.len();
+        let wire = job.proofs.into_iter().map(WireCardProof::from).collect();
+        match received(inner.submit(Job::CardProofs(wire), options)?.await)? {
+            JobOutput::CardProofs(outcomes) if outcomes.len() == asked => Ok(outcomes),
+            JobOutput::CardProofs(_) => {
+                Err(HsmError::token("the worker answered for another number of cards"))
             }
             other => Err(unexpected(&other)),
         }
@@ -717,6 +771,39 @@ fn ask_idle_canaries(inner: &Inner, now: Instant) {
     }
 }
 
+impl From<CardProof> for WireCardProof {
+    fn from(proof: CardProof) -> Self {
+        let d = &proof.derivation;
+        Self {
+            keyset: WireKeyset::new(d.protocol, d.security_domain, d.kvn, d.algorithm),
+            eid: *d.eid.bcd(),
+            master: proof.master,
+            host_challenge: proof.host_challenge,
+            card_challenge: proof.card_challenge,
+            card_cryptogram: proof.card_cryptogram,
+        }
+    }
+}
+
+fn wire_eids(eids: &[Eid]) -> Vec<[u8; 16]> {
+    eids.iter().map(|eid| *eid.bcd()).collect()
+}
+
+fn put_key_blocks(device: WireDeviceKeys) -> PutKeyBlocks {
+    let [enc, mac, dek] = device.wrapped;
+    let [kcv_enc, kcv_mac, kcv_dek] = device.kcv.map(KeyCheckValue);
+    [(enc, kcv_enc), (mac, kcv_mac), (dek, kcv_dek)].map(|(block, kcv)| EncryptedKey { block, kcv })
+}
+
+/// Refuses a batch that is empty or longer than one job may be.
+fn bounded(batch: &str, items: &str, len: usize, max: usize) -> Result<(), HsmError> {
+    if (1..=max).contains(&len) {
+        Ok(())
+    } else {
+        Err(HsmError::caller(format!("{batch} has 1 to {max} {items}, not {len}")))
+    }
+}
+
 fn control_options() -> CallOptions {
     CallOptions { deadline: Instant::now() + CONTROL_TIME_MAX, priority: Priority::Incident }
 }
@@ -751,6 +838,8 @@ fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::Signatures(_) => "signatures",
             JobOutput::SessionKeys { .. } | JobOutput::CardCryptogramMismatch => "session keys",
             JobOutput::OrderChunk { .. } => "an order chunk",
+            JobOutput::PutKey(_) => "PUT KEY blocks",
+            JobOutput::CardProofs(_) => "card proofs",
             JobOutput::Secret(_) => "a secret",
             JobOutput::Done => "done",
         }

@@ -26,7 +26,7 @@ use super::open::ResolvedKey;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::pkcs11_gaps::mechanism_type;
-use crate::protocol::{JobOutput, WireSessionKeys};
+use crate::protocol::{JobOutput, WireCardProof, WireSessionKeys};
 use crate::template::SessionKeyUse;
 
 /// What all derivations under one master begin with. As sensitive as the device keys, hence zeroized; in a box each,
@@ -122,30 +122,58 @@ impl Prf for TokenPrf<'_> {
     }
 }
 
+/// A card that has proved itself: what its proof was checked with.
+struct ProvedCard<'s> {
+    derivation: KeysetDerivation,
+    challenges: Challenges,
+    key_mac: SessionObject<'s>,
+    s_mac: SecretKey,
+}
+
+/// Derives K-MAC and S-MAC, nothing else, and compares the card's cryptogram in constant time; `None` when it is wrong.
+fn proved_card<'s>(
+    session: &'s TokenSession,
+    master: &ResolvedKey,
+    proof: &WireCardProof,
+) -> Result<Option<ProvedCard<'s>>, HsmError> {
+    let derivation = proof.keyset.of_device(&proof.eid)?;
+    let challenges =
+        Challenges { host: HostChallenge(proof.host_challenge), card: CardChallenge(proof.card_challenge) };
+    let key_mac = device_key(session, master, &derivation, KeyUsage::Mac, SessionKeyUse::Cmac)?;
+    let prf = TokenPrf { session, key: key_mac.handle() };
+    let s_mac = session_key(&prf, DerivationConstant::SMac, derivation.algorithm, &challenges)?;
+    let is_right = cryptogram(&s_mac, DerivationConstant::CardCryptogram, &challenges)
+        == Cryptogram(proof.card_cryptogram);
+    Ok(is_right.then_some(ProvedCard { derivation, challenges, key_mac, s_mac }))
+}
+
+/// Whether the card holds its keys; S-MAC ends here.
+pub(crate) fn card_proof(
+    session: &TokenSession,
+    master: &ResolvedKey,
+    proof: &WireCardProof,
+) -> Result<bool, HsmError> {
+    Ok(proved_card(session, master, proof)?.is_some())
+}
+
 /// Steps 5 to 8 of the session-keys cycle (DESIGN §5): derive, check the card, derive the rest, seal.
 pub(crate) fn session_keys(
     session: &TokenSession,
     master: &ResolvedKey,
     job: &WireSessionKeys,
 ) -> Result<JobOutput, HsmError> {
-    let derivation = job.keyset.of_device(&job.eid)?;
     let recipient: &[u8; 65] = job
         .recipient
         .as_slice()
         .try_into()
         .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?;
-    let challenges =
-        Challenges { host: HostChallenge(job.host_challenge), card: CardChallenge(job.card_challenge) };
-    let algorithm = derivation.algorithm;
-
-    let key_mac = device_key(session, master, &derivation, KeyUsage::Mac, SessionKeyUse::Cmac)?;
-    let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
-    let s_mac = session_key(&key_mac_prf, DerivationConstant::SMac, algorithm, &challenges)?;
-    // Before anything else is derived, in constant time.
-    if cryptogram(&s_mac, DerivationConstant::CardCryptogram, &challenges) != Cryptogram(job.card_cryptogram)
-    {
+    // Before anything else is derived.
+    let Some(card) = proved_card(session, master, &job.proof)? else {
         return Ok(JobOutput::CardCryptogramMismatch);
-    }
+    };
+    let ProvedCard { derivation, challenges, key_mac, s_mac } = card;
+    let algorithm = derivation.algorithm;
+    let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
     let key_enc = device_key(session, master, &derivation, KeyUsage::Enc, SessionKeyUse::Cmac)?;
     let key_enc_prf = TokenPrf { session, key: key_enc.handle() };
     let keys = SessionKeys {

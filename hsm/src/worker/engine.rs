@@ -1,12 +1,13 @@
 //! Does jobs on one session, and takes the one action each class of error has.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::open::{OpenToken, ResolvedKey, sign};
 use super::token_session::TokenSession;
-use super::{derive, order};
+use super::{derive, order, put_key};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireSecret};
@@ -75,12 +76,12 @@ impl Engine {
                 Ok(JobOutput::Signatures(signatures))
             }
             Job::SessionKeys(job) => {
-                let master = self.key_of(&job.master, |_, role| role == KeyRole::Master)?;
+                let master = self.master(&job.proof.master)?;
                 self.dawdle();
                 derive::session_keys(session, &master, job)
             }
             Job::OrderChunk { master, keyset, recipient_spki, eids } => {
-                let master = self.key_of(master, |_, role| role == KeyRole::Master)?;
+                let master = self.master(master)?;
                 order::order_chunk(
                     session,
                     &self.token.abilities,
@@ -94,6 +95,23 @@ impl Engine {
                     },
                 )
             }
+            Job::PutKey(job) => {
+                let (old, new) = (self.master(&job.old_master)?, self.master(&job.new_master)?);
+                put_key::put_key(session, &self.token.abilities, &old, &new, job, || {
+                    self.dawdle();
+                    order::in_time(deadline)
+                })
+            }
+            Job::CardProofs(proofs) => {
+                let mut outcomes = Vec::with_capacity(proofs.len());
+                for proof in proofs {
+                    order::in_time(deadline)?;
+                    self.dawdle();
+                    let master = self.master(&proof.master)?;
+                    outcomes.push(derive::card_proof(session, &master, proof)?);
+                }
+                Ok(JobOutput::CardProofs(outcomes))
+            }
             Job::ServiceSecret { key, context } => {
                 let key = self.key_of(key, |kind, _| kind == KeyKind::AesCmac)?;
                 derive::service_secret(session, key.handle, context)
@@ -102,6 +120,10 @@ impl Engine {
             Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
             Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),
         }
+    }
+
+    fn master(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
+        self.key_of(key, |_, role| role == KeyRole::Master)
     }
 
     fn key_of(
@@ -124,8 +146,16 @@ impl Engine {
             Job::Sign { key, .. } | Job::ServiceSecret { key, .. } => {
                 self.token.find_again(&self.session, key)
             }
-            Job::SessionKeys(job) => self.token.find_again(&self.session, &job.master),
+            Job::SessionKeys(job) => self.token.find_again(&self.session, &job.proof.master),
             Job::OrderChunk { master, .. } => self.token.find_again(&self.session, master),
+            Job::PutKey(job) => self
+                .token
+                .find_again(&self.session, &job.old_master)
+                .and_then(|()| self.token.find_again(&self.session, &job.new_master)),
+            Job::CardProofs(proofs) => {
+                let masters: HashSet<&KeyRef> = proofs.iter().map(|proof| &proof.master).collect();
+                masters.into_iter().try_for_each(|master| self.token.find_again(&self.session, master))
+            }
             // Both search for themselves, or are the answer.
             Job::AddKey(_) | Job::Canary => Ok(()),
         }

@@ -8,6 +8,7 @@ mod engine;
 mod open;
 mod order;
 mod probe;
+mod put_key;
 mod token_session;
 
 use std::io;

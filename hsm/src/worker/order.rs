@@ -112,17 +112,18 @@ pub(crate) fn wrap_kwp(
     }
 }
 
-fn check_value(session: &TokenSession, key: ObjectHandle) -> Result<[u8; 3], HsmError> {
+/// The check value of an outgoing key, computed in the token.
+pub(crate) fn check_value(session: &TokenSession, key: ObjectHandle) -> Result<[u8; 3], HsmError> {
     let block = session.encrypt(&Mechanism::AesEcb, key, &CHECK_BLOCK)?;
     block.first_chunk().copied().ok_or_else(|| HsmError::token("the token encrypted a block into less"))
 }
 
-/// Stops a long chunk that nobody waits for any more.
+/// Stops a long batch that nobody waits for any more.
 pub(crate) fn in_time(deadline: Option<Instant>) -> Result<(), HsmError> {
     match deadline {
         Some(deadline) if Instant::now() >= deadline => Err(HsmError::new(
             ErrorClass::Deadline,
-            "the deadline passed within the chunk; nothing was released",
+            "the deadline passed within the batch; nothing was released",
         )),
         _ => Ok(()),
     }

@@ -14,6 +14,7 @@ use cryptoki_sys::{CKA_EC_POINT, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
 use super::derive::{CMAC, readable_block};
 use super::open::sign;
 use super::order::{recipient_key, wrap_oaep};
+use super::put_key::wrap_cbc;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::key::{KeyKind, KeyRole, OaepHash};
@@ -22,6 +23,7 @@ use crate::report::Probe;
 use crate::signature::Verifier;
 use crate::spki;
 use crate::template::SessionKeyUse;
+use domain::KeysetAlgorithm;
 
 /// What the known answers showed.
 pub(crate) struct Abilities {
@@ -29,6 +31,8 @@ pub(crate) struct Abilities {
     pub(crate) kwp: Option<u64>,
     /// The better OAEP hash that works.
     pub(crate) oaep_hash: Option<OaepHash>,
+    /// AES-CBC wraps keys of whole blocks as it encrypts data. Without it nothing but PUT KEY is refused.
+    pub(crate) cbc_wrap: bool,
     ecb_derive: bool,
     cmac: bool,
     ecdsa: bool,
@@ -84,6 +88,7 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
     let abilities = Abilities {
         kwp: if kwp_standard { Some(CKM_AES_KEY_WRAP_KWP) } else { kwp_pad.then_some(CKM_AES_KEY_WRAP_PAD) },
         oaep_hash: if oaep_sha256 { Some(OaepHash::Sha256) } else { oaep_sha1.then_some(OaepHash::Sha1) },
+        cbc_wrap: note("AES-CBC wrap (SP 800-38A)", cbc_wrap(session)),
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
         cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
         ecdsa: note("ECDSA P-256", signs(session, KeyKind::P256)),
@@ -155,6 +160,27 @@ fn kwp(session: &TokenSession, number: u64) -> Result<(), HsmError> {
     let mut wrapped = [0; 64];
     let len = session.wrap_into(&mechanism, kek.handle(), key.handle(), &mut wrapped)?;
     if wrapped[..len] == *expected { Ok(()) } else { Err(differs("AES-KWP")) }
+}
+
+/// SP 800-38A §F.2.5 gives AES-256 in CBC mode an IV that PUT KEY does not have: XORed into the first block, it is the
+/// same known answer with IV 0.
+fn cbc_wrap(session: &TokenSession) -> Result<(), HsmError> {
+    const DEK: [u8; 32] = *b"\x60\x3d\xeb\x10\x15\xca\x71\xbe\x2b\x73\xae\xf0\x85\x7d\x77\x81\
+        \x1f\x35\x2c\x07\x3b\x61\x08\xd7\x2d\x98\x10\xa3\x09\x14\xdf\xf4";
+    const DATA: [u8; 32] = *b"\x6b\xc1\xbe\xe2\x2e\x40\x9f\x96\xe9\x3d\x7e\x11\x73\x93\x17\x2a\
+        \xae\x2d\x8a\x57\x1e\x03\xac\x9c\x9e\xb7\x6f\xac\x45\xaf\x8e\x51";
+    const ANSWER: [u8; 32] = *b"\xf5\x8c\x4c\x04\xd6\xe5\xf1\xba\x77\x9e\xab\xfb\x5f\x7b\xfb\xd6\
+        \x9c\xfc\x4e\x96\x7e\xdb\x80\x8d\x67\x9f\x77\x7b\xc6\x70\x2c\x7d";
+    let mut key = DATA;
+    // The published IV is 00, 01, ... 0f.
+    (0..16).zip(&mut key).for_each(|(iv, byte): (u8, _)| *byte ^= iv);
+    let dek = known_key(session, KeyType::AES, &DEK, &only(&Attribute::Wrap(true), true, false))?;
+    let key = known_key(session, KeyType::AES, &key, &only(&Attribute::Sign(false), true, true))?;
+    if wrap_cbc(session, dek.handle(), key.handle(), KeysetAlgorithm::Aes256)? == ANSWER {
+        Ok(())
+    } else {
+        Err(differs("AES-CBC wrap"))
+    }
 }
 
 /// FIPS 197 C.3.
