@@ -4,6 +4,7 @@
 
 mod authority;
 mod chain;
+mod crl;
 mod csr;
 mod der;
 mod issuance;

@@ -7,17 +7,17 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// A directory of files for one test, removed at its end.
-struct Files(PathBuf);
+pub struct Files(PathBuf);
 
 impl Files {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("pki-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn write(&self, name: &str, content: &[u8]) -> String {
+    pub fn write(&self, name: &str, content: &[u8]) -> String {
         let path = self.0.join(name);
         std::fs::File::create(&path).unwrap().write_all(content).unwrap();
         path.to_str().unwrap().to_owned()
@@ -32,7 +32,7 @@ impl Drop for Files {
 
 /// Whether OpenSSL succeeds, and what it prints.
 #[expect(clippy::print_stderr, reason = "whoever runs the tests must see what was not judged")]
-fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
+pub fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
     let output = match Command::new("openssl").args(arguments).stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(error) => {

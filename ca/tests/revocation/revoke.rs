@@ -1,0 +1,87 @@
+//! What may be revoked, what may not, and what is left of it.
+
+use crate::authority::{Authority, START, about, day};
+use audit::EventType;
+use ca::RevocationRequest;
+use domain::{ReasonCode, RevocationReason};
+use pki::{ProfileName, SerialNumber};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_shows_in_the_register_and_in_the_log() {
+    let authority = Authority::found().await;
+    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    authority.revoke(pb.serial(), RevocationReason::KeyCompromise, day(1)).await;
+
+    let view = ca::find_by_serial(authority.log.as_ref(), pb.serial().as_bytes()).unwrap().unwrap();
+    assert_eq!(view.state, "revoked");
+    assert_eq!(view.der, pb.certificate.der());
+    let revocation = view.revocation.unwrap();
+    assert_eq!((revocation.at, revocation.reason), (day(1), RevocationReason::KeyCompromise));
+
+    let entries = authority.entries();
+    let entry = entries.iter().find(|e| e.header.event == EventType::CertificateRevoked).unwrap();
+    assert_eq!(entry.header.actor, Some(about().actor));
+    assert_eq!(entry.name("revocation_reason"), Some("key-compromise"));
+    assert_eq!(entry.name("issuer"), Some("ci"));
+    assert_eq!(entry.name("profile"), Some("dppb"));
+    assert_eq!(entry.digest("certificate"), Some(pb.certificate.digest()));
+    let serial = audit::Fact::bytes(pb.serial().as_bytes()).unwrap();
+    assert_eq!(entry.facts.get("serial"), Some(&serial));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_list_can_show_is_not_revoked() {
+    let authority = Authority::found().await;
+    let unknown = SerialNumber::from_random([9; 20]);
+    assert_eq!(authority.refusal(&unknown).0, ReasonCode::UnknownCertificate);
+
+    let prepared =
+        ca::prepare(&authority.engines, authority.request(ProfileName::DpAuth, "ci", "dp"), START).unwrap();
+    authority.apply(prepared.intent(&about())).await.unwrap();
+    let (reason, message) = authority.refusal(prepared.serial());
+    assert_eq!(reason, ReasonCode::Conflict);
+    assert!(message.contains("not issued yet"), "{message}");
+
+    for (serial, words) in [
+        (authority.issue(authority.euicc_request()).await.serial().clone(), "freeze the device"),
+        (authority.issue(authority.client_request()).await.serial().clone(), "suspend its holder"),
+        (authority.issuer("ci").certificate().unwrap().serial().clone(), "root ci"),
+    ] {
+        let (reason, message) = authority.refusal(&serial);
+        assert_eq!(reason, ReasonCode::PolicyViolation);
+        assert!(message.contains(words), "{message}");
+    }
+    assert_eq!(authority.told(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_revoked_once_whoever_asks() {
+    let authority = Authority::found().await;
+    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let request = |reason| RevocationRequest { serial: pb.serial().clone(), reason };
+    let first = ca::revoke(&authority.engines, &request(RevocationReason::Superseded), START).unwrap();
+    let second = ca::revoke(&authority.engines, &request(RevocationReason::KeyCompromise), START).unwrap();
+    authority.apply(first.outcome(&about())).await.unwrap();
+    let lost = authority.apply(second.outcome(&about())).await;
+    assert!(matches!(lost, Err(store::CommitError::PreconditionFailed { .. })), "{lost:?}");
+
+    let (reason, message) = authority.refusal(pb.serial());
+    assert_eq!(reason, ReasonCode::Conflict);
+    assert!(message.contains("revoked already, for superseded"), "{message}");
+    assert_eq!(authority.told(), ["certificate.revoked done"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manufacturer_whose_certificate_is_revoked_issues_no_more() {
+    let authority = Authority::found().await;
+    let under_way = ca::prepare(&authority.engines, authority.euicc_request(), START).unwrap();
+    let eum = authority.issuer("maker").certificate().unwrap().serial().clone();
+    authority.revoke(&eum, RevocationReason::CaCompromise, START).await;
+
+    let refused = ca::prepare(&authority.engines, authority.euicc_request(), START);
+    let Err(ca::CaError::Refused(refused)) = refused else { panic!("{:?}", refused.map(|_| ())) };
+    assert_eq!(refused.refusal.reason, ReasonCode::PolicyViolation);
+    assert!(refused.refusal.message.contains("issuer maker is revoked, for ca-compromise"));
+    // Nor does what was prepared before.
+    assert!(authority.apply(under_way.intent(&about())).await.is_err());
+}
