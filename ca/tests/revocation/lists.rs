@@ -3,9 +3,13 @@
 use std::process::Command;
 
 use crate::authority::{Authority, START, day, soon};
+use audit::{EntryDraft, EventType, Outcome};
 use ca::{CaError, DueReason};
 use domain::{ReasonCode, RevocationReason};
 use pki::ProfileName;
+use prost::Message as _;
+use proto::records;
+use store::{Change, Commit, Store as _};
 
 fn due(reason: DueReason) -> Vec<(String, DueReason)> {
     vec![("ci".into(), reason)]
@@ -92,6 +96,33 @@ async fn lists_asked_for_at_once_are_made_one_after_the_other() {
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
     assert_eq!(authority.newest().number(), Some(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fullest_list_fits_and_what_would_not_fit_is_not_revoked() {
+    let authority = Authority::found().await;
+    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let index = ca::KEYSPACES.into_iter().find(|keyspace| keyspace.name == "revocations").unwrap();
+    let row = records::Revocation {
+        version: 1,
+        revoked_micros: START.micros(),
+        reason: RevocationReason::KeyCompromise.as_str().into(),
+    };
+    let entry = EntryDraft::new(EventType::CertificateRevoked, Outcome::Done);
+    let mut commit = Commit::of(vec![entry]);
+    // With so many beyond the bound as may be under way at once.
+    for n in 0..ca::REVOCATIONS_MAX as u32 + 100 {
+        let serial = [&[0x7f; 16][..], &n.to_be_bytes()].concat();
+        let key = [b"ci\0".as_slice(), &serial].concat();
+        commit.changes.push(Change::put(index, key, row.encode_to_vec()));
+    }
+    authority.log.commit(commit).await.unwrap();
+
+    assert_eq!(authority.publish(START).await.entries, 1_100);
+    assert_eq!(authority.newest().revoked().len(), 1_100);
+    let (reason, message) = authority.refusal(pb.serial());
+    assert_eq!(reason, ReasonCode::PolicyViolation);
+    assert!(message.contains("all that its list can hold"), "{message}");
 }
 
 /// A certificate names the very files under which the lists are served.
