@@ -13,6 +13,7 @@ mod key;
 mod report;
 
 mod client;
+mod inspect;
 
 mod lock;
 mod protocol;
@@ -30,6 +31,7 @@ mod pkcs11_gaps;
 
 pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand};
 pub use error::{ErrorClass, HsmError};
+pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{
     CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX, KeysetVersion,
     ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,

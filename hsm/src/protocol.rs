@@ -39,6 +39,8 @@ pub(crate) enum ToWorker {
     },
     /// A batch.
     Work { frame: u64, jobs: Vec<TimedJob> },
+    /// First and only: which tokens are there. Answered with `Result<Vec<TokenSeen>, HsmError>`.
+    Inspect { module: PathBuf },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -41,10 +41,16 @@ const RSS_KIB_MAX: u64 = 256 * 1024;
 /// course it does not return, since a PKCS#11 module is left by [`leave`] only.
 pub fn run() -> ExitCode {
     let Ok(stream) = harden().and_then(|()| inherited_socket()) else { return ExitCode::FAILURE };
-    let Ok(Some(ToWorker::Start { access, threads, injected_delay_us, session_objects_max, keys })) =
-        read_frame(&stream)
-    else {
-        return ExitCode::FAILURE;
+    let (access, threads, injected_delay_us, session_objects_max, keys) = match read_frame(&stream) {
+        Ok(Some(ToWorker::Start { access, threads, injected_delay_us, session_objects_max, keys })) => {
+            (access, threads, injected_delay_us, session_objects_max, keys)
+        }
+        Ok(Some(ToWorker::Inspect { module })) => {
+            let seen = Module::load(&module).and_then(|module| module.tokens());
+            let _ = write_frame(&stream, &seen);
+            leave()
+        }
+        _ => return ExitCode::FAILURE,
     };
     let token = match OpenToken::open(&access, keys) {
         Ok(token) => Arc::new(token),

@@ -17,6 +17,7 @@ use cryptoki_sys::CK_ATTRIBUTE_TYPE;
 use zeroize::Zeroizing;
 
 use crate::error::{ErrorClass, HsmError};
+use crate::inspect::{PinTries, TokenSeen};
 use crate::pkcs11_gaps::Functions;
 use crate::protocol::{TokenAccess, Usage};
 
@@ -63,6 +64,35 @@ impl Module {
             1 => Ok(found.swap_remove(0)),
             n => Err(HsmError::policy(format!("{} exists {n} times; name its serial", name()))),
         }
+    }
+
+    /// Every initialised token, as it shows itself without a login.
+    pub(crate) fn tokens(&self) -> Result<Vec<TokenSeen>, HsmError> {
+        let mut seen = Vec::new();
+        for slot in self.pkcs11.get_slots_with_token()? {
+            let Ok(info) = self.pkcs11.get_token_info(slot) else { continue };
+            if !info.token_initialized() {
+                continue;
+            }
+            let pin = if !info.user_pin_initialized() {
+                PinTries::NotInitialized
+            } else if info.user_pin_locked() {
+                PinTries::Locked
+            } else if info.user_pin_final_try() {
+                PinTries::FinalTry
+            } else if info.user_pin_count_low() {
+                PinTries::CountLow
+            } else {
+                PinTries::Full
+            };
+            seen.push(TokenSeen {
+                label: info.label().to_owned(),
+                serial: info.serial_number().to_owned(),
+                model: info.model().to_owned(),
+                pin,
+            });
+        }
+        Ok(seen)
     }
 
     /// Opens a session and logs in, once. A refused PIN is never tried again.
