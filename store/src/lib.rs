@@ -14,6 +14,7 @@ pub mod limits;
 mod store;
 
 mod committer;
+mod inspect;
 mod log_store;
 mod open;
 mod prepare;
@@ -32,6 +33,7 @@ mod view;
 pub use commit::{CommitError, CommitTicket, Receipt};
 pub use disk::{Disk, DiskDirectory, DiskFile};
 pub use error::StoreError;
+pub use inspect::{InspectError, Inspection, ViewFinding};
 pub use keyspace::{Change, Commit, Home, Keyspace, Precondition};
 pub use log_store::{LogStore, OpenOptions};
 pub use mac::LogMacKey;

@@ -30,10 +30,10 @@ use crate::{
     walk::{Walker, segment_numbers},
 };
 
-const LOG_DIRECTORY: &str = "log";
+pub(crate) const LOG_DIRECTORY: &str = "log";
 const VIEW_DIRECTORY: &str = "view";
 const LOCK_FILE: &str = "lock";
-const CLEAN_END_FILE: &str = "view.clean";
+pub(crate) const CLEAN_END_FILE: &str = "view.clean";
 pub(crate) const RESERVE_FILE: &str = "reserve";
 /// The reserve is filled only while this many times its size is free.
 const RESERVE_SHARE_OF_FREE: u64 = 4;

@@ -8,7 +8,7 @@ use audit::sha256;
 use crate::{StoreError, log_store::Shared, walk::Walker};
 
 /// Problems listed by key at most; the rest is only counted.
-const PROBLEMS_LISTED_MAX: usize = 100;
+pub(crate) const PROBLEMS_LISTED_MAX: usize = 100;
 
 /// What a comparison of the view to the log found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -117,7 +117,7 @@ pub(crate) fn verify_view(shared: &Shared) -> Result<ViewReport, StoreError> {
     Ok(ViewReport { rows, problem_count, problems: named.collect() })
 }
 
-fn full_key(code: u8, key: &[u8]) -> Vec<u8> {
+pub(crate) fn full_key(code: u8, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
     out.push(code);
     out.extend_from_slice(key);
