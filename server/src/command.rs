@@ -1,14 +1,14 @@
 //! What `chanceryd` can be told to do.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Config};
 use crate::gate::chain;
-use crate::{ceremony, init, serve, token_rate, tokens};
+use crate::{ceremony, doctor, init, serve, token_rate, tokens};
 
 /// The key authority's daemon.
 #[derive(Parser)]
@@ -22,6 +22,7 @@ const EXAMPLES: &str = "Examples:
   chanceryd config --data /var/lib/chancery --authority example-authority --out chanceryd.toml
   chanceryd init --config chanceryd.toml --person identities/olivia --person identities/anton --out handover
   chanceryd serve --config chanceryd.toml
+  chanceryd doctor --config chanceryd.toml
   chanceryd ceremony create-key --config chanceryd.toml --name eum-one --out eum-one.key.json";
 
 #[derive(Subcommand)]
@@ -67,6 +68,15 @@ enum Command {
         /// The configuration.
         #[arg(long)]
         config: PathBuf,
+    },
+    /// Checks configuration, tokens, log, view, clock, disk and certificates, and says what to do. Changes nothing.
+    Doctor {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// A table, or JSON with stable fields.
+        #[arg(long, value_enum, default_value_t = doctor::Output::Human)]
+        output: doctor::Output,
     },
     /// Deeds on the tokens, in a process of their own; the service may be running.
     Ceremony {
@@ -152,14 +162,19 @@ pub fn run() -> ExitCode {
         Command::CeremonyChild => return hsm::ceremony::run_child(),
         _ => {}
     }
-    start_log();
+    // Doctor's report says it all.
+    start_log(if matches!(arguments.command, Command::Doctor { .. }) { "off" } else { "info" });
     // The daemon holds the log's HMAC key, the pseudonym key and its TLS key: none may reach a core file.
     let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Core, no_core) {
         tracing::warn!(%error, "core files could not be switched off");
     }
-    match carry_out(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let outcome = match arguments.command {
+        Command::Doctor { config, output } => examine(&config, output),
+        command => carry_out(command).map(|()| ExitCode::SUCCESS),
+    };
+    match outcome {
+        Ok(code) => code,
         Err(error) => {
             report(&*error);
             ExitCode::FAILURE
@@ -203,9 +218,13 @@ fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let rate = runtime()?.block_on(measured)?;
             writeln!(io::stdout(), "{rate}")?;
         }
-        Command::Worker | Command::CeremonyChild => {}
+        Command::Worker | Command::CeremonyChild | Command::Doctor { .. } => {}
     }
     Ok(())
+}
+
+fn examine(config: &Path, output: doctor::Output) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    Ok(runtime()?.block_on(doctor::run(config, output))?)
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
@@ -213,9 +232,9 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 /// The operator's log goes to standard error: text for a person, JSON for a collector.
-fn start_log() {
+fn start_log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CHANCERY_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     if io::stderr().is_terminal() {
         builder.with_target(false).init();

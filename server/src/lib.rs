@@ -12,6 +12,7 @@ mod ceremony;
 mod checkpoint;
 mod clock;
 mod config;
+mod doctor;
 mod execution;
 mod foundation;
 mod gate;

@@ -6,6 +6,7 @@ mod caller;
 mod devices;
 mod support;
 
+mod doctor;
 mod faults;
 mod idempotency;
 mod orders;

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use audit::Entry;
@@ -212,8 +212,20 @@ impl Deployment {
         );
     }
 
+    /// What `chanceryd doctor` says, whatever it is.
+    pub fn doctor(&self, arguments: &[&str]) -> Output {
+        let doctor = ["doctor", "--config", "chanceryd.toml"];
+        self.command("chanceryd").args(doctor).args(arguments).output().unwrap()
+    }
+
     /// Stops the daemon in good order and starts it again.
     pub fn restart(&mut self) {
+        self.stop();
+        self.serve();
+    }
+
+    /// Stops the daemon in good order.
+    pub fn stop(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
         assert!(Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap().success());
         let started = Instant::now();
@@ -222,7 +234,7 @@ impl Deployment {
         }
         let status = daemon.try_wait().unwrap().expect("chanceryd stops when told");
         assert!(status.success(), "chanceryd ended with {status}");
-        self.serve();
+        self.daemon = None;
     }
 
     /// Entries in the log, as the metrics show it.
