@@ -73,6 +73,7 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Arguments, Strin
 }
 
 fn play(arguments: &Arguments) -> Result<(), Failure> {
+    stage::end_daemon_when_terminated()?;
     let stage = Stage::prepare(&arguments.out)?;
 
     stage.step(1, "Persons make their own keys; a ceremony founds the authority");

@@ -6,9 +6,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Says that a folder is ours to empty.
 const MARKER: &str = ".chancery-demo";
@@ -16,6 +18,8 @@ const MARKER: &str = ".chancery-demo";
 const LINES_SHOWN_MAX: usize = 24;
 /// How long the daemon may take to listen, and to stop.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(30);
+/// Exit code after SIGTERM, as a shell tells it.
+const TERMINATED: i32 = 128 + 15;
 
 /// What was expected and what happened instead.
 #[derive(Debug)]
@@ -214,14 +218,19 @@ impl Stage {
         println!("$ {} 2> {log} &", command_line("chanceryd", &arguments));
         let log_file =
             fs::File::create(self.path(log)).map_err(Failure::at(format!("cannot write {log}")))?;
-        let child = self
-            .command("chanceryd")
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log_file)
-            .spawn()
-            .map_err(Failure::at("cannot start chanceryd"))?;
+        let child = {
+            let mut running = running();
+            let child = self
+                .command("chanceryd")
+                .args(arguments)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log_file)
+                .spawn()
+                .map_err(Failure::at("cannot start chanceryd"))?;
+            *running = Some(child.id());
+            child
+        };
         let mut daemon = Daemon { child, log: self.path(log) };
         let started = Instant::now();
         while !is_serving(self.ports[1]) {
@@ -241,6 +250,45 @@ impl Stage {
     }
 }
 
+/// The daemon that runs, for the thread that waits for signals.
+static RUNNING: Mutex<Option<u32>> = Mutex::new(None);
+
+fn running() -> MutexGuard<'static, Option<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn terminate(pid: u32) -> std::io::Result<()> {
+    Command::new("kill").args(["-TERM", &pid.to_string()]).status().map(|_| ())
+}
+
+/// From now on SIGTERM ends the daemon before it ends the demonstration. A terminal's SIGINT reaches both by itself.
+pub fn end_daemon_when_terminated() -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(Failure::at("cannot wait for signals"))?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        signal(SignalKind::terminate()).map_err(Failure::at("cannot wait for signals"))?
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(signals.recv());
+        // Held until the end, so that no daemon is started after this.
+        let running = running();
+        if let Some(pid) = *running {
+            let asked = terminate(pid);
+            let started = Instant::now();
+            // What has ended has no command line, though nobody has waited for it.
+            let lives = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+            while asked.is_ok() && lives() && started.elapsed() < DAEMON_PATIENCE {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        std::process::exit(TERMINATED);
+    });
+    Ok(())
+}
+
 /// The running daemon. It is told to stop when this is dropped, whatever happened.
 pub struct Daemon {
     child: Child,
@@ -256,6 +304,7 @@ impl Daemon {
         while started.elapsed() < DAEMON_PATIENCE {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => {
+                    *running() = None;
                     println!("  chanceryd ended after {:.1} s", started.elapsed().as_secs_f64());
                     return Ok(());
                 }
@@ -272,7 +321,7 @@ impl Daemon {
     }
 
     fn terminate(&self) -> std::io::Result<()> {
-        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().map(|_| ())
+        terminate(self.child.id())
     }
 
     fn said(&self) -> String {
