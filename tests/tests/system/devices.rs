@@ -48,6 +48,11 @@ pub fn unwrap(transport_key: &Path, output: &Path) -> Vec<Device> {
 }
 
 impl Device {
+    /// Key-ENC, Key-MAC and Key-DEK.
+    pub fn static_keys(&self) -> [&[u8]; 3] {
+        [&self.data.enc, &self.data.mac, &self.data.dek]
+    }
+
     /// What a provisioner sends for one new challenge pair of the card.
     pub fn request(
         &self,

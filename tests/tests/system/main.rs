@@ -6,9 +6,14 @@ mod caller;
 mod devices;
 mod support;
 
+mod approvals;
+mod demo;
 mod doctor;
 mod faults;
 mod idempotency;
 mod orders;
 mod refusals;
+mod secrets;
+mod spy;
 mod strangers;
+mod wire;

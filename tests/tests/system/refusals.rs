@@ -17,7 +17,7 @@ use crate::support::{Deployment, GRANTED, PURPOSE};
 
 /// A device that may be ordered and is not granted.
 const NOT_GRANTED: &str = "890490327";
-const ROLES: [(&str, Role); 5] = [
+pub const ROLES: [(&str, Role); 5] = [
     ("officer", Role::Officer),
     ("approver", Role::Approver),
     ("auditor", Role::Auditor),
@@ -26,18 +26,28 @@ const ROLES: [(&str, Role); 5] = [
 ];
 
 /// What a refusal said, to be found in the log.
-struct Refused {
+pub struct Refused {
     what: String,
     reason: &'static str,
     entry_index: usize,
 }
 
 impl Refused {
-    fn new(what: String, expected: (Code, &'static str), status: &Status) -> Self {
+    pub fn new(what: String, expected: (Code, &'static str), status: &Status) -> Self {
         assert_eq!((status.code(), reason(status).as_str()), expected, "{what}");
         let index = status.metadata().get("chancery-entry-index");
         let index = index.unwrap_or_else(|| panic!("{what}: the refusal names no entry"));
         Self { what, reason: expected.1, entry_index: index.to_str().unwrap().parse().unwrap() }
+    }
+
+    /// The entry that records it, which says the same.
+    pub fn entry<'e>(&self, entries: &'e [Entry]) -> &'e Entry {
+        let entry = &entries[self.entry_index];
+        let Outcome::Refused(reason) = entry.header.outcome else {
+            panic!("{}: entry {} is no refusal", self.what, self.entry_index)
+        };
+        assert_eq!(reason.as_str(), self.reason, "{}", self.what);
+        entry
     }
 }
 
@@ -119,11 +129,7 @@ async fn every_refusal_has_its_reason_and_its_entry_and_no_entry_tells_an_eid() 
 
     let entries = deployment.entries();
     for refusal in &refused {
-        let entry = &entries[refusal.entry_index];
-        let Outcome::Refused(reason) = entry.header.outcome else {
-            panic!("{}: entry {} is no refusal", refusal.what, refusal.entry_index)
-        };
-        assert_eq!(reason.as_str(), refusal.reason, "{}", refusal.what);
+        refusal.entry(&entries);
     }
     let text: Vec<u8> = entries.iter().flat_map(Entry::to_bytes).collect();
     let text = String::from_utf8(text).unwrap();

@@ -98,10 +98,15 @@ impl Deployment {
         self.grant("grant", PURPOSE, GRANTED, "9d");
     }
 
-    fn two_persons(&self, request: &[&str], received: Option<&str>) {
+    /// Requested by the officer; the digest.
+    pub fn request(&self, request: &[&str]) -> String {
         let request = [request, &["--identity", "officer", "--output", "json"]].concat();
         let requested: Value = serde_json::from_str(&self.chancery(&request)).unwrap();
-        let digest = requested["digest"].as_str().unwrap();
+        requested["digest"].as_str().unwrap().to_owned()
+    }
+
+    fn two_persons(&self, request: &[&str], received: Option<&str>) {
+        let digest = &self.request(request);
         self.chancery(&["operation", "approve", digest, "--yes", "--identity", "approver"]);
         let out = format!("received/{}", received.unwrap_or(digest));
         self.chancery(&["operation", "execute", digest, "--identity", "officer", "--out", &out]);
@@ -112,6 +117,15 @@ impl Deployment {
         let certificates = ["--certificate", certificate, "--authority-ca", "handover/authority-ca.pem"];
         let place = ["--server", &server, "--authority", AUTHORITY];
         self.chancery(&[&["identity", "install", folder][..], &certificates, &place].concat());
+    }
+
+    /// Enrols another person, under their name as folder.
+    pub fn enrol_person(&self, name: &str, roles: &[&str]) {
+        self.chancery(&["identity", "create", "--kind", roles[0], "--name", name, "--out", name]);
+        let mut enrol = vec!["person", "enrol", "--identity-folder", name, "--reason", "hired"];
+        enrol.extend(roles.iter().flat_map(|role| ["--role", role]));
+        self.two_persons(&enrol, Some(name));
+        self.install(name, &format!("received/{name}/certificate.pem"));
     }
 
     /// Grants the provisioner a range of devices for so long.
@@ -144,7 +158,7 @@ impl Deployment {
         let out = tempfile::tempdir_in(self.folder.path()).unwrap();
         let export = out.path().join("export");
         let folder = export.to_str().unwrap();
-        self.chancery(&["audit", "export", "--out", folder, "--identity", "auditor"]);
+        self.export(folder);
         let key = fs::read_to_string(self.path("handover/log-key.vkey")).unwrap();
         self.chancery(&["audit", "verify", folder, "--log-key", key.trim()]);
         let mut entries: Vec<Entry> = files_below(&export.join("tile/entries"))
@@ -157,6 +171,11 @@ impl Deployment {
             .collect();
         entries.sort_by_key(|entry| entry.header.index);
         entries
+    }
+
+    /// The log into a new folder, as the auditor exports it.
+    pub fn export(&self, out: &str) {
+        self.chancery(&["audit", "export", "--out", out, "--identity", "auditor"]);
     }
 
     /// Starts the tool and does not wait for it.
@@ -234,15 +253,20 @@ impl Deployment {
         }
         let status = daemon.try_wait().unwrap().expect("chanceryd stops when told");
         assert!(status.success(), "chanceryd ended with {status}");
-        self.daemon = None;
     }
 
-    /// Entries in the log, as the metrics show it.
-    pub fn log_size(&self) -> u64 {
+    /// What the metrics show.
+    pub fn metrics(&self) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.ports[2])).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// Entries in the log, as the metrics show it.
+    pub fn log_size(&self) -> u64 {
+        let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix("chancery_log_entries ")).unwrap();
         line.parse().unwrap()
     }
@@ -275,7 +299,7 @@ fn program(name: &str) -> PathBuf {
     program
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder)
         .unwrap()
         .map(|child| child.unwrap().path())
