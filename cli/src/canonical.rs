@@ -152,6 +152,9 @@ mod tests {
         let mut operation = sample().operation().clone();
         operation.kind = None;
         assert!(refused(operation.encode_to_vec()).contains("no kind"));
+        // A kind of a later contract, field 20: it decodes to none and is not shown empty.
+        let later = [&operation.encode_to_vec()[..], &[0xa2, 0x01, 0x02, 0x0a, 0x00]].concat();
+        assert!(refused(later).contains("hold more"));
         let mut operation = sample().operation().clone();
         operation.version = 2;
         assert!(refused(operation.encode_to_vec()).contains("version"));

@@ -7,14 +7,16 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use domain::Eid;
 use proto::v1::certificate_service_client::CertificateServiceClient;
 use proto::v1::operation::Kind;
-use proto::v1::{GetCertificateRequest, IssueCertificate, get_certificate_request, issue_certificate};
+use proto::v1::{
+    GetCertificateRequest, IssueCertificate, RevokeCertificate, get_certificate_request, issue_certificate,
+};
 use serde::Serialize;
 
 use crate::connect::RemoteArgs;
 use crate::error::CliError;
 use crate::files::{self, Readers};
 use crate::identity::{self, parse_name};
-use crate::operation::{self, RequestArgs};
+use crate::operation::{self, RequestArgs, SendArgs};
 use crate::output::{Output, fields, printable};
 
 /// `chancery certificate ...`
@@ -32,6 +34,46 @@ pub enum CertificateCommand {
   chancery certificate get --eid 89049032123451234512345678901235 --out device.pem --identity acme/
   chancery certificate get --serial 0a1b2c --out certificate.der --identity alice/")]
     Get(Get),
+    /// Request that a certificate of the certificate issuer (CI) is revoked, for good; another person must approve.
+    ///
+    /// Once executed, the next revocation list (CRL) shows it; `certificate get` tells its state.
+    #[command(after_help = "Examples:
+  chancery certificate revoke --serial 0a1b2c --reason superseded --identity alice/
+  chancery certificate revoke --serial 0a1b2c --reason key-compromise --because 'incident 118' --identity alice/")]
+    Revoke(Revoke),
+}
+
+/// Why a certificate is revoked (RFC 5280 §5.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum RevocationReason {
+    /// No reason is given
+    Unspecified,
+    /// The private key may be known to others
+    KeyCompromise,
+    /// The private key of an authority may be known to others
+    CaCompromise,
+    /// The subject's name or affiliation changed
+    AffiliationChanged,
+    /// Another certificate took its place
+    Superseded,
+    /// It is not needed any more
+    CessationOfOperation,
+    /// What it allowed is not allowed any more
+    PrivilegeWithdrawn,
+}
+
+impl RevocationReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::KeyCompromise => "key-compromise",
+            Self::CaCompromise => "ca-compromise",
+            Self::AffiliationChanged => "affiliation-changed",
+            Self::Superseded => "superseded",
+            Self::CessationOfOperation => "cessation-of-operation",
+            Self::PrivilegeWithdrawn => "privilege-withdrawn",
+        }
+    }
 }
 
 /// Profiles of the certificate issuer.
@@ -104,12 +146,42 @@ pub struct Get {
     remote: RemoteArgs,
 }
 
+/// Arguments of `certificate revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    /// Serial number in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
+    serial: SerialArg,
+    /// Why, as the revocation list will say it
+    #[arg(long)]
+    reason: RevocationReason,
+    /// Why, for the approver to read; the reason again when absent
+    #[arg(long, value_name = "TEXT")]
+    because: Option<String>,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
+/// Octets of a serial number, as certificates hold them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SerialArg(Vec<u8>);
+
+/// Hex as openssl and this tool print it: colons are passed over. For clap.
+fn parse_serial(text: &str) -> Result<SerialArg, String> {
+    match hex::decode(text.replace(':', "")) {
+        // RFC 5280 §4.1.2.2: at most 20 octets.
+        Ok(octets) if (1..=20).contains(&octets.len()) => Ok(SerialArg(octets)),
+        _ => Err("a serial number has 1 to 20 whole octets in hex".to_owned()),
+    }
+}
+
 impl CertificateCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         match self {
             Self::Request(request) => request.run(output).await,
             Self::Get(get) => get.run(output).await,
+            Self::Revoke(revoke) => revoke.run(output).await,
         }
         .map(|()| ExitCode::SUCCESS)
     }
@@ -131,6 +203,18 @@ impl Request {
             dns_name: self.dns_name.clone(),
         };
         operation::request(Kind::IssueCertificate(issue), &self.request, output).await
+    }
+}
+
+impl Revoke {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let reason = self.reason.as_str();
+        let kind = Kind::RevokeCertificate(RevokeCertificate {
+            serial_number: self.serial.0.clone(),
+            reason: reason.to_owned(),
+        });
+        let because = self.because.clone().unwrap_or_else(|| format!("revocation: {reason}"));
+        operation::request_because(kind, &because, &self.send, output).await
     }
 }
 
@@ -205,5 +289,25 @@ impl Get {
                 ),
             ])
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_serial_number_is_read_as_tools_print_it() {
+        assert_eq!(parse_serial("0a:1B:2c").unwrap(), SerialArg(vec![0x0a, 0x1b, 0x2c]));
+        for wrong in ["", "a", "zz", &"00".repeat(21)] {
+            assert!(parse_serial(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_typed_as_the_contract_names_it() {
+        for reason in RevocationReason::value_variants() {
+            assert_eq!(reason.to_possible_value().unwrap().get_name(), reason.as_str());
+        }
     }
 }

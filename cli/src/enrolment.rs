@@ -1,4 +1,4 @@
-//! Requests that enrol persons and parties, from the public files of their identity folders.
+//! Persons and parties: requests that enrol them, from the public files of their identity folders, and their standing.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use crate::error::CliError;
 use crate::identity::{self, Kind, names};
 use crate::operation::{self, RequestArgs};
 use crate::output::Output;
+use crate::standing::{Change, SuspendParty};
 
 /// `chancery person ...`
 #[derive(Debug, Subcommand)]
@@ -24,6 +25,14 @@ pub enum PersonCommand {
     #[command(after_help = "Example:
   chancery person enrol --identity-folder carol/ --role auditor --reason 'external audit 2026' --identity alice/")]
     Enrol(EnrolPersonArgs),
+    /// Request that a person is suspended; another person must approve.
+    #[command(after_help = "Example:
+  chancery person suspend dave --reason 'left on 2026-11-30' --identity alice/")]
+    Suspend(Change),
+    /// Request that a suspended person is restored; another person must approve.
+    #[command(after_help = "Example:
+  chancery person restore dave --reason 'back from leave' --identity alice/")]
+    Restore(Change),
 }
 
 /// `chancery party ...`
@@ -36,6 +45,14 @@ pub enum PartyCommand {
   chancery party enrol --folder acme/ --ein 89049032 --quota 5000 --reason 'contract 12/2026' --identity alice/
   chancery party enrol --folder otaco/ --reason 'licence 7' --identity alice/")]
     Enrol(EnrolPartyArgs),
+    /// Suspend a party at once: one person is enough, and from the log entry on each of its calls is refused.
+    #[command(after_help = "Example:
+  chancery party suspend otaco --yes --identity bob/")]
+    Suspend(SuspendParty),
+    /// Request that a suspended party is restored; another person must approve.
+    #[command(after_help = "Example:
+  chancery party restore otaco --reason 'incident 118 closed' --identity alice/")]
+    Restore(Change),
 }
 
 /// Roles of persons.
@@ -91,20 +108,30 @@ pub struct EnrolPartyArgs {
 impl PersonCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let Self::Enrol(args) = self;
-        let person = enrol_person(&args.identity_folder, &args.roles)?;
-        operation::request(OperationKind::EnrolPerson(person), &args.request, output).await?;
-        Ok(ExitCode::SUCCESS)
+        match self {
+            Self::Enrol(args) => {
+                let person = enrol_person(&args.identity_folder, &args.roles)?;
+                operation::request(OperationKind::EnrolPerson(person), &args.request, output).await
+            }
+            Self::Suspend(change) => change.suspend(output).await,
+            Self::Restore(change) => change.restore(output).await,
+        }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 
 impl PartyCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let Self::Enrol(args) = self;
-        let party = enrol_party(&args.folder, &args.eins, args.quota)?;
-        operation::request(OperationKind::EnrolParty(party), &args.request, output).await?;
-        Ok(ExitCode::SUCCESS)
+        match self {
+            Self::Enrol(args) => {
+                let party = enrol_party(&args.folder, &args.eins, args.quota)?;
+                operation::request(OperationKind::EnrolParty(party), &args.request, output).await
+            }
+            Self::Suspend(suspend) => suspend.run(output).await,
+            Self::Restore(change) => change.restore(output).await,
+        }
+        .map(|()| ExitCode::SUCCESS)
     }
 }
 

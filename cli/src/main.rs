@@ -1,6 +1,6 @@
 //! The operator tool: `chancery <noun> <verb>`.
 //!
-//! Exit codes: 0 done, 1 refused, failed, or findings, 2 wrong arguments, 3 an order with refused lines.
+//! Exit codes: 0 done, 1 refused, failed, or findings, 2 wrong arguments, 3 an order or report with refused lines.
 #![expect(clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod audit;
@@ -11,6 +11,7 @@ mod canonical;
 mod certificate;
 mod clock;
 mod connect;
+mod device;
 mod device_file;
 mod enrolment;
 mod error;
@@ -24,7 +25,9 @@ mod order;
 mod order_output;
 mod output;
 mod render;
+mod rotation;
 mod session_keys;
+mod standing;
 
 use std::process::ExitCode;
 
@@ -74,6 +77,12 @@ enum Command {
     /// Devices ordered by a manufacturer
     #[command(subcommand)]
     Order(order::OrderCommand),
+    /// Devices: show, freeze at once, restore
+    #[command(subcommand)]
+    Device(device::DeviceCommand),
+    /// New keysets for many devices: plan, request, watch, scripts for the cards
+    #[command(subcommand)]
+    Rotation(Box<rotation::RotationCommand>),
     /// Session keys for a card
     #[command(subcommand)]
     SessionKeys(session_keys::SessionKeysCommand),
@@ -116,6 +125,8 @@ impl Command {
             Self::Grant(command) => command.run(output).await,
             Self::Operation(command) => command.run(output).await,
             Self::Order(command) => command.run(output).await,
+            Self::Device(command) => command.run(output).await,
+            Self::Rotation(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
             Self::Audit(command) => command.run(output).await,
             Self::Bench(command) => command.run(output).await,

@@ -115,12 +115,21 @@ pub struct Execute {
 pub struct RequestArgs {
     /// Why, for the approver to read
     #[arg(long)]
-    reason: String,
+    pub reason: String,
+    /// How it is sent
+    #[command(flatten)]
+    pub send: SendArgs,
+}
+
+/// How a request is sent.
+#[derive(Debug, Args)]
+pub struct SendArgs {
     /// When the request lapses: 7d, 12h, or an RFC 3339 time; 30 days at most
     #[arg(long, default_value = "7d", value_name = "WHEN", value_parser = parse_expiry)]
     request_expires: Expiry,
+    /// Who calls, and where to
     #[command(flatten)]
-    remote: RemoteArgs,
+    pub remote: RemoteArgs,
 }
 
 impl OperationCommand {
@@ -148,12 +157,22 @@ struct Requested {
 
 /// Builds the operation, shows it, signs it with the requester's approval key and sends it.
 pub async fn request(kind: Kind, args: &RequestArgs, output: Output) -> Result<(), CliError> {
+    request_because(kind, &args.reason, &args.send, output).await
+}
+
+/// As [`request`], for verbs that word the reason themselves.
+pub async fn request_because(
+    kind: Kind,
+    reason: &str,
+    args: &SendArgs,
+    output: Output,
+) -> Result<(), CliError> {
     let approval_key = PrivateKey::load(&args.remote.identity.join(names::APPROVAL_KEY))?;
     let connection = args.remote.connect(output).await?;
     let now = SystemClock::new().now();
     let kind_name = kind_name(&kind);
     let operation =
-        CanonicalOperation::new(&connection.authority, &args.reason, args.request_expires.from(now), kind)?;
+        CanonicalOperation::new(&connection.authority, reason, args.request_expires.from(now), kind)?;
     operation.check_signable(&connection.authority, now)?;
     let fields = operation_fields(operation.operation());
     output.explain(&render::human(&fields))?;

@@ -69,7 +69,8 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    fn key_bits(self) -> u32 {
+    /// Bits of one key.
+    pub fn key_bits(self) -> u32 {
         u32::from(match self {
             Self::Aes128 => KeysetAlgorithm::Aes128.key_bits(),
             Self::Aes192 => KeysetAlgorithm::Aes192.key_bits(),

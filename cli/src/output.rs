@@ -114,6 +114,7 @@ pub struct Progress {
     total: u64,
     done: u64,
     next_line_at: u64,
+    note: String,
     bar: Option<ProgressBar>,
 }
 
@@ -143,7 +144,7 @@ impl Progress {
         if bar.is_none() {
             eprintln!("{what} ...");
         }
-        let mut progress = Self { what, total, done: 0, next_line_at: 0, bar };
+        let mut progress = Self { what, total, done: 0, next_line_at: 0, note: String::new(), bar };
         progress.next_line_at = progress.line_distance();
         progress
     }
@@ -151,14 +152,28 @@ impl Progress {
     /// So much more is done.
     pub fn advance(&mut self, by: u64) {
         self.done = self.done.saturating_add(by);
+        self.show();
+    }
+
+    /// So much is done of so much, with a word about it. The total may have grown.
+    pub fn set(&mut self, done: u64, total: u64, note: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_message(format!("{} ({note})", self.what));
+        }
+        (self.done, self.total, self.note) = (done, total, format!(" ({note})"));
+        self.show();
+    }
+
+    fn show(&mut self) {
         match &self.bar {
             Some(bar) => bar.set_position(self.done),
             None if self.done >= self.next_line_at => {
                 self.next_line_at = self.done + self.line_distance();
                 if self.total == 0 {
-                    eprintln!("{}: {}", self.what, self.done);
+                    eprintln!("{}: {}{}", self.what, self.done, self.note);
                 } else {
-                    eprintln!("{}: {}/{}", self.what, self.done, self.total);
+                    eprintln!("{}: {}/{}{}", self.what, self.done, self.total, self.note);
                 }
             }
             None => {}

@@ -4,13 +4,15 @@ use domain::Role;
 use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
-    CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation, RegisterIssuer, issue_certificate,
+    ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation, RegisterIssuer,
+    RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::output::{fields, printable};
+use crate::rotation::terms;
 
 /// One field of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,6 +31,11 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterIssuer(_) => "register_issuer",
         Kind::IssueCertificate(_) => "issue_certificate",
         Kind::CreateGrant(_) => "create_grant",
+        Kind::RestoreDevice(_) => "restore_device",
+        Kind::StartRotation(_) => "start_rotation",
+        Kind::RollBackRotation(_) => "roll_back_rotation",
+        Kind::RevokeCertificate(_) => "revoke_certificate",
+        Kind::ChangeStanding(_) => "change_standing",
     }
 }
 
@@ -47,6 +54,11 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RegisterIssuer(issuer)) => register_issuer(&mut out, issuer),
         Some(Kind::IssueCertificate(issue)) => issue_certificate(&mut out, issue),
         Some(Kind::CreateGrant(grant)) => create_grant(&mut out, grant),
+        Some(Kind::RestoreDevice(restore)) => restore_device(&mut out, restore),
+        Some(Kind::StartRotation(start)) => start_rotation(&mut out, start),
+        Some(Kind::RollBackRotation(roll_back)) => roll_back_rotation(&mut out, roll_back),
+        Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
+        Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
         None => {}
     }
     out.add("version", version.to_string());
@@ -124,6 +136,50 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
     out.time("grant_expires", expires.as_ref());
 }
 
+fn restore_device(out: &mut Fields, restore: &RestoreDevice) {
+    let RestoreDevice { eid } = restore;
+    out.text("eid", eid);
+    out.add("effect", "the freeze is lifted; keys of the device may leave again");
+}
+
+fn start_rotation(out: &mut Fields, start: &StartRotation) {
+    let StartRotation { terms } = start;
+    match terms {
+        Some(terms) => out.0.extend(terms::term_fields(terms)),
+        None => out.add("terms", "none"),
+    }
+}
+
+fn roll_back_rotation(out: &mut Fields, roll_back: &RollBackRotation) {
+    let RollBackRotation { name } = roll_back;
+    out.text("name", name);
+    out.add("effect", "its devices go back to their old keysets, where these have not ended");
+}
+
+fn revoke_certificate(out: &mut Fields, revoke: &RevokeCertificate) {
+    let RevokeCertificate { serial_number, reason } = revoke;
+    out.add(
+        "serial_number",
+        if serial_number.is_empty() { "-".to_owned() } else { hex::encode(serial_number) },
+    );
+    out.text("revocation_reason", reason);
+    out.add("effect", "revoked for good; the next revocation list (CRL) shows it");
+}
+
+fn change_standing(out: &mut Fields, change: &ChangeStanding) {
+    let ChangeStanding { name, suspended } = change;
+    out.text("name", name);
+    out.add("suspended", suspended.to_string());
+    out.add(
+        "effect",
+        if *suspended {
+            "each of its calls is refused until it is restored"
+        } else {
+            "its calls are served again"
+        },
+    );
+}
+
 fn role_name(role: i32) -> String {
     proto::options::v1::Role::try_from(role)
         .ok()
@@ -193,5 +249,71 @@ fn describe_csr(der: &[u8]) -> String {
             format!("request of {}, signature valid; key {}", subject.join(", "), describe_key(csr.spki()))
         }
         Err(error) => format!("REQUEST NOT VALID ({error}), SHA-256 {}", hex::encode(Sha256::digest(der))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::v1::{KeysetName, RotationTerms};
+
+    use super::*;
+
+    fn shown(kind: Kind) -> String {
+        human(&operation_fields(&Operation { kind: Some(kind), ..Operation::default() }))
+    }
+
+    #[test]
+    fn a_rotation_is_shown_with_each_of_its_terms_in_words() {
+        let terms = RotationTerms {
+            name: "aes-256".to_owned(),
+            provisioner: "otaco".to_owned(),
+            eids: Vec::new(),
+            eins: vec!["89049032".to_owned()],
+            from: Some(KeysetName { security_domain: 1, protocol: 3, key_version_number: 0x30 }),
+            to_key_version_number: 0x31,
+            to_key_bits: 256,
+            dialect: 1,
+            stages: vec![1, 100],
+            overlap_seconds: 7 * 86_400,
+            halt_failures_percent: 5,
+        };
+        let text = shown(Kind::StartRotation(StartRotation { terms: Some(terms.clone()) }));
+        for words in [
+            "start_rotation",
+            "aes-256",
+            "otaco",
+            "every device of 89049032",
+            "SCP03 keyset 0x30 of the ISD-R",
+            "key version 0x31, AES-256",
+            "GP Card Specification 2.3",
+            "1 %, then 100 %",
+            "7 days",
+            "more than 5 %",
+        ] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
+        let strange = RotationTerms { dialect: 9, to_key_bits: 64, from: None, ..terms };
+        let text = shown(Kind::StartRotation(StartRotation { terms: Some(strange) }));
+        for words in ["UNKNOWN DIALECT 9", "UNKNOWN KEY LENGTH 64", "NO KEYSET NAMED"] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
+        assert!(shown(Kind::StartRotation(StartRotation { terms: None })).contains("terms      none"));
+    }
+
+    #[test]
+    fn the_other_protected_deeds_say_on_what_and_to_what_effect() {
+        let eid = "89049032123451234512345678901235";
+        let text = shown(Kind::RestoreDevice(RestoreDevice { eid: eid.to_owned() }));
+        assert!(text.contains("restore_device") && text.contains(eid) && text.contains("freeze is lifted"));
+        let text = shown(Kind::RevokeCertificate(RevokeCertificate {
+            serial_number: vec![0x0a, 0x1b],
+            reason: "key-compromise".to_owned(),
+        }));
+        assert!(text.contains("0a1b") && text.contains("key-compromise") && text.contains("for good"));
+        let text = shown(Kind::RollBackRotation(RollBackRotation { name: "r1".to_owned() }));
+        assert!(text.contains("roll_back_rotation") && text.contains("old keysets"));
+        let suspend =
+            |suspended| shown(Kind::ChangeStanding(ChangeStanding { name: "otaco".to_owned(), suspended }));
+        assert!(suspend(true).contains("is refused") && suspend(false).contains("served again"));
     }
 }

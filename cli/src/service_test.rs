@@ -1,5 +1,7 @@
 //! The remote commands against a service of this test, over real mTLS: what is sent, what is believed, what is repeated.
 
+mod fleet;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,11 @@ use clap::Parser;
 use domain::{Clock, Timestamp};
 use pki::{CertificateInputs, CivilTime, PrivateKey, ProfileName, SerialNumber, SubjectValues};
 use prost::Message;
+use proto::v1::device_service_server::DeviceServiceServer;
 use proto::v1::operation_service_server::{OperationService, OperationServiceServer};
 use proto::v1::order_service_server::{OrderService, OrderServiceServer};
+use proto::v1::rotation_service_server::RotationServiceServer;
+use proto::v1::standing_service_server::StandingServiceServer;
 use proto::v1::*;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -166,6 +171,7 @@ struct Script {
     outputs: VecDeque<Vec<FetchOrderOutputResponse>>,
     fetched: Vec<FetchOrderOutputRequest>,
     confirmed: Vec<ConfirmOrderOutputRequest>,
+    fleet: fleet::FleetScript,
 }
 
 #[derive(Clone, Default)]
@@ -209,6 +215,9 @@ impl TestService {
         let server = tonic::transport::Server::builder()
             .add_service(OperationServiceServer::new(self.clone()))
             .add_service(OrderServiceServer::new(self.clone()))
+            .add_service(DeviceServiceServer::new(self.clone()))
+            .add_service(RotationServiceServer::new(self.clone()))
+            .add_service(StandingServiceServer::new(self.clone()))
             .serve_with_incoming(ReceiverStream::new(connections));
         tokio::spawn(server);
         address
