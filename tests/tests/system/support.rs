@@ -292,7 +292,7 @@ impl Deployment {
 }
 
 /// One of ours, beside this test.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.parent().and_then(Path::parent).unwrap().join(name);
     assert!(program.exists(), "{} is missing: cargo build -p server -p cli --bins", program.display());
