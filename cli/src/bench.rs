@@ -2,9 +2,12 @@
 
 mod authority;
 mod cards;
+mod freeze;
 mod issue;
 mod load;
 mod process;
+mod report;
+mod rotation;
 mod session_keys;
 
 use std::path::{Path, PathBuf};
@@ -15,18 +18,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use proto::v1::KeysetName;
-use serde::{Deserialize, Serialize};
 
 use crate::bench::authority::{EIN, ISSUER, PURPOSE, ScratchAuthority, Setup};
+use crate::bench::cards::Card;
 use crate::bench::issue::IssueLoad;
 use crate::bench::load::{CONNECTIONS, Measured};
-use crate::bench::process::{Cpu, counter, cpu};
+use crate::bench::report::{Level, Report, TokenRate, TokenWork, Usage, raw_per_second};
 use crate::bench::session_keys::SessionKeyLoad;
 use crate::connect::{Connection, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
 use crate::key_file::PrivateKey;
-use crate::output::{Output, fields, table};
+use crate::output::Output;
 
 /// The keyset that is ordered and used: ISD-R, SCP03, KVN 30.
 const KEYSET: KeysetName = KeysetName { security_domain: 1, protocol: 3, key_version_number: 0x30 };
@@ -38,12 +41,6 @@ const PROOFS: u64 = 20_000;
 const SESSION_KEY_WORK: &[TokenWork] = &[TokenWork { token: "kms", kind: "session-keys" }];
 const ISSUE_WORK: &[TokenWork] =
     &[TokenWork { token: "ca", kind: "sign" }, TokenWork { token: "kms", kind: "order" }];
-
-/// Work that one operation of the service makes for a token.
-struct TokenWork {
-    token: &'static str,
-    kind: &'static str,
-}
 
 /// `chancery bench ...`
 #[derive(Debug, Subcommand)]
@@ -60,15 +57,28 @@ pub enum BenchCommand {
     #[command(after_help = "Example:
   chancery bench issue --in-flight 1 --in-flight 4 --output json")]
     Issue(BenchArgs),
+    /// Keysets rotated per second, service side: PUT KEY scripts fetched, loaded by simulated cards, proved, confirmed.
+    ///
+    /// --in-flight is how many provisioner calls run at once; every device is rotated once, so there is one level.
+    #[command(after_help = "Example:
+  chancery bench rotation --devices 5000 --in-flight 4 --output json")]
+    Rotation(BenchArgs),
+    /// How long a freeze takes while session keys are fetched, and that none left after it.
+    ///
+    /// Compares every answer, and every entry of the exported log, with the freezes: exit code 1 when a release of a
+    /// device has a higher index than its freeze.
+    #[command(after_help = "Example:
+  chancery bench freeze --in-flight 64 --seconds 10 --output json")]
+    Freeze(BenchArgs),
 }
 
-/// Arguments of both benchmarks.
+/// Arguments of the benchmarks.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Devices that are ordered before the session keys are fetched
+    /// Devices that are ordered before session keys are fetched, keysets rotated or devices frozen
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     devices: u64,
-    /// Seconds of each level (session keys), and of the raw measurement
+    /// Seconds of each level (session keys, freeze), and of the raw measurement
     #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// A level: calls in flight (session keys) or orders at once (issue); may be repeated; the usual sweep when absent
@@ -85,64 +95,10 @@ pub struct BenchArgs {
     daemon: Option<PathBuf>,
 }
 
-/// One level of load.
-#[derive(Serialize)]
-struct Level {
-    in_flight: usize,
-    operations: u64,
-    per_second: f64,
-    p50_us: u32,
-    p99_us: u32,
-    /// Of the daemon without its workers: TLS, decisions, the log.
-    daemon_cpu_us_per_operation: f64,
-    /// Of the token workers.
-    worker_cpu_us_per_operation: f64,
-    /// Of this tool, which shares the machine.
-    client_cpu_us_per_operation: f64,
-    /// Time inside calls of the token, all tokens together.
-    token_us_per_operation: f64,
-    /// Of the time that the workers of these tokens have.
-    token_share: f64,
-}
-
-/// What `chanceryd token-rate` reports.
-#[derive(Serialize, Deserialize)]
-struct TokenRate {
-    kind: String,
-    operations: u64,
-    seconds: f64,
-    /// Over the workers' pipes, as the service does it, with nothing else running.
-    per_second: f64,
-    /// Time inside the token's C_* calls.
-    token_us_per_operation: f64,
-    pkcs11_calls_per_operation: f64,
-}
-
-#[derive(Serialize)]
-struct Report {
-    benchmark: &'static str,
-    levels: Vec<Level>,
-    /// Answers that were opened or parsed and found right.
-    answers_checked: u64,
-    workers_per_token: u64,
-    cores: usize,
-    token_delay_us: u64,
-    token_alone: Vec<TokenRate>,
-    /// What the PKCS#11 calls of the operation allow: as many calls at a time as a token has workers or the machine
-    /// cores, and nothing between the calls.
-    raw_per_second: f64,
-    /// Best level against that.
-    ratio_to_raw: f64,
-    /// What the same jobs reach over the workers' pipes, without the service.
-    pipe_per_second: f64,
-    /// Best level against that.
-    ratio_to_pipe: f64,
-}
-
 impl BenchCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let (Self::SessionKeys(args) | Self::Issue(args)) = self;
+        let (Self::SessionKeys(args) | Self::Issue(args) | Self::Rotation(args) | Self::Freeze(args)) = self;
         let daemon = match &args.daemon {
             Some(path) => path.clone(),
             None => std::env::current_exe()
@@ -154,26 +110,28 @@ impl BenchCommand {
         let setup = Setup { daemon: &daemon, workers, token_delay_us: args.token_delay_us };
         let mut authority = ScratchAuthority::start(&setup, &mut progress).await?;
         progress.finish("ready");
-        let report = tokio::select! {
-            report = async {
-                match self {
-                    Self::SessionKeys(args) => args.session_keys(&mut authority, output).await,
-                    Self::Issue(args) => args.issue(&mut authority, output).await,
-                }
-            } => report?,
+        tokio::select! {
+            done = self.measure(&mut authority, output) => done?,
             _ = tokio::signal::ctrl_c() => return Err(CliError::Local("interrupted".to_owned())),
-        };
-        output.print(&report, human)?;
+        }
         Ok(ExitCode::SUCCESS)
+    }
+
+    async fn measure(&self, authority: &mut ScratchAuthority, output: Output) -> Result<(), CliError> {
+        match self {
+            Self::SessionKeys(args) => {
+                output.print(&args.session_keys(authority, output).await?, report::human)
+            }
+            Self::Issue(args) => output.print(&args.issue(authority, output).await?, report::human),
+            Self::Rotation(args) => rotation::measure(args, authority, output).await,
+            Self::Freeze(args) => freeze::measure(args, authority, output).await,
+        }
     }
 }
 
 impl BenchArgs {
-    async fn session_keys(
-        &self,
-        authority: &mut ScratchAuthority,
-        output: Output,
-    ) -> Result<Report, CliError> {
+    /// Orders the devices and personalises a card for each.
+    fn cards(&self, authority: &ScratchAuthority, output: Output) -> Result<Vec<Card>, CliError> {
         let (devices, wrapped) = (authority.path("devices.csv"), authority.path("output.jsonl"));
         let eum = authority.path(authority::EUM);
         let csv = tokio::task::block_in_place(|| issue::device_file(EIN, self.devices))?;
@@ -211,7 +169,15 @@ impl BenchArgs {
         let cards = tokio::task::block_in_place(|| cards::personalise(&wrapped, transport_key))?;
         progress.advance(cards.len() as u64);
         progress.finish("cards personalised from the order's output");
+        Ok(cards)
+    }
 
+    async fn session_keys(
+        &self,
+        authority: &mut ScratchAuthority,
+        output: Output,
+    ) -> Result<Report, CliError> {
+        let cards = self.cards(authority, output)?;
         let provisioner = authority.path(authority::PROVISIONER);
         let encryption_key = PrivateKey::load(&provisioner.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
         let connections = connect(authority, provisioner, output).await?;
@@ -248,6 +214,15 @@ impl BenchArgs {
         }
         let alone = self.token_alone(authority, ISSUE_WORK, None, output)?;
         Ok(self.report("issue", levels, load.checked(), alone))
+    }
+
+    /// The only level of a benchmark that has one.
+    fn level_of_one(&self, usual: usize) -> Result<usize, CliError> {
+        match self.levels[..] {
+            [] => Ok(usual),
+            [level] if level > 0 => Ok(level),
+            _ => Err(CliError::invalid("this benchmark has one level", "pass --in-flight once")),
+        }
     }
 
     fn levels(&self, usual: &[usize]) -> Vec<usize> {
@@ -327,52 +302,6 @@ impl BenchArgs {
     }
 }
 
-/// Calls of one kind keep their own workers busy; calls of all kinds share the cores, where a delay costs nothing.
-fn raw_per_second(alone: &[TokenRate], workers: u64, cores: usize, delay_us: u64) -> f64 {
-    let at_once = (workers as f64).min(cores as f64);
-    let of_workers = alone
-        .iter()
-        .map(|rate| {
-            // A delayed worker waits without a core, so only the workers bound it.
-            let lanes = if delay_us == 0 { at_once } else { workers as f64 };
-            1e6 * lanes / (rate.token_us_per_operation + delay_us as f64)
-        })
-        .fold(f64::INFINITY, f64::min);
-    let of_cores = 1e6 * cores as f64 / alone.iter().map(|rate| rate.token_us_per_operation).sum::<f64>();
-    of_workers.min(of_cores)
-}
-
-/// What the service, and this tool, have used so far.
-#[derive(Clone, Copy)]
-struct Usage {
-    service: Cpu,
-    client_us: u64,
-    token_us: u64,
-}
-
-impl Usage {
-    fn read(authority: &ScratchAuthority, work: &[TokenWork]) -> Result<Self, CliError> {
-        let mut token_us = 0;
-        for TokenWork { token, .. } in work {
-            let series = format!("chancery_token_busy_microseconds_total{{token=\"{token}\"}}");
-            token_us += counter(authority.metrics, &series)?;
-        }
-        Ok(Self { service: cpu(authority.pid())?, client_us: cpu(std::process::id())?.own_us, token_us })
-    }
-
-    fn since(self, before: Self) -> Self {
-        let service = Cpu {
-            own_us: self.service.own_us.saturating_sub(before.service.own_us),
-            descendants_us: self.service.descendants_us.saturating_sub(before.service.descendants_us),
-        };
-        Self {
-            service,
-            client_us: self.client_us.saturating_sub(before.client_us),
-            token_us: self.token_us.saturating_sub(before.token_us),
-        }
-    }
-}
-
 async fn connect(
     authority: &ScratchAuthority,
     identity: PathBuf,
@@ -384,78 +313,4 @@ async fn connect(
         connections.push(remote.connect(output).await?);
     }
     Ok(connections)
-}
-
-fn human(report: &Report) -> String {
-    let rows = report.levels.iter().map(|level| {
-        [
-            level.in_flight.to_string(),
-            format!("{:.0}", level.per_second),
-            format!("{:.2}", f64::from(level.p50_us) / 1_000.0),
-            format!("{:.2}", f64::from(level.p99_us) / 1_000.0),
-            format!("{:.0}", level.daemon_cpu_us_per_operation),
-            format!("{:.0}", level.worker_cpu_us_per_operation),
-            format!("{:.0}", level.client_cpu_us_per_operation),
-            format!("{:.0}", level.token_us_per_operation),
-            format!("{:.0} %", 100.0 * level.token_share),
-        ]
-    });
-    let header = [
-        "in flight",
-        "per second",
-        "p50 ms",
-        "p99 ms",
-        "daemon CPU us",
-        "worker CPU us",
-        "client CPU us",
-        "token us",
-        "token busy",
-    ];
-    let alone = report.token_alone.iter().map(|rate| {
-        [
-            rate.kind.clone(),
-            format!("{:.0}", rate.token_us_per_operation),
-            format!("{:.1}", rate.pkcs11_calls_per_operation),
-            format!("{:.0}", rate.per_second),
-        ]
-    });
-    format!(
-        "{}\n{}\n{}",
-        table(header, rows),
-        table(["tokens alone", "us each", "PKCS#11 calls each", "over the pipe, per second"], alone),
-        fields([
-            ("answers checked", report.answers_checked.to_string()),
-            ("workers per token, cores", format!("{}, {}", report.workers_per_token, report.cores)),
-            ("raw PKCS#11 calls allow", format!("{:.0} per second", report.raw_per_second)),
-            ("best level to raw", format!("{:.2}", report.ratio_to_raw)),
-            ("workers alone reach", format!("{:.0} per second", report.pipe_per_second)),
-            ("best level to workers alone", format!("{:.2}", report.ratio_to_pipe)),
-        ])
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn alone(token_us_per_operation: f64) -> TokenRate {
-        TokenRate {
-            kind: "sign".to_owned(),
-            operations: 1,
-            seconds: 1.0,
-            per_second: 1.0,
-            token_us_per_operation,
-            pkcs11_calls_per_operation: 2.0,
-        }
-    }
-
-    #[test]
-    fn the_raw_rate_is_bound_by_workers_and_by_the_cores_they_share() {
-        assert_eq!(raw_per_second(&[alone(100.0)], 2, 8, 0), 20_000.0);
-        assert_eq!(raw_per_second(&[alone(100.0)], 8, 2, 0), 20_000.0);
-        assert_eq!(raw_per_second(&[alone(100.0), alone(300.0)], 2, 2, 0), 5_000.0);
-        assert_eq!(raw_per_second(&[alone(100.0), alone(300.0)], 2, 8, 0), 2.0 * 1e6 / 300.0);
-        // A slow token: its waiting takes no core.
-        assert_eq!(raw_per_second(&[alone(100.0)], 8, 2, 900), 8_000.0);
-    }
 }

@@ -1,6 +1,6 @@
 //! Rotations: many devices move to a new key version under dual control, watched until every card has proved it.
 
-mod reports;
+pub mod reports;
 mod scripts;
 pub mod status;
 pub mod terms;

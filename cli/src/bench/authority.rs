@@ -18,6 +18,10 @@ use crate::output::Progress;
 const AUTHORITY: &str = "bench";
 /// Names of what is enrolled.
 pub const PROVISIONER: &str = "bench-ota";
+/// The auditor, where a benchmark reads the log.
+pub const AUDITOR: &str = "auditor";
+/// The person who requests and executes.
+pub const OFFICER: &str = "officer";
 /// The manufacturer.
 pub const EUM: &str = "bench-eum";
 /// Its issuer.
@@ -74,7 +78,7 @@ impl ScratchAuthority {
             server: format!("127.0.0.1:{grpc}"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, metrics)),
         };
-        for (kind, name) in [("officer", "officer"), ("approver", "approver")] {
+        for (kind, name) in [("officer", OFFICER), ("approver", "approver")] {
             let out = authority.path(name);
             authority.chancery(&[
                 "identity",
@@ -162,13 +166,13 @@ impl ScratchAuthority {
             "--config",
             text(&config),
             "--person",
-            text(&self.path("officer")),
+            text(&self.path(OFFICER)),
             "--person",
             text(&self.path("approver")),
             "--out",
             text(&self.path("founded")),
         ])?;
-        for person in ["officer", "approver"] {
+        for person in [OFFICER, "approver"] {
             self.install(person, &self.path(&format!("founded/{person}.pem")))?;
         }
         Ok(())
@@ -264,9 +268,18 @@ impl ScratchAuthority {
         Ok(())
     }
 
+    /// An auditor, who may export the log.
+    pub fn enrol_auditor(&self) -> Result<(), CliError> {
+        let folder = self.path(AUDITOR);
+        let create = ["identity", "create", "--kind", "auditor", "--name", AUDITOR, "--out", text(&folder)];
+        self.chancery(&create)?;
+        let issued = self.protected(&["person", "enrol", "--identity-folder", text(&folder)])?;
+        self.install(AUDITOR, &issued.join("certificate.pem"))
+    }
+
     /// Requests, approves and executes; returns the folder with what was issued.
-    fn protected(&self, request: &[&str]) -> Result<PathBuf, CliError> {
-        let (officer, approver) = (self.path("officer"), self.path("approver"));
+    pub fn protected(&self, request: &[&str]) -> Result<PathBuf, CliError> {
+        let (officer, approver) = (self.path(OFFICER), self.path("approver"));
         let (officer, approver) = (text(&officer), text(&approver));
         let requested =
             self.chancery(&[request, &["--reason", "benchmark", "--identity", officer]].concat())?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::PrincipalId;
+use domain::{PrincipalId, ReasonCode};
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use proto::v1::{FetchSessionKeysRequest, KeysetName};
@@ -81,6 +81,24 @@ impl SessionKeyLoad {
         .await
     }
 
+    /// One fetch for the card at this place. The index of the entry that records the release; none when the device is
+    /// frozen.
+    pub async fn fetch_unless_frozen(
+        &self,
+        connection: usize,
+        card: usize,
+        number: u64,
+    ) -> Result<Option<u64>, CliError> {
+        let request = self.0.request_of(card, number);
+        match self.0.clients[connection].clone().fetch_session_keys(request).await {
+            Ok(answer) => Ok(Some(answer.into_inner().entry_index)),
+            Err(status) => match CliError::from(status) {
+                error if error.reason() == ReasonCode::DeviceNotActive.as_str() => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
     /// How many answers were opened and found right.
     pub fn checked(&self) -> u64 {
         self.0.checked.load(Ordering::Relaxed)
@@ -118,8 +136,11 @@ impl SessionKeyLoad {
 
 impl Parts {
     fn request(&self, number: u64) -> FetchSessionKeysRequest {
-        let at = usize::try_from(number % self.cards.len() as u64).unwrap_or(0);
-        let card = &self.cards[at];
+        self.request_of(usize::try_from(number % self.cards.len() as u64).unwrap_or(0), number)
+    }
+
+    fn request_of(&self, card: usize, number: u64) -> FetchSessionKeysRequest {
+        let card = &self.cards[card];
         let number = number.to_be_bytes();
         let mut host = number;
         host[..4].copy_from_slice(&self.run);
