@@ -42,7 +42,7 @@ pub struct TermsArgs {
     /// Key version number that they get; a card never changes the keys under the old number
     #[arg(long, value_name = "KVN", value_parser = parse_kvn, required_unless_present = "file")]
     to_kvn: Option<u8>,
-    /// Key length that they get
+    /// Key length that they get: AES-128 or AES-256
     #[arg(long, ignore_case = true, default_value = "AES-256")]
     to_algorithm: Algorithm,
     /// How the cards read PUT KEY
@@ -73,6 +73,9 @@ const TERM_OPTIONS: [&str; 12] = [
     "overlap",
     "halt_failures",
 ];
+
+/// Longest overlap: 90 days.
+const OVERLAP_MAX_S: u32 = 90 * 86_400;
 
 /// The two forms of PUT KEY for AES keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
@@ -147,7 +150,7 @@ fn parse_duration_s(text: &str) -> Result<u32, String> {
 }
 
 impl TermsArgs {
-    /// As the contract carries them; stages are checked, the rest is the service's to judge.
+    /// As the contract carries them. What can be judged here is; devices and parties are the service's to judge.
     pub fn terms(&self) -> Result<RotationTerms, CliError> {
         let terms = match (&self.file, &self.name, &self.provisioner, self.from_kvn, self.to_kvn) {
             (Some(path), ..) => from_file(path)?,
@@ -178,6 +181,19 @@ fn check(terms: &RotationTerms) -> Result<(), CliError> {
         return Err(CliError::invalid(
             "the stages do not ascend to 100 percent",
             "give percentages such as 1,10,100: each larger than the one before, the last 100",
+        ));
+    }
+    if terms.to_key_bits == 192 {
+        // Most tokens and many cards cannot take 192 bits through PUT KEY without padding.
+        return Err(CliError::invalid("AES-192 is no target of a rotation", "choose AES-128 or AES-256"));
+    }
+    if terms.overlap_seconds > OVERLAP_MAX_S {
+        return Err(CliError::invalid("the overlap is longer than 90 days", "choose 90d or less"));
+    }
+    if !(1..=100).contains(&terms.halt_failures_percent) {
+        return Err(CliError::invalid(
+            "the share of failures that halts is no percentage",
+            "give 1 to 100 percent",
         ));
     }
     let old = terms.from.map_or(0, |from| from.key_version_number);
@@ -391,6 +407,19 @@ mod tests {
             assert!(check(&RotationTerms { stages, ..terms.clone() }).is_err());
         }
         assert!(check(&RotationTerms { to_key_version_number: 0x30, ..terms }).is_err());
+    }
+
+    #[test]
+    fn what_no_rotation_may_be_is_refused_before_anybody_is_asked() {
+        let terms = read(FILE).unwrap();
+        for wrong in [
+            RotationTerms { to_key_bits: 192, ..terms.clone() },
+            RotationTerms { overlap_seconds: 90 * 86_400 + 1, ..terms.clone() },
+            RotationTerms { halt_failures_percent: 0, ..terms.clone() },
+            RotationTerms { halt_failures_percent: 101, ..terms.clone() },
+        ] {
+            assert!(check(&wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
