@@ -1,12 +1,12 @@
 //! Devices and their keysets: stored records as types.
 
 use domain::{
-    DeviceState, Eid, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm, MasterGeneration, Protocol,
-    SecurityDomain, Timestamp,
+    DeviceState, Eid, FreezeReason, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm,
+    MasterGeneration, Protocol, ReasonCode, Refusal, SecurityDomain, Timestamp, UnknownCode,
 };
 use prost::Message;
-use proto::records;
-use store::Store;
+use proto::{records, v1};
+use store::{Precondition, Store, Versioned};
 
 use crate::KmsError;
 use crate::keyspaces::{DEVICES, KEYSETS};
@@ -26,6 +26,43 @@ pub struct KeysetName {
 }
 
 impl KeysetName {
+    /// Reads the name in a message.
+    pub fn parse(message: Option<&v1::KeysetName>) -> Result<Self, Refusal> {
+        let invalid = |e: UnknownCode| Refusal::new(ReasonCode::InvalidField, e.to_string());
+        let message =
+            message.ok_or_else(|| Refusal::new(ReasonCode::InvalidField, "the keyset is missing"))?;
+        Ok(Self {
+            security_domain: SecurityDomain::from_code(message.security_domain).map_err(invalid)?,
+            protocol: Protocol::from_code(message.protocol).map_err(invalid)?,
+            kvn: KeyVersionNumber::scp03(message.key_version_number).map_err(invalid)?,
+        })
+    }
+
+    /// As a message.
+    pub fn message(&self) -> v1::KeysetName {
+        v1::KeysetName {
+            security_domain: u32::from(self.security_domain.code()),
+            protocol: u32::from(self.protocol.code()),
+            key_version_number: u32::from(self.kvn.value()),
+        }
+    }
+
+    /// The keyset of the same domain and protocol under another key version number.
+    #[must_use]
+    pub const fn with_kvn(self, kvn: KeyVersionNumber) -> Self {
+        Self { kvn, ..self }
+    }
+
+    /// Reads the last three bytes of a row key.
+    pub(crate) fn of_codes(codes: &[u8]) -> Option<Self> {
+        let [security_domain, protocol, kvn] = *codes else { return None };
+        Some(Self {
+            security_domain: SecurityDomain::from_code(security_domain.into()).ok()?,
+            protocol: Protocol::from_code(protocol.into()).ok()?,
+            kvn: KeyVersionNumber::scp03(kvn.into()).ok()?,
+        })
+    }
+
     pub(crate) fn row_key(&self, eid: &Eid) -> Vec<u8> {
         let mut key = eid.bcd().to_vec();
         key.extend([self.security_domain.code(), self.protocol.code(), self.kvn.value()]);
@@ -44,8 +81,25 @@ pub struct DeviceRecord {
     pub order: String,
     /// See [`Self::order`].
     pub line: u64,
+    /// Present while it is frozen.
+    pub freeze: Option<Freeze>,
     /// Version of the row, for preconditions.
     pub version: u64,
+}
+
+/// Why, by whom and since when a device is frozen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Freeze {
+    /// The reason.
+    pub reason: FreezeReason,
+    /// The report it rests on.
+    pub reference: String,
+    /// Name of the person.
+    pub person: String,
+    /// When.
+    pub time: Timestamp,
+    /// The state to which a restore returns.
+    pub state_before: DeviceState,
 }
 
 impl DeviceRecord {
@@ -58,8 +112,14 @@ impl DeviceRecord {
             eum: record.eum,
             order: record.order,
             line: record.line,
+            freeze: record.freeze.map(Freeze::decode).transpose()?,
             version: row.version,
         }))
+    }
+
+    /// That the device is still as it was read.
+    pub(crate) fn unchanged(&self, eid: &Eid) -> Precondition {
+        Precondition::Version { keyspace: DEVICES, key: eid.bcd().to_vec(), version: self.version }
     }
 
     pub(crate) fn encode(&self, eid: &Eid) -> Vec<u8> {
@@ -70,8 +130,35 @@ impl DeviceRecord {
             state: self.state.map_or(RESERVED, DeviceState::as_str).to_owned(),
             order: self.order.clone(),
             line: self.line,
+            freeze: self.freeze.as_ref().map(Freeze::encode),
         }
         .encode_to_vec()
+    }
+}
+
+impl Freeze {
+    fn decode(record: records::Freeze) -> Result<Self, KmsError> {
+        let unreadable = || KmsError::Record("device");
+        Ok(Self {
+            reason: FreezeReason::ALL
+                .into_iter()
+                .find(|reason| reason.as_str() == record.reason)
+                .ok_or_else(unreadable)?,
+            reference: record.reference,
+            person: record.person,
+            time: Timestamp::from_micros(record.time_micros),
+            state_before: read_device_state(&record.state_before)?.ok_or_else(unreadable)?,
+        })
+    }
+
+    fn encode(&self) -> records::Freeze {
+        records::Freeze {
+            reason: self.reason.as_str().to_owned(),
+            reference: self.reference.clone(),
+            person: self.person.clone(),
+            time_micros: self.time.micros(),
+            state_before: self.state_before.as_str().to_owned(),
+        }
     }
 }
 
@@ -92,6 +179,10 @@ pub struct KeysetRecord {
     pub check_values: [KeyCheckValue; 3],
     /// When it was made.
     pub created: Timestamp,
+    /// The rotation that made it and still waits for its proof.
+    pub rotation: Option<String>,
+    /// From then on it serves no session.
+    pub ends: Option<Timestamp>,
     /// Version of the row, for preconditions.
     pub version: u64,
 }
@@ -99,14 +190,42 @@ pub struct KeysetRecord {
 impl KeysetRecord {
     /// Reads a keyset.
     pub fn read(store: &dyn Store, eid: &Eid, name: &KeysetName) -> Result<Option<Self>, KmsError> {
-        let Some(row) = store.get(KEYSETS, &name.row_key(eid))? else { return Ok(None) };
+        store.get(KEYSETS, &name.row_key(eid))?.map(|row| Self::decode(&row)).transpose()
+    }
+
+    /// The keysets of a device, in the order of domain, protocol and key version number.
+    pub fn of_device(store: &dyn Store, eid: &Eid) -> Result<Vec<(KeysetName, Self)>, KmsError> {
+        let unreadable = || KmsError::Record("keyset");
+        let rows = store.scan(KEYSETS, eid.bcd(), None, KEYSETS_OF_DEVICE_MAX)?;
+        rows.iter()
+            .map(|(key, row)| {
+                let name = KeysetName::of_codes(&key[16..]).ok_or_else(unreadable)?;
+                Ok((name, Self::decode(row)?))
+            })
+            .collect()
+    }
+
+    /// Its state at a time: an end that has passed counts whether or not it was written down yet.
+    pub fn state_at(&self, now: Timestamp) -> KeyState {
+        match (self.state, self.ends) {
+            (KeyState::Active | KeyState::PreActivation, Some(ends)) if ends <= now => KeyState::Deactivated,
+            (state, _) => state,
+        }
+    }
+
+    /// That the keyset is still as it was read.
+    pub(crate) fn unchanged(&self, eid: &Eid, name: &KeysetName) -> Precondition {
+        Precondition::Version { keyspace: KEYSETS, key: name.row_key(eid), version: self.version }
+    }
+
+    fn decode(row: &Versioned) -> Result<Self, KmsError> {
         let unreadable = || KmsError::Record("keyset");
         let record = records::Keyset::decode(&*row.value).map_err(|_| unreadable())?;
         if record.scheme != SCHEME {
             return Err(unreadable());
         }
         let check = |bytes: &[u8]| <[u8; 3]>::try_from(bytes).map(KeyCheckValue).map_err(|_| unreadable());
-        Ok(Some(Self {
+        Ok(Self {
             algorithm: KeysetAlgorithm::from_code(record.key_bits).map_err(|_| unreadable())?,
             state: KeyState::ALL.into_iter().find(|s| s.as_str() == record.state).ok_or_else(unreadable)?,
             master_generation: MasterGeneration(record.master_generation),
@@ -114,8 +233,10 @@ impl KeysetRecord {
             effective_strength: record.effective_strength,
             check_values: [check(&record.kcv_enc)?, check(&record.kcv_mac)?, check(&record.kcv_dek)?],
             created: Timestamp::from_micros(record.created_micros),
+            rotation: Some(record.rotation).filter(|name| !name.is_empty()),
+            ends: (record.ends_micros != 0).then(|| Timestamp::from_micros(record.ends_micros)),
             version: row.version,
-        }))
+        })
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -132,10 +253,15 @@ impl KeysetRecord {
             kcv_mac: mac,
             kcv_dek: dek,
             created_micros: self.created.micros(),
+            rotation: self.rotation.clone().unwrap_or_default(),
+            ends_micros: self.ends.map_or(0, Timestamp::micros),
         }
         .encode_to_vec()
     }
 }
+
+/// More keysets than the key version numbers of every domain and protocol allow.
+const KEYSETS_OF_DEVICE_MAX: usize = 256;
 
 /// The word in a device row between an order line's intent and its outcome.
 const RESERVED: &str = "reserved";

@@ -15,5 +15,32 @@ pub(crate) const ORDER_LINES: Keyspace = Keyspace { code: 67, name: "order_lines
 /// Devices ordered so far: party -> `records::Counter`.
 pub(crate) const DEVICES_ORDERED: Keyspace = Keyspace { code: 68, name: "devices_ordered", home: Home::View };
 
+/// Rotations: name -> `records::Rotation`.
+pub(crate) const ROTATIONS: Keyspace = Keyspace { code: 69, name: "rotations", home: Home::View };
+/// Devices of rotations: rotation 00 EID -> `records::RotationItem`.
+pub(crate) const ROTATION_ITEMS: Keyspace = Keyspace { code: 70, name: "rotation_items", home: Home::View };
+/// Devices that wait for a script: rotation 00 rank (2 bytes) EID -> empty.
+pub(crate) const ROTATION_QUEUE: Keyspace = Keyspace { code: 71, name: "rotation_queue", home: Home::View };
+/// Leases: rotation 00 end (8 bytes, microseconds) lease (16 bytes) -> `records::RotationLease`.
+pub(crate) const ROTATION_LEASES: Keyspace = Keyspace { code: 72, name: "rotation_leases", home: Home::View };
+/// Keysets with an end: end (8 bytes, microseconds), then the key of the keyset -> empty.
+pub(crate) const KEYSET_ENDS: Keyspace = Keyspace { code: 73, name: "keyset_ends", home: Home::View };
+/// Rotations of a device: EID rotation -> empty.
+pub(crate) const DEVICE_ROTATIONS: Keyspace =
+    Keyspace { code: 74, name: "device_rotations", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 6] = [GRANTS, DEVICES, KEYSETS, ORDERS, ORDER_LINES, DEVICES_ORDERED];
+pub const KEYSPACES: [Keyspace; 12] = [
+    GRANTS,
+    DEVICES,
+    KEYSETS,
+    ORDERS,
+    ORDER_LINES,
+    DEVICES_ORDERED,
+    ROTATIONS,
+    ROTATION_ITEMS,
+    ROTATION_QUEUE,
+    ROTATION_LEASES,
+    KEYSET_ENDS,
+    DEVICE_ROTATIONS,
+];

@@ -6,10 +6,12 @@
 mod delivery;
 mod devices;
 mod error;
+mod freeze;
 mod grants;
 mod keyspaces;
 mod orders;
 mod output;
+pub mod rotation;
 mod session_keys;
 
 use std::collections::BTreeMap;
@@ -18,8 +20,9 @@ use std::sync::Arc;
 use domain::MasterGeneration;
 
 pub use delivery::{ChunkOutput, OrderOutput};
-pub use devices::{DeviceRecord, KeysetName, KeysetRecord};
+pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
+pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use keyspaces::KEYSPACES;
 pub use orders::{

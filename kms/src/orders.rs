@@ -230,6 +230,8 @@ impl<'a> Orders<'a> {
                 effective_strength: strength,
                 check_values: blobs.kcv,
                 created: now,
+                rotation: None,
+                ends: None,
                 version: 0,
             };
             commit.changes.push(Change::put(KEYSETS, self.terms.keyset.row_key(eid), keyset.encode()));
@@ -333,6 +335,7 @@ impl<'a> Orders<'a> {
             eum: self.manufacturer.name.clone(),
             order: self.terms.order.clone(),
             line: line.line,
+            freeze: None,
             version: 0,
         }
     }

@@ -6,7 +6,7 @@ use domain::{
 };
 use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
-use store::{Change, Commit, Precondition};
+use store::{Change, Commit};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::grants::{self, GrantFinding};
@@ -67,8 +67,10 @@ pub struct ReleaseFacts<'a> {
     pub grant: &'a GrantFinding,
     /// State of the device; none when unknown or still being made.
     pub device: Option<DeviceState>,
-    /// State of the keyset; none when unknown.
+    /// State of the keyset at this time; none when unknown.
     pub keyset: Option<KeyState>,
+    /// Whether a rotation made the keyset and waits for the card's proof of it.
+    pub awaits_proof: bool,
 }
 
 /// Whether session keys may be released. Pure. The grant comes first, so that a caller learns nothing about devices
@@ -95,6 +97,13 @@ pub fn decide_release(facts: ReleaseFacts<'_>) -> Result<(), Refusal> {
     if !keyset.releases_session_keys() {
         return Err(Refusal::new(ReasonCode::KeysetNotActive, format!("the keyset is {}", keyset.as_str())));
     }
+    // One way to activate a rotated keyset: the report, which also ends the old one (docs/cycles/rotation.md 8).
+    if facts.awaits_proof {
+        return Err(Refusal::new(
+            ReasonCode::KeysetNotActive,
+            "the keyset waits for the card's proof; report it to the rotation first",
+        ));
+    }
     Ok(())
 }
 
@@ -120,7 +129,8 @@ pub async fn release(
     decide_release(ReleaseFacts {
         grant: &grant,
         device: device.as_ref().and_then(|d| d.state),
-        keyset: keyset.as_ref().map(|k| k.state),
+        keyset: keyset.as_ref().map(|k| k.state_at(now)),
+        awaits_proof: keyset.as_ref().is_some_and(|k| k.rotation.is_some()),
     })
     .map_err(refuse)?;
     let (GrantFinding::Granted { terms, version: grant_version }, Some(mut device), Some(mut keyset)) =
@@ -166,12 +176,8 @@ pub async fn release(
     };
     // 9. The entry and its preconditions.
     let preconditions = vec![
-        Precondition::Version { keyspace: DEVICES, key: eid.bcd().to_vec(), version: device.version },
-        Precondition::Version {
-            keyspace: KEYSETS,
-            key: request.keyset.row_key(eid),
-            version: keyset.version,
-        },
+        device.unchanged(eid),
+        keyset.unchanged(eid, &request.keyset),
         grants::unchanged(&terms, grant_version),
     ];
     let entry = EntryDraft::new(
@@ -253,12 +259,16 @@ mod tests {
         ];
         for device in devices {
             for keyset in KeyState::ALL.into_iter().map(Some).chain([None]) {
-                let decision = decide_release(ReleaseFacts { grant: &granted, device, keyset });
+                let decision =
+                    decide_release(ReleaseFacts { grant: &granted, device, keyset, awaits_proof: false });
                 let good = matches!(device, Some(DeviceState::Registered | DeviceState::Active))
                     && matches!(keyset, Some(KeyState::PreActivation | KeyState::Active));
                 assert_eq!(decision.is_ok(), good, "{device:?} {keyset:?}");
                 for grant in [GrantFinding::Expired, GrantFinding::NotGranted] {
-                    assert!(decide_release(ReleaseFacts { grant: &grant, device, keyset }).is_err());
+                    assert!(
+                        decide_release(ReleaseFacts { grant: &grant, device, keyset, awaits_proof: false })
+                            .is_err()
+                    );
                 }
             }
         }
@@ -267,8 +277,13 @@ mod tests {
     #[test]
     fn a_caller_without_grant_does_not_learn_whether_the_device_exists() {
         let answer = |device| {
-            decide_release(ReleaseFacts { grant: &GrantFinding::NotGranted, device, keyset: None })
-                .unwrap_err()
+            decide_release(ReleaseFacts {
+                grant: &GrantFinding::NotGranted,
+                device,
+                keyset: None,
+                awaits_proof: false,
+            })
+            .unwrap_err()
         };
         assert_eq!(answer(None), answer(Some(DeviceState::Frozen)));
         assert_eq!(answer(None).reason, ReasonCode::NotGranted);

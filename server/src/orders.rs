@@ -379,23 +379,10 @@ pub(crate) fn manufacturer(party: &Party, call: &Call) -> Result<Manufacturer, S
 
 fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     crate::init::check_name("order", &header.order)?;
-    let keyset = keyset_name(header.keyset.as_ref())?;
-    let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits).map_err(invalid)?;
+    let keyset = kms::KeysetName::parse(header.keyset.as_ref())?;
+    let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits)
+        .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, e.to_string()))?;
     Ok(OrderTerms { order: header.order.clone(), issuer: header.issuer.clone(), keyset, algorithm })
-}
-
-/// Reads the name of a keyset.
-pub(crate) fn keyset_name(name: Option<&v1::KeysetName>) -> Result<kms::KeysetName, ServiceError> {
-    let name = name.ok_or_else(|| ServiceError::refused(ReasonCode::InvalidField, "keyset is missing"))?;
-    Ok(kms::KeysetName {
-        security_domain: domain::SecurityDomain::from_code(name.security_domain).map_err(invalid)?,
-        protocol: domain::Protocol::from_code(name.protocol).map_err(invalid)?,
-        kvn: domain::KeyVersionNumber::scp03(name.key_version_number).map_err(invalid)?,
-    })
-}
-
-fn invalid(error: domain::UnknownCode) -> ServiceError {
-    ServiceError::refused(ReasonCode::InvalidField, error.to_string())
 }
 
 fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {

@@ -10,7 +10,6 @@ use proto::v1::session_key_service_server::SessionKeyService;
 use tonic::{Request, Response, Status};
 
 use crate::gate::{Call, Completed, Gate, OnRepeat};
-use crate::orders::keyset_name;
 use crate::status::ServiceError;
 
 #[derive(Clone)]
@@ -59,7 +58,7 @@ fn parse(call: &Call, message: &v1::FetchSessionKeysRequest) -> Result<SessionKe
         .map_err(|e: domain::EidError| ServiceError::refused(ReasonCode::InvalidEid, e.to_string()))?;
     Ok(SessionKeysRequest {
         eid,
-        keyset: keyset_name(message.keyset.as_ref())?,
+        keyset: kms::KeysetName::parse(message.keyset.as_ref())?,
         host_challenge: eight("host_challenge", &message.host_challenge)?,
         card_challenge: eight("card_challenge", &message.card_challenge)?,
         card_cryptogram: eight("card_cryptogram", &message.card_cryptogram)?,

@@ -1,0 +1,45 @@
+//! Rotations: moving keysets of many devices to a new key version (`docs/cycles/rotation.md`).
+//!
+//! A rotation is one row with its counts, a row per device, and a queue of the devices that wait. Whatever changes the
+//! counts takes the rotation's turn and names the row's version, so counts and items never part.
+
+mod lease;
+mod plan;
+mod progress;
+mod report;
+mod terms;
+mod upkeep;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+pub use lease::{Carrier, Script, Scripts, ScriptsRequest, fetch_scripts};
+pub use plan::{ExclusionReason, RotationPlan};
+pub use progress::{Failure, ItemState, Rotation, RotationState};
+pub use report::{Cryptogram, ItemReport, ItemResult, Proofs, check_proofs, report};
+pub use terms::RotationTerms;
+pub use upkeep::{
+    check_roll_back, check_start, device_rotations, roll_back_rotation, set_paused, start_rotation, upkeep,
+};
+
+/// The one that has a rotation's turn.
+pub type Turn = OwnedMutexGuard<()>;
+
+/// One turn per rotation: who changes counts waits for the one before to be durable instead of losing a race.
+#[derive(Default)]
+pub struct Rotations {
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Rotations {
+    /// Waits for the rotation's turn. Never held while a token works.
+    pub async fn turn(&self, rotation: &str) -> Turn {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(rotation.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
+}
