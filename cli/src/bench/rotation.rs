@@ -170,6 +170,7 @@ async fn carry_out(
             idempotency_key: random_key()?,
             rotation: ROTATION.to_owned(),
             limit: BATCH,
+            lease_seconds: 0,
         };
         let sent = Instant::now();
         let scripts = match client.fetch_rotation_scripts(fetch).await {

@@ -100,6 +100,8 @@ pub const fn item_state_name(state: RotationItemState) -> &'static str {
         RotationItemState::Loaded => "loaded",
         RotationItemState::Confirmed => "confirmed",
         RotationItemState::Failed => "failed",
+        RotationItemState::RolledBack => "rolled_back",
+        RotationItemState::Kept => "kept",
     }
 }
 
@@ -208,9 +210,11 @@ impl Reported {
             RotationItemState::Loaded => self.loaded += 1,
             RotationItemState::Failed => self.failed += 1,
             // No report leaves a device so; a newer service may mean something else by it.
-            RotationItemState::Unspecified | RotationItemState::Pending | RotationItemState::Leased => {
-                self.refused += 1;
-            }
+            RotationItemState::Unspecified
+            | RotationItemState::Pending
+            | RotationItemState::Leased
+            | RotationItemState::RolledBack
+            | RotationItemState::Kept => self.refused += 1,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::files::{self, Readers};
 use crate::identity::parse_name;
 use crate::output::{Output, fields};
 use crate::rotation::client;
+use crate::rotation::terms::parse_duration_s;
 
 /// Arguments of `rotation fetch-scripts`.
 #[derive(Debug, Args)]
@@ -23,6 +24,10 @@ pub struct FetchScripts {
     /// At most so many scripts
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=200))]
     limit: u32,
+    /// How long the devices are this identity's to load and report: 5s to 1h; one that is not reported by then is given
+    /// out again
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = parse_lease_s)]
+    lease: u32,
     /// File to write: one line of JSON for each device
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -71,6 +76,7 @@ impl FetchScripts {
             idempotency_key: key.clone(),
             rotation: self.name.clone(),
             limit: self.limit,
+            lease_seconds: self.lease,
         };
         let answer = connection
             .call(output, Some(&key), || {
@@ -113,6 +119,14 @@ impl FetchScripts {
     }
 }
 
+/// Reads `10m`, `90s`. For clap.
+fn parse_lease_s(text: &str) -> Result<u32, String> {
+    parse_duration_s(text)
+        .ok()
+        .filter(|seconds| (5..=3_600).contains(seconds))
+        .ok_or_else(|| "give 5s to 1h".to_owned())
+}
+
 fn lines(
     rotation: &str,
     answer: &FetchRotationScriptsResponse,
@@ -140,4 +154,17 @@ fn lines(
         text.push('\n');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_has_bounds() {
+        assert_eq!(parse_lease_s("10m"), Ok(600));
+        for wrong in ["4s", "2h", "10", "2027-01-01T00:00:00Z"] {
+            assert!(parse_lease_s(wrong).is_err(), "{wrong}");
+        }
+    }
 }

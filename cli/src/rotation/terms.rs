@@ -142,7 +142,8 @@ impl Kvn {
     }
 }
 
-fn parse_duration_s(text: &str) -> Result<u32, String> {
+/// Reads a duration such as `7d` as seconds. For clap.
+pub fn parse_duration_s(text: &str) -> Result<u32, String> {
     match parse_expiry(text) {
         Ok(Expiry::In(seconds)) => u32::try_from(seconds).map_err(|_| "at most 90d".to_owned()),
         Ok(Expiry::At(_)) | Err(_) => Err("give a duration such as 7d, 12h, 30m or 90s".to_owned()),
