@@ -89,6 +89,8 @@ events! {
     RotationHalted = "rotation.halted";
     /// Every device of a rotation was confirmed or failed.
     RotationCompleted = "rotation.completed";
+    /// The roll back of a rotation was approved and begins.
+    RotationRollBackStarted = "rotation.roll_back_started";
     /// Devices of a rotation went back to their old keysets.
     RotationRolledBack = "rotation.rolled_back";
     /// Devices of a rotation are given to a caller; their scripts follow.

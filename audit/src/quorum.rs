@@ -67,6 +67,11 @@ impl QuorumBook {
                 | EventType::PartyEnrolled
                 | EventType::GrantCreated
                 | EventType::IssuerRegistered
+                | EventType::DeviceRestored
+                | EventType::RotationStarted
+                | EventType::RotationRollBackStarted
+                | EventType::CertificateRevoked
+                | EventType::StandingChanged
                 | EventType::LogKeyAdded,
                 Outcome::Done,
             ) => self.consequence(entry),

@@ -103,6 +103,10 @@ pub(crate) fn may_add(
         }
         None => {}
     }
+    // Enrolment gives no key to two persons; were it so all the same, one key is one person.
+    if signatures.iter().any(|earlier| earlier.approval_key == signer.approval_key) {
+        return Err(Refusal::new(ReasonCode::AlreadyApproved, "this approval key has signed already"));
+    }
     verify(canonical, &signer.approval_key, signature)
 }
 
@@ -139,6 +143,7 @@ pub(crate) fn may_execute(
     }
     check_open_until(expires, now)?;
     let mut persons: Vec<&str> = Vec::new();
+    let mut keys: Vec<&[u8]> = Vec::new();
     for signature in signatures {
         verify(canonical, &signature.approval_key, &signature.signature).map_err(|_| {
             Refusal::new(
@@ -150,8 +155,11 @@ pub(crate) fn may_execute(
         // A person who was suspended, lost the role or changed the key since does not count any more.
         let counts =
             !now_signer.suspended && now_signer.may_sign && now_signer.approval_key == signature.approval_key;
-        if counts && !persons.contains(&signature.person.as_str()) {
+        let is_new = !persons.contains(&signature.person.as_str())
+            && !keys.contains(&signature.approval_key.as_slice());
+        if counts && is_new {
             persons.push(&signature.person);
+            keys.push(&signature.approval_key);
         }
     }
     // Two is the floor whatever the policy says.

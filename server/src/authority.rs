@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::{Ein, PrincipalId, Role};
 use prost::Message;
 use proto::records as stored;
-use store::{Change, Precondition, Store, StoreError};
+use store::{Change, Precondition, Store, StoreError, Versioned};
 
 use crate::records::{AUTHORITY, CREDENTIALS, PARTIES, PERSONS};
 
@@ -33,6 +33,8 @@ pub(crate) struct Person {
     /// SubjectPublicKeyInfo, DER.
     pub(crate) approval_key: Vec<u8>,
     pub(crate) suspended: bool,
+    /// Version of the row; 0 before it is stored.
+    pub(crate) version: u64,
 }
 
 /// A party.
@@ -49,6 +51,8 @@ pub(crate) struct Party {
     /// Uncompressed P-256 point; provisioners have one.
     pub(crate) encryption_key: Option<[u8; 65]>,
     pub(crate) suspended: bool,
+    /// Version of the row; 0 before it is stored.
+    pub(crate) version: u64,
 }
 
 /// Whoever a credential belongs to.
@@ -71,6 +75,15 @@ impl Actor {
             Self::Person(person) => person.suspended,
             Self::Party(party) => party.suspended,
         }
+    }
+
+    /// That the record is still as it was read: named by every deed of the actor.
+    pub(crate) fn unchanged(&self) -> Precondition {
+        let (keyspace, name, version) = match self {
+            Self::Person(person) => (PERSONS, &person.name, person.version),
+            Self::Party(party) => (PARTIES, &party.name, party.version),
+        };
+        Precondition::Version { keyspace, key: name.as_bytes().to_vec(), version }
     }
 }
 
@@ -102,8 +115,7 @@ impl Authority {
     pub(crate) fn person(&self, name: &str) -> Result<Option<Arc<Person>>, AuthorityError> {
         let Some(row) = self.store.get(PERSONS, name.as_bytes())? else { return Ok(None) };
         let key = format!("{PERSON}{name}").into_bytes();
-        let actor =
-            self.decoded(key, row.version, || Ok(Actor::Person(Arc::new(Person::decode(&row.value)?))))?;
+        let actor = self.decoded(key, row.version, || Ok(Actor::Person(Arc::new(Person::decode(&row)?))))?;
         match actor {
             Actor::Person(person) => Ok(Some(person)),
             Actor::Party(_) => Err(AuthorityError::Record("person")),
@@ -113,21 +125,59 @@ impl Authority {
     pub(crate) fn party(&self, name: &str) -> Result<Option<Arc<Party>>, AuthorityError> {
         let Some(row) = self.store.get(PARTIES, name.as_bytes())? else { return Ok(None) };
         let key = format!("{PARTY}{name}").into_bytes();
-        let actor =
-            self.decoded(key, row.version, || Ok(Actor::Party(Arc::new(Party::decode(&row.value)?))))?;
+        let actor = self.decoded(key, row.version, || Ok(Actor::Party(Arc::new(Party::decode(&row)?))))?;
         match actor {
             Actor::Party(party) => Ok(Some(party)),
             Actor::Person(_) => Err(AuthorityError::Record("party")),
         }
     }
 
+    /// Whoever has the name: no person and party share one.
+    pub(crate) fn named(&self, name: &str) -> Result<Option<Actor>, AuthorityError> {
+        Ok(match self.person(name)? {
+            Some(person) => Some(Actor::Person(person)),
+            None => self.party(name)?.map(Actor::Party),
+        })
+    }
+
+    /// The write that changes somebody's standing, and that nothing else did meanwhile.
+    pub(crate) fn set_suspended(
+        &self,
+        actor: &Actor,
+        suspended: bool,
+    ) -> Result<(Change, Precondition), AuthorityError> {
+        let gone = AuthorityError::Record("person or party");
+        let change = match actor {
+            Actor::Person(person) => {
+                let key = person.name.as_bytes();
+                let row = self.store.get(PERSONS, key)?.ok_or(gone)?;
+                let record =
+                    stored::Person::decode(&*row.value).map_err(|_| AuthorityError::Record("person"))?;
+                Change::put(PERSONS, key, stored::Person { suspended, ..record }.encode_to_vec())
+            }
+            Actor::Party(party) => {
+                let key = party.name.as_bytes();
+                let row = self.store.get(PARTIES, key)?.ok_or(gone)?;
+                let record =
+                    stored::Party::decode(&*row.value).map_err(|_| AuthorityError::Record("party"))?;
+                Change::put(PARTIES, key, stored::Party { suspended, ..record }.encode_to_vec())
+            }
+        };
+        Ok((change, actor.unchanged()))
+    }
+
+    /// Every person.
+    pub(crate) fn persons(&self) -> Result<Vec<Person>, AuthorityError> {
+        self.store
+            .scan(PERSONS, &[], None, 10_000)?
+            .into_iter()
+            .map(|(_, row)| Person::decode(&row))
+            .collect()
+    }
+
     /// Every party.
     pub(crate) fn parties(&self) -> Result<Vec<Party>, AuthorityError> {
-        self.store
-            .scan(PARTIES, &[], None, 10_000)?
-            .into_iter()
-            .map(|(_, row)| Party::decode(&row.value))
-            .collect()
+        self.store.scan(PARTIES, &[], None, 10_000)?.into_iter().map(|(_, row)| Party::decode(&row)).collect()
     }
 
     /// How many persons must sign a protected operation, the requester included, and the version of that policy.
@@ -188,15 +238,16 @@ impl Person {
         create(PERSONS, &self.name, record.encode_to_vec(), PERSON, &self.principals)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, AuthorityError> {
+    fn decode(row: &Versioned) -> Result<Self, AuthorityError> {
         let unreadable = || AuthorityError::Record("person");
-        let record = stored::Person::decode(bytes).map_err(|_| unreadable())?;
+        let record = stored::Person::decode(&*row.value).map_err(|_| unreadable())?;
         Ok(Self {
             name: record.name,
             roles: record.roles.iter().map(|r| role(r)).collect::<Option<_>>().ok_or_else(unreadable)?,
             principals: principals(&record.credentials).ok_or_else(unreadable)?,
             approval_key: record.approval_key,
             suspended: record.suspended,
+            version: row.version,
         })
     }
 }
@@ -220,9 +271,9 @@ impl Party {
         create(PARTIES, &self.name, record.encode_to_vec(), PARTY, &self.principals)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, AuthorityError> {
+    fn decode(row: &Versioned) -> Result<Self, AuthorityError> {
         let unreadable = || AuthorityError::Record("party");
-        let record = stored::Party::decode(bytes).map_err(|_| unreadable())?;
+        let record = stored::Party::decode(&*row.value).map_err(|_| unreadable())?;
         let encryption_key = if record.encryption_key.is_empty() {
             None
         } else {
@@ -244,6 +295,7 @@ impl Party {
             transport_key: record.transport_key,
             encryption_key,
             suspended: record.suspended,
+            version: row.version,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use domain::{PrincipalId, ReasonCode, Refusal, Role};
 use proto::Rule;
+use store::Precondition;
 
 use crate::authority::{Actor, Party, Person};
 
@@ -31,6 +32,16 @@ impl AuthorizedCaller {
     /// The rule that admitted the caller.
     pub(crate) fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    /// Decides again about the same call, now that the records may be others.
+    pub(crate) fn again(&self, actor: Option<Actor>) -> Result<Self, Refusal> {
+        authorize(&self.rule, self.principal, actor)
+    }
+
+    /// That whoever acts is still who was admitted: in force, with these roles and keys.
+    pub(crate) fn unchanged(&self) -> Precondition {
+        self.actor.unchanged()
     }
 
     /// The person, for calls of persons.
@@ -90,6 +101,7 @@ mod tests {
             principals: Vec::new(),
             approval_key: Vec::new(),
             suspended,
+            version: 0,
         }))
     }
 

@@ -14,6 +14,7 @@ use proto::v1::operation::Kind;
 use store::{Change, Commit, Precondition};
 
 use crate::authority::{Authority, Party, Person};
+use crate::deeds::Deed;
 use crate::gate::Call;
 use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
 use crate::status::ServiceError;
@@ -32,6 +33,7 @@ const QUOTA_MAX: u64 = 100_000_000;
 pub(crate) struct Execution {
     pub(crate) authority: Arc<Authority>,
     pub(crate) ca: ca::Engines,
+    pub(crate) kms: kms::Engines,
 }
 
 /// What a deed leaves: to be committed together with the operation's end.
@@ -47,6 +49,7 @@ enum Plan {
     Issuer { name: String, party: String, key: KeyRegistration },
     Certificate(Box<CertificateRequest>),
     Grant(GrantTerms),
+    Other(Deed),
 }
 
 impl Execution {
@@ -134,6 +137,7 @@ impl Execution {
                 let outcome = self.outcome(&issued)?;
                 Ok(Done { commit: Commit { entries: vec![entry], changes, preconditions }, outcome })
             }
+            Plan::Other(deed) => self.perform(call, operation, deed).await,
             Plan::Grant(terms) => {
                 let entry = EntryDraft::new(EventType::GrantCreated, Outcome::Done)
                     .fact("operation", reference.clone())
@@ -161,6 +165,11 @@ impl Execution {
             Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer),
             Kind::IssueCertificate(certificate) => self.plan_certificate(certificate),
             Kind::CreateGrant(grant) => self.plan_grant(grant, now),
+            Kind::RestoreDevice(restore) => self.plan_restore(restore).map(Plan::Other),
+            Kind::StartRotation(start) => self.plan_rotation(start).map(Plan::Other),
+            Kind::RollBackRotation(back) => self.plan_roll_back(back).map(Plan::Other),
+            Kind::RevokeCertificate(revoke) => self.plan_revocation(revoke, now).map(Plan::Other),
+            Kind::ChangeStanding(change) => self.plan_standing(change).map(Plan::Other),
         }
     }
 
@@ -190,12 +199,21 @@ impl Execution {
                 "the approval key must be another than the TLS key",
             ));
         }
+        // Two persons with one key would be one person who approves alone.
+        let spki = approval.public_key().spki();
+        if self.authority.persons()?.iter().any(|other| other.approval_key == spki) {
+            return Err(ServiceError::refused(
+                ReasonCode::DuplicateKey,
+                "this approval key is registered already; each person has one of their own",
+            ));
+        }
         let person = Person {
             name: person.name.clone(),
             roles,
             principals: vec![self.new_principal(&tls)?],
             approval_key: approval.public_key().spki().to_vec(),
             suspended: false,
+            version: 0,
         };
         Ok(Plan::Person { person, tls })
     }
@@ -219,6 +237,7 @@ impl Execution {
             transport_key: Vec::new(),
             encryption_key: None,
             suspended: false,
+            version: 0,
         };
         match role {
             Role::Eum => {
@@ -433,7 +452,7 @@ impl Execution {
         })
     }
 
-    fn party(&self, name: &str, role: Role) -> Result<Arc<Party>, ServiceError> {
+    pub(crate) fn party(&self, name: &str, role: Role) -> Result<Arc<Party>, ServiceError> {
         match self.authority.party(name)? {
             Some(party) if party.role == role => Ok(party),
             _ => Err(ServiceError::refused(
@@ -515,6 +534,6 @@ fn check_text(field: &'static str, text: &str, characters_max: usize) -> Result<
     Ok(())
 }
 
-fn invalid(message: &str) -> ServiceError {
+pub(crate) fn invalid(message: &str) -> ServiceError {
     ServiceError::refused(ReasonCode::InvalidField, message)
 }

@@ -280,7 +280,11 @@ impl Gate {
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
+                Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {
+                    // What changed may be the caller's own standing.
+                    let principal = call.caller.principal();
+                    call.caller = call.caller.again(self.authority.actor(&principal)?)?;
+                }
                 outcome => return outcome,
             }
         }
@@ -298,6 +302,7 @@ impl Gate {
         // The turn, if there is one, ends with this function.
         let Completed { commit, mut answer, turn: _turn } = completed;
         let Some(mut commit) = commit else { return Ok(answer) };
+        commit.preconditions.push(call.caller.unchanged());
         if let Some(key) = key {
             let response = match on_repeat {
                 OnRepeat::Stored => answer.encode_to_vec(),

@@ -1,4 +1,4 @@
-//! Public HTTP (CA certificates, log checkpoint and hash tiles, health) and the metrics on loopback.
+//! Public HTTP (CA certificates, revocation lists, log checkpoint and hash tiles, health) and the metrics on loopback.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub(crate) fn public(window: Window) -> Router {
     Router::new()
         .route("/healthz", get(health))
         .route("/ca/{file}", get(issuer_certificate))
+        .route("/crl/{file}", get(revocation_list))
         .route("/log/checkpoint", get(newest_checkpoint))
         .route("/log/tile/{*path}", get(hash_tile))
         .with_state(window)
@@ -63,6 +64,20 @@ async fn issuer_certificate(State(window): State<Window>, Path(file): Path<Strin
         }
         "pem" => ([(header::CONTENT_TYPE, "application/x-pem-file")], certificate.pem()).into_response(),
         _ => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// `/crl/<issuer>-a.crl` and `-b.crl`: the newest list, which every distribution point serves alike.
+async fn revocation_list(State(window): State<Window>, Path(file): Path<String>) -> Response {
+    let Some(issuer) = ca::crl_file_issuer(&file) else { return StatusCode::NOT_FOUND.into_response() };
+    match ca::newest_crl(window.ca.store.as_ref(), issuer) {
+        Ok(Some(list)) => {
+            let headers =
+                [(header::CONTENT_TYPE, "application/pkix-crl"), (header::CACHE_CONTROL, "max-age=60")];
+            (headers, list.der).into_response()
+        }
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 

@@ -139,6 +139,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
             principals: vec![PrincipalId(key.public_key().digest())],
             approval_key: approval.public_key().spki().to_vec(),
             suspended: false,
+            version: 0,
         };
         let request = client_request(&operator_issuer, &seat.name, seat.role, key);
         let issued = issue(&engines, request, now).await?;

@@ -416,6 +416,11 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterIssuer(_) => "register-issuer",
         Kind::IssueCertificate(_) => "issue-certificate",
         Kind::CreateGrant(_) => "create-grant",
+        Kind::RestoreDevice(_) => "restore-device",
+        Kind::StartRotation(_) => "start-rotation",
+        Kind::RollBackRotation(_) => "roll-back-rotation",
+        Kind::RevokeCertificate(_) => "revoke-certificate",
+        Kind::ChangeStanding(_) => "change-standing",
     }
 }
 
@@ -429,7 +434,7 @@ fn state(text: &str) -> v1::OperationState {
     }
 }
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(time.micros().rem_euclid(1_000_000) * 1000).unwrap_or(0);
     prost_types::Timestamp { seconds: time.seconds(), nanos }
 }

@@ -4,23 +4,26 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use audit::{EntryDraft, EventType, Fact, LogKey, Outcome, sha256};
 use ca::{Issuers, KeyRegistration};
 use domain::{Clock, MasterGeneration, ReasonCode};
 use hsm::{KeyRole, Token};
+use kms::rotation::Rotations;
 use kms::{Grants, OutputFiles};
 use proto::Rules;
 use proto::v1::audit_service_server::AuditServiceServer;
 use proto::v1::certificate_service_server::CertificateServiceServer;
+use proto::v1::device_service_server::DeviceServiceServer;
 use proto::v1::operation_service_server::OperationServiceServer;
 use proto::v1::order_service_server::OrderServiceServer;
+use proto::v1::rotation_service_server::RotationServiceServer;
 use proto::v1::session_key_service_server::SessionKeyServiceServer;
+use proto::v1::standing_service_server::StandingServiceServer;
 use store::{Commit, LogStore, Store};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
@@ -36,13 +39,14 @@ use crate::init::{LOG_MAC_CONTEXT, ed25519_key, pseudonyms, store_options};
 use crate::layer::RuleLayer;
 use crate::operations::Operations;
 use crate::orders::OrderDesk;
-use crate::services::{AuditApi, CertificateApi, OperationApi, OrderApi, SessionKeyApi};
+use crate::services::{
+    AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, SessionKeyApi, StandingApi,
+};
 use crate::status::ServiceError;
 use crate::tls;
 use crate::tokens;
+use crate::upkeep::Upkeep;
 
-/// How often a checkpoint is signed while the log grows.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for calls under way.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Largest request message.
@@ -174,8 +178,17 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     };
     serve_http(config.http_listen, http::public(window.clone()), stopped.clone()).await?;
     serve_http(config.metrics_listen, http::metrics(window.clone()), stopped.clone()).await?;
-    let upkeep =
-        tokio::spawn(keep_up(window.clone(), records.log_token.clone(), yearly.clone(), stopped.clone()));
+    let rotations: Arc<Rotations> = Arc::default();
+    let revoked: Arc<Notify> = Arc::default();
+    let upkeep = Upkeep {
+        window: window.clone(),
+        log_token: records.log_token.clone(),
+        yearly: yearly.clone(),
+        kms: kms.clone(),
+        rotations: Arc::clone(&rotations),
+        revoked: Arc::clone(&revoked),
+    }
+    .start(&stopped);
 
     let listener = listen(config.listen).await?;
     let tls = server_tls(&config)?;
@@ -186,10 +199,13 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .build_v1()?;
     let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files });
-    let execution = Execution { authority: Arc::clone(&authority), ca: ca.clone() };
+    let execution = Execution { authority: Arc::clone(&authority), ca: ca.clone(), kms: kms.clone() };
+    let standing_api = StandingApi { gate: Arc::clone(&gate), authority: Arc::clone(&authority) };
+    let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
+    let rotation_api = RotationApi { gate: Arc::clone(&gate), kms: kms.clone(), rotations };
     let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
     let limit = MESSAGE_BYTES_MAX;
-    let operation_api = OperationApi { gate: Arc::clone(&gate), operations };
+    let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
     let order_api = OrderApi { gate: Arc::clone(&gate), desk };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
@@ -210,6 +226,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(OrderServiceServer::new(order_api).max_decoding_message_size(limit))
         .add_service(SessionKeyServiceServer::new(session_key_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
+        .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))
+        .add_service(RotationServiceServer::new(rotation_api).max_decoding_message_size(limit))
+        .add_service(StandingServiceServer::new(standing_api).max_decoding_message_size(limit))
         .add_service(AuditServiceServer::new(audit_api).max_decoding_message_size(limit))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
             // An error means that the sender is gone, which is a stop as well.
@@ -230,7 +249,9 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     if tokio::time::timeout(DRAIN, server).await.is_err() {
         tracing::warn!("calls were still under way after {DRAIN:?}");
     }
-    upkeep.abort();
+    for task in upkeep {
+        task.abort();
+    }
     if end.is_ok() {
         let last = Commit::of(vec![EntryDraft::new(EventType::ServiceStopped, Outcome::Done)]);
         end = store.commit(last).await.map(drop).map_err(|e| ServiceError::from(e).into());
@@ -285,43 +306,6 @@ async fn settle_intents(store: &Arc<dyn Store>, names: &audit::Pseudonyms) -> Re
             commit.preconditions.extend(preconditions);
         }
         store.commit(commit).await.map_err(ServiceError::from)?;
-    }
-}
-
-/// Checkpoints, counted handshakes, and the next year's pseudonyms.
-async fn keep_up(
-    window: Window,
-    log_token: Token,
-    yearly: KeyRegistration,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut ticks = tokio::time::interval(CHECKPOINT_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut handshakes = 0;
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
-        }
-        let refused = window.gate.counters.handshakes_refused.load(Ordering::Relaxed);
-        if refused > handshakes {
-            let entry =
-                EntryDraft::new(EventType::HandshakeRefused, Outcome::Refused(ReasonCode::UnknownPrincipal))
-                    .fact("count", Fact::Number(refused - handshakes));
-            if window.ca.store.commit(Commit::of(vec![entry])).await.is_ok() {
-                handshakes = refused;
-            }
-        }
-        let now = window.gate.clock.now();
-        if now.year() != window.gate.pseudonyms.load().year() {
-            match pseudonyms(&log_token, &yearly, now).await {
-                Ok(names) => window.gate.pseudonyms.store(Arc::new(names)),
-                Err(error) => tracing::error!(error = %chain(&error), "no pseudonyms for the new year"),
-            }
-        }
-        if let Err(error) = window.checkpointer.sign().await {
-            tracing::error!(error = %chain(&error), "no checkpoint");
-        }
     }
 }
 

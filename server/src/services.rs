@@ -2,13 +2,19 @@
 
 mod audit;
 mod certificate;
+mod device;
 mod messages;
 mod operation;
 mod order;
+mod rotation;
 mod session_keys;
+mod standing;
 
 pub(crate) use audit::AuditApi;
 pub(crate) use certificate::CertificateApi;
+pub(crate) use device::DeviceApi;
 pub(crate) use operation::OperationApi;
 pub(crate) use order::OrderApi;
+pub(crate) use rotation::RotationApi;
 pub(crate) use session_keys::SessionKeyApi;
+pub(crate) use standing::StandingApi;

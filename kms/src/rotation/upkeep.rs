@@ -66,7 +66,7 @@ pub fn roll_back_rotation(
     let mut rotation = check_roll_back(store, name)?;
     rotation.state = RotationState::RollingBack;
     rotation.record.cursor.clear();
-    let entry = EntryDraft::new(EventType::RotationRolledBack, Outcome::Intent)
+    let entry = EntryDraft::new(EventType::RotationRollBackStarted, Outcome::Done)
         .role(role)
         .actor(actor)
         .fact("operation", Fact::Digest(operation))

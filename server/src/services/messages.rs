@@ -39,24 +39,44 @@ keyed!(
     v1::DecideOperationRequest,
     v1::ExecuteOperationRequest,
     v1::ConfirmOrderOutputRequest,
-    v1::FetchSessionKeysRequest
+    v1::FetchSessionKeysRequest,
+    v1::FreezeDeviceRequest,
+    v1::PauseRotationRequest,
+    v1::ResumeRotationRequest,
+    v1::FetchRotationScriptsRequest,
+    v1::ReportRotationRequest,
+    v1::SuspendPartyRequest
 );
 unkeyed!(
     v1::ListOperationsRequest,
     v1::GetOperationRequest,
     v1::GetCertificateRequest,
-    v1::GetCheckpointRequest
+    v1::GetCheckpointRequest,
+    v1::GetDeviceRequest,
+    v1::PlanRotationRequest,
+    v1::ListRotationsRequest,
+    v1::GetRotationRequest
 );
 indexed!(
     v1::RequestOperationResponse,
     v1::DecideOperationResponse,
     v1::ExecuteOperationResponse,
     v1::ConfirmOrderOutputResponse,
-    v1::FetchSessionKeysResponse
+    v1::FetchSessionKeysResponse,
+    v1::FreezeDeviceResponse,
+    v1::PauseRotationResponse,
+    v1::ResumeRotationResponse,
+    v1::FetchRotationScriptsResponse,
+    v1::ReportRotationResponse,
+    v1::SuspendPartyResponse
 );
 unindexed!(
     v1::ListOperationsResponse,
     v1::GetOperationResponse,
     v1::GetCertificateResponse,
-    v1::GetCheckpointResponse
+    v1::GetCheckpointResponse,
+    v1::GetDeviceResponse,
+    v1::PlanRotationResponse,
+    v1::ListRotationsResponse,
+    v1::GetRotationResponse
 );

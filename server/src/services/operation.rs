@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proto::v1;
 use proto::v1::operation_service_server::OperationService;
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
 use crate::gate::{Completed, Gate, OnRepeat};
@@ -14,6 +15,8 @@ use crate::status::ServiceError;
 pub(crate) struct OperationApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) operations: Arc<Operations>,
+    /// Told after each execution, so that a revocation list follows a revocation at once.
+    pub(crate) revoked: Arc<Notify>,
 }
 
 #[tonic::async_trait]
@@ -70,11 +73,14 @@ impl OperationService for OperationApi {
         let api = self.clone();
         let execution = tokio::spawn(async move {
             let operations = &api.operations;
-            api.gate
+            let answer = api
+                .gate
                 .unary(request, OnRepeat::Stored, |call, message| async move {
                     operations.execute(&call, &message).await
                 })
-                .await
+                .await;
+            api.revoked.notify_one();
+            answer
         });
         execution.await.unwrap_or_else(|_| {
             Err(ServiceError::Internal("the execution ended without an answer").verdict().into_status(None))

@@ -1,0 +1,124 @@
+//! `chancery.v1.DeviceService`.
+
+use std::sync::Arc;
+
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use domain::{DeviceState, FreezeReason, ReasonCode};
+use kms::{DeviceRecord, FreezeRequest, KeysetRecord};
+use proto::v1;
+use proto::v1::device_service_server::DeviceService;
+use store::Commit;
+use tonic::{Request, Response, Status};
+
+use crate::deeds::parse_eid;
+use crate::gate::{Call, Completed, Gate, OnRepeat};
+use crate::operations::timestamp;
+use crate::status::ServiceError;
+
+#[derive(Clone)]
+pub(crate) struct DeviceApi {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) kms: kms::Engines,
+}
+
+#[tonic::async_trait]
+impl DeviceService for DeviceApi {
+    async fn get_device(
+        &self,
+        request: Request<v1::GetDeviceRequest>,
+    ) -> Result<Response<v1::GetDeviceResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                let answer = self.show(&call, &message.eid)?;
+                let entry = EntryDraft::new(EventType::RecordRead, Outcome::Done)
+                    .role(call.caller.role())
+                    .actor(call.pseudonyms.principal(&call.caller.principal()))
+                    .object(call.pseudonyms.device(&parse_eid(&message.eid)?))
+                    .request(call.request_digest)
+                    .fact("record", Fact::fixed_name("device"));
+                Ok(Completed::deed(Commit::of(vec![entry]), answer))
+            })
+            .await
+    }
+
+    async fn freeze_device(
+        &self,
+        request: Request<v1::FreezeDeviceRequest>,
+    ) -> Result<Response<v1::FreezeDeviceResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                let wanted = FreezeRequest {
+                    eid: parse_eid(&message.eid)?,
+                    reason: reason(message.reason())?,
+                    reference: message.reference.clone(),
+                    person: call.caller.person()?.name.clone(),
+                    role: call.caller.role(),
+                    actor: call.pseudonyms.principal(&call.caller.principal()),
+                    request_digest: call.request_digest,
+                };
+                let commit = kms::freeze(self.kms.store.as_ref(), &call.pseudonyms, &wanted, call.now)?;
+                Ok(Completed::deed(commit, v1::FreezeDeviceResponse::default()))
+            })
+            .await
+    }
+}
+
+impl DeviceApi {
+    fn show(&self, call: &Call, eid: &str) -> Result<v1::GetDeviceResponse, ServiceError> {
+        let store = self.kms.store.as_ref();
+        let eid = parse_eid(eid)?;
+        let device = DeviceRecord::read(store, &eid)?.ok_or_else(|| {
+            ServiceError::refused(ReasonCode::UnknownDevice, "no device is registered under this EID")
+        })?;
+        let keysets = KeysetRecord::of_device(store, &eid)?;
+        let rotations = kms::rotation::device_rotations(store, &eid)?;
+        Ok(v1::GetDeviceResponse {
+            eid: eid.to_string(),
+            state: device.state.map_or("reserved", DeviceState::as_str).to_owned(),
+            eum: device.eum,
+            order: device.order,
+            line: device.line,
+            keysets: keysets
+                .into_iter()
+                .map(|(name, keyset)| v1::Keyset {
+                    name: Some(name.message()),
+                    key_bits: u32::from(keyset.algorithm.key_bits()),
+                    state: keyset.state_at(call.now).as_str().to_owned(),
+                    effective_strength: keyset.effective_strength,
+                    master_generation: keyset.master_generation.0,
+                    created: Some(timestamp(keyset.created)),
+                    check_values: keyset.check_values.iter().map(|value| value.0.to_vec()).collect(),
+                    ends: keyset.ends.map(timestamp),
+                })
+                .collect(),
+            freeze: device.freeze.map(|freeze| v1::Freeze {
+                reason: match freeze.reason {
+                    FreezeReason::Stolen => v1::FreezeReason::Stolen,
+                    FreezeReason::Lost => v1::FreezeReason::Lost,
+                    FreezeReason::CloneSuspected => v1::FreezeReason::CloneSuspected,
+                    FreezeReason::LawfulOrder => v1::FreezeReason::LawfulOrder,
+                }
+                .into(),
+                reference: freeze.reference,
+                person: freeze.person,
+                time: Some(timestamp(freeze.time)),
+            }),
+            rotations: rotations
+                .into_iter()
+                .map(|(rotation, state)| v1::DeviceRotation { rotation, state: state.as_str().to_owned() })
+                .collect(),
+        })
+    }
+}
+
+fn reason(reason: v1::FreezeReason) -> Result<FreezeReason, ServiceError> {
+    match reason {
+        v1::FreezeReason::Stolen => Ok(FreezeReason::Stolen),
+        v1::FreezeReason::Lost => Ok(FreezeReason::Lost),
+        v1::FreezeReason::CloneSuspected => Ok(FreezeReason::CloneSuspected),
+        v1::FreezeReason::LawfulOrder => Ok(FreezeReason::LawfulOrder),
+        v1::FreezeReason::Unspecified => {
+            Err(ServiceError::refused(ReasonCode::InvalidField, "reason is missing"))
+        }
+    }
+}

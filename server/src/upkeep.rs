@@ -1,0 +1,136 @@
+//! What the daemon does without being called: checkpoints, counted handshakes, the next year's pseudonyms, revocation
+//! lists, and the steps of rotations.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use ca::KeyRegistration;
+use domain::ReasonCode;
+use hsm::{CallOptions, Priority, Token};
+use kms::rotation::{self, Rotations};
+use store::Commit;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::gate::chain;
+use crate::http::Window;
+use crate::init::pseudonyms;
+
+/// How often each of the tasks looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
+/// What signing a revocation list may take.
+const LIST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Everything the tasks need.
+#[derive(Clone)]
+pub(crate) struct Upkeep {
+    pub(crate) window: Window,
+    pub(crate) log_token: Token,
+    pub(crate) yearly: KeyRegistration,
+    pub(crate) kms: kms::Engines,
+    pub(crate) rotations: Arc<Rotations>,
+    /// Told when an operation was executed: it may have been a revocation.
+    pub(crate) revoked: Arc<Notify>,
+}
+
+impl Upkeep {
+    /// Starts the tasks. Each has its own pace: a token that hangs delays no other.
+    pub(crate) fn start(self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
+        let (log, lists, rotations) = (self.clone(), self.clone(), self);
+        vec![
+            tokio::spawn(log.keep_log(stopped.clone())),
+            tokio::spawn(lists.keep_lists(stopped.clone())),
+            tokio::spawn(rotations.keep_rotations(stopped.clone())),
+        ]
+    }
+
+    async fn keep_log(self, mut stopped: watch::Receiver<bool>) {
+        let window = &self.window;
+        let mut ticks = ticks();
+        let mut handshakes = 0;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let refused = window.gate.counters.handshakes_refused.load(Ordering::Relaxed);
+            if refused > handshakes {
+                let outcome = Outcome::Refused(ReasonCode::UnknownPrincipal);
+                let entry = EntryDraft::new(EventType::HandshakeRefused, outcome)
+                    .fact("count", Fact::Number(refused - handshakes));
+                if window.ca.store.commit(Commit::of(vec![entry])).await.is_ok() {
+                    handshakes = refused;
+                }
+            }
+            let now = window.gate.clock.now();
+            if now.year() != window.gate.pseudonyms.load().year() {
+                match pseudonyms(&self.log_token, &self.yearly, now).await {
+                    Ok(names) => window.gate.pseudonyms.store(Arc::new(names)),
+                    Err(error) => tracing::error!(error = %chain(&error), "no pseudonyms for the new year"),
+                }
+            }
+            if let Err(error) = window.checkpointer.sign().await {
+                tracing::error!(error = %chain(&error), "no checkpoint");
+            }
+        }
+    }
+
+    /// A list that is due is published: the first one, one after half of the validity, and one after each revocation. A
+    /// crash between revocation and list heals here.
+    async fn keep_lists(self, mut stopped: watch::Receiver<bool>) {
+        let engines = &self.window.ca;
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.revoked.notified() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let due = match ca::crls_due(engines, self.window.gate.clock.now()) {
+                Ok(due) => due,
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "cannot tell which revocation lists are due");
+                    continue;
+                }
+            };
+            for list in due {
+                let options =
+                    CallOptions { deadline: Instant::now() + LIST_DEADLINE, priority: Priority::Incident };
+                let now = self.window.gate.clock.now();
+                match ca::publish_crl(engines, &list.issuer, now, options).await {
+                    Ok(list) => tracing::info!(
+                        number = list.number,
+                        entries = list.entries,
+                        "revocation list published"
+                    ),
+                    Err(error) => {
+                        tracing::error!(issuer = %list.issuer, error = %chain(&error), "no revocation list");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn keep_rotations(self, mut stopped: watch::Receiver<bool>) {
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let gate = &self.window.gate;
+            let (names, now) = (gate.pseudonyms.load_full(), gate.clock.now());
+            if let Err(error) = rotation::upkeep(&self.kms, &self.rotations, &names, now).await {
+                tracing::error!(error = %chain(&error), "a rotation does not proceed");
+            }
+        }
+    }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
