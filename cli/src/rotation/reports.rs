@@ -100,7 +100,7 @@ pub const fn item_state_name(state: RotationItemState) -> &'static str {
         RotationItemState::Loaded => "loaded",
         RotationItemState::Confirmed => "confirmed",
         RotationItemState::Failed => "failed",
-        RotationItemState::RolledBack => "rolled_back",
+        RotationItemState::RolledBack => "rolled-back",
         RotationItemState::Kept => "kept",
     }
 }

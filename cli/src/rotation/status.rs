@@ -70,8 +70,8 @@ pub const fn state_name(state: RotationState) -> &'static str {
         RotationState::Paused => "paused",
         RotationState::Halted => "halted",
         RotationState::Completed => "completed",
-        RotationState::RollingBack => "rolling back",
-        RotationState::RolledBack => "rolled back",
+        RotationState::RollingBack => "rolling-back",
+        RotationState::RolledBack => "rolled-back",
     }
 }
 
