@@ -19,6 +19,7 @@ mod files;
 mod grant;
 mod identity;
 mod issuer;
+mod json_lines;
 mod key_file;
 mod operation;
 mod order;

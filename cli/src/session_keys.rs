@@ -1,5 +1,7 @@
 //! Session keys: fetched for a card's challenges, opened with the caller's own key, checked against the card.
 
+mod many;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -12,6 +14,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use self::many::FetchMany;
 use crate::connect::{IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
@@ -32,6 +35,14 @@ pub enum SessionKeysCommand {
       --purpose remote-management --identity otaco/
   chancery session-keys fetch ... --output json --reveal")]
     Fetch(Fetch),
+    /// Fetch the session keys of many cards, 64 at a time, from a file of challenges into a file of opened keys.
+    ///
+    /// A card that is refused gets a line with the reason; the others go on. The file of keys is readable only by its
+    /// owner: use it and delete it.
+    #[command(after_help = "Examples:
+  chancery session-keys fetch-many --file challenges.jsonl --out keys.jsonl --kvn 0x30 \\
+      --purpose remote-management --identity otaco/")]
+    FetchMany(FetchMany),
 }
 
 /// Arguments of `session-keys fetch`.
@@ -84,9 +95,10 @@ pub struct OpenedSessionKeys {
 impl SessionKeysCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let Self::Fetch(fetch) = self;
-        fetch.run(output).await?;
-        Ok(ExitCode::SUCCESS)
+        match self {
+            Self::Fetch(fetch) => fetch.run(output).await.map(|()| ExitCode::SUCCESS),
+            Self::FetchMany(fetch) => fetch.run(output).await,
+        }
     }
 }
 

@@ -38,6 +38,8 @@ struct Look {
     loaded: u64,
     confirmed: u64,
     failed: u64,
+    rolled_back: u64,
+    kept: u64,
     /// Devices that ended, since the watching began.
     per_second: f64,
     /// Until every device has ended, at that rate.
@@ -67,9 +69,16 @@ fn pace(elapsed: Duration, done: u64, left: u64) -> (f64, Option<u64>) {
     (per_second, eta.map(|eta| eta.as_secs()))
 }
 
+/// Devices with which nothing more happens, forward or back.
 const fn ended(status: &RotationStatus) -> u64 {
-    status.confirmed + status.failed
+    match status.state {
+        ROLLING_BACK | ROLLED_BACK => status.rolled_back + status.kept,
+        _ => status.confirmed + status.failed,
+    }
 }
+
+const ROLLING_BACK: i32 = RotationState::RollingBack as i32;
+const ROLLED_BACK: i32 = RotationState::RolledBack as i32;
 
 const fn left(status: &RotationStatus) -> u64 {
     status.devices.saturating_sub(ended(status))
@@ -134,6 +143,8 @@ impl Watch {
             loaded: status.loaded,
             confirmed: status.confirmed,
             failed: status.failed,
+            rolled_back: status.rolled_back,
+            kept: status.kept,
             per_second,
             eta_s,
         };
@@ -142,6 +153,9 @@ impl Watch {
 }
 
 fn note(status: &RotationStatus) -> String {
+    if matches!(status.state(), RotationState::RollingBack | RotationState::RolledBack) {
+        return format!("{} back on the old keyset, {} kept", status.rolled_back, status.kept);
+    }
     format!("stage {}: {} confirmed, {} failed", status.stage + 1, status.confirmed, status.failed)
 }
 
@@ -154,6 +168,15 @@ mod tests {
         assert_eq!(pace(Duration::from_secs(10), 50, 100), (5.0, Some(20)));
         assert_eq!(pace(Duration::from_secs(10), 0, 100), (0.0, None));
         assert_eq!(pace(Duration::from_secs(10), 50, 0), (5.0, Some(0)));
+    }
+
+    #[test]
+    fn a_roll_back_has_a_progress_of_its_own() {
+        let forward = RotationStatus { confirmed: 7, failed: 1, devices: 10, ..RotationStatus::default() };
+        assert_eq!((ended(&forward), left(&forward)), (8, 2));
+        let back = RotationStatus { state: ROLLING_BACK, rolled_back: 3, kept: 1, ..forward };
+        assert_eq!((ended(&back), left(&back)), (4, 6));
+        assert_eq!(note(&back), "3 back on the old keyset, 1 kept");
     }
 
     #[test]
