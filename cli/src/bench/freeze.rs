@@ -27,9 +27,10 @@ use crate::output::{Output, fields};
 const IN_FLIGHT: usize = 64;
 /// The fetches go to so many devices around the next one to be frozen, of which so many are frozen already.
 const WINDOW: u64 = 64;
+const WINDOW_DEVICES: usize = WINDOW as usize;
 const WINDOW_FROZEN: u64 = 4;
-/// Between two freezes.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Shortest pause between two freezes; they are spread over the time.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// What it came to.
 #[derive(Serialize)]
@@ -86,7 +87,8 @@ pub async fn measure(
     let releases = Releases::default();
     let (fetched, frozen) = tokio::join!(
         load::run(in_flight, time, &numbers, fetches(&load, &next, &releases, eids.len())),
-        freezes(&officer[0], &eids, &next, time),
+        // The last ones stay unfrozen, so that the fetches release keys to the end.
+        freezes(&officer[0], &eids[..eids.len() - WINDOW_DEVICES], &next, time),
     );
     let (fetched, (frozen, times)) = (fetched?, frozen?);
     if frozen.is_empty() {
@@ -155,6 +157,7 @@ async fn freezes(
     let mut client = DeviceServiceClient::new(officer.channel());
     let started = Instant::now();
     let (mut frozen, mut times) = (Vec::new(), Vec::new());
+    let pause = time.div_f64(eids.len().max(1) as f64).max(PAUSE_MIN);
     for eid in eids {
         if started.elapsed() >= time {
             break;
@@ -170,7 +173,7 @@ async fn freezes(
         times.push(micros(sent.elapsed()));
         frozen.push(index);
         next.store(frozen.len() as u64, Ordering::Relaxed);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
     Ok((frozen, times))
 }
