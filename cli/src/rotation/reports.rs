@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,15 +18,12 @@ use sha2::{Digest, Sha256};
 use crate::connect::{Connection, IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::parse_name;
+use crate::json_lines;
 use crate::output::{Output, Progress, fields, printable};
 use crate::rotation::client;
 
 /// Reports of one call.
 const BATCH: usize = 200;
-/// Longest line that is taken.
-const LINE_MAX_BYTES: u64 = 4 << 10;
-/// Reports of one file: as many devices as a stage may have, and no more than fit in memory.
-const REPORTS_MAX: usize = 1_000_000;
 /// Exit code when some cards failed or some lines were refused.
 const SOME_FAILED: u8 = 3;
 
@@ -237,41 +234,14 @@ fn write_result(out: &mut impl Write, result: &ReportResult, entry_index: u64) -
 }
 
 fn read_reports(path: &Path) -> Result<Vec<RotationReport>, CliError> {
-    let mut reader = BufReader::new(File::open(path).map_err(CliError::file("read", path))?);
-    let mut reports = Vec::new();
     let mut seen = HashSet::new();
-    for number in 1u64.. {
-        let wrong = |why: &str| {
-            CliError::invalid(
-                format!("{} line {number}: {why}; nothing was sent", path.display()),
-                "write it as docs/formats/rotation-scripts.md says",
-            )
-        };
-        let mut line = Vec::new();
-        let read = reader.by_ref().take(LINE_MAX_BYTES + 1).read_until(b'\n', &mut line);
-        if read.map_err(CliError::file("read", path))? == 0 {
-            break;
-        }
-        if line.len() as u64 > LINE_MAX_BYTES {
-            return Err(wrong("it is too long"));
-        }
-        if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let line: AnswerLine = serde_json::from_slice(&line).map_err(|error| wrong(&error.to_string()))?;
-        let report = line.into_report().map_err(|why| wrong(&why))?;
+    json_lines::read(path, "docs/formats/rotation-scripts.md", |line: AnswerLine| {
+        let report = line.into_report()?;
         if !seen.insert(report.eid.clone()) {
-            return Err(wrong("the device was named before"));
+            return Err("the device was named before".to_owned());
         }
-        if reports.len() == REPORTS_MAX {
-            return Err(wrong("more than a million lines"));
-        }
-        reports.push(report);
-    }
-    if reports.is_empty() {
-        return Err(CliError::invalid(format!("{} holds no line", path.display()), "name the right file"));
-    }
-    Ok(reports)
+        Ok(report)
+    })
 }
 
 impl AnswerLine {
