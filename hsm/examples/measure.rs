@@ -1,6 +1,6 @@
 //! What the HSM layer costs beside the token: `cargo run -p hsm --example measure [jobs]`.
 //!
-//! Makes a SoftHSM token in memory, runs session-key jobs and an order on one worker, and prints CPU microseconds per
+//! Makes a SoftHSM token in memory, runs session-key jobs, an order and a rotation on one worker, and prints CPU microseconds per
 //! unit in the daemon's and the worker's process, and how much of the latter is inside C_* calls.
 
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool, not part of the product")]
@@ -15,8 +15,9 @@ use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, Priv
 use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use hsm::ceremony::Ceremony;
 use hsm::{
-    CallOptions, KeyRole, OrderChunk, OrderChunkJob, Priority, SessionKeysJob, SessionKeysOutcome,
-    SignatureAlgorithm, Token, TokenConfig, WorkerCommand,
+    CallOptions, CardProof, CardProofJob, KeyRole, KeysetVersion, OrderChunk, OrderChunkJob,
+    PUT_KEY_DEVICES_MAX, Priority, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
+    TokenConfig, WorkerCommand,
 };
 use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge, session_keys};
@@ -122,6 +123,39 @@ async fn measure(jobs: usize) {
     let before = Cost::now(&token);
     token.order_chunk(order, options()).await.unwrap();
     before.print(&token, "order line (chunk of 1,000)", 1_000);
+
+    // AES-128 to AES-256. The first job also fills the cache of constant blocks.
+    let version = |kvn, algorithm| KeysetVersion {
+        master: keys[0].key.clone(),
+        kvn: KeyVersionNumber::scp03(kvn).unwrap(),
+        algorithm,
+    };
+    let rotation = PutKeyJob {
+        protocol: Protocol::Scp03,
+        security_domain: SecurityDomain::IsdR,
+        old: version(0x30, KeysetAlgorithm::Aes128),
+        new: version(0x31, KeysetAlgorithm::Aes256),
+        eids: vec![eid; PUT_KEY_DEVICES_MAX],
+    };
+    token.put_key(rotation.clone(), options()).await.unwrap();
+    let before = Cost::now(&token);
+    for _ in 0..10 {
+        token.put_key(rotation.clone(), options()).await.unwrap();
+    }
+    before.print(&token, "PUT KEY 128 to 256 (batches of 200)", 10 * PUT_KEY_DEVICES_MAX);
+    let proof = CardProof {
+        master: keys[0].key.clone(),
+        derivation: session.derivation,
+        host_challenge: session.host_challenge,
+        card_challenge: session.card_challenge,
+        card_cryptogram: session.card_cryptogram,
+    };
+    let before = Cost::now(&token);
+    for _ in 0..50 {
+        let job = CardProofJob { proofs: vec![proof.clone(); 100] };
+        assert!(token.card_proofs(job, options()).await.unwrap().iter().all(|proved| *proved));
+    }
+    before.print(&token, "card proof (batches of 100)", 50 * 100);
     token.shutdown().await;
 }
 

@@ -55,17 +55,15 @@ pub(crate) enum Job {
     Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
     SessionKeys(Box<WireSessionKeys>),
     OrderChunk { master: KeyRef, keyset: WireKeyset, recipient_spki: Vec<u8>, eids: Vec<[u8; 16]> },
-    ServiceSecret { key: KeyRef, context: String },
-    AddKey(RegisteredKey),
     PutKey(Box<WirePutKey>),
     CardProofs(Vec<WireCardProof>),
+    ServiceSecret { key: KeyRef, context: String },
+    AddKey(RegisteredKey),
     Canary,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireSessionKeys {
-    pub(crate) master: KeyRef,
-    pub(crate) keyset: WireKeyset,
     pub(crate) proof: WireCardProof,
     pub(crate) recipient: Vec<u8>,
     pub(crate) info: Vec<u8>,
@@ -73,6 +71,8 @@ pub(crate) struct WireSessionKeys {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireCardProof {
+    pub(crate) master: KeyRef,
+    pub(crate) keyset: WireKeyset,
     pub(crate) eid: [u8; 16],
     pub(crate) host_challenge: [u8; 8],
     pub(crate) card_challenge: [u8; 8],
@@ -153,10 +153,10 @@ pub(crate) enum JobOutput {
     SessionKeys { encapsulated_key: Vec<u8>, ciphertext: Vec<u8>, host_cryptogram: [u8; 8] },
     CardCryptogramMismatch,
     OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
-    Secret(WireSecret),
-    Done,
     PutKey(Vec<WireDeviceKeys>),
     CardProofs(Vec<bool>),
+    Secret(WireSecret),
+    Done,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -252,7 +252,8 @@ impl Expected {
 pub(crate) enum SessionKeyUse {
     /// K-ENC or K-MAC of a device: CMAC inside the token, never out.
     Cmac,
-    /// A device key on its way out: wrapped once, by AES-KWP for an order or by AES-CBC for PUT KEY; encrypts one block for its key check value.
+    /// A device key on its way out: wrapped once, by AES-KWP for an order or by AES-CBC for PUT KEY; encrypts one block
+    /// for its key check value.
     Outgoing,
     /// The transport key of an order chunk: wraps outgoing keys and is itself wrapped once.
     Transport {

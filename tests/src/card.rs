@@ -7,6 +7,7 @@ use aws_lc_rs::rand;
 
 use crate::aes::AesKey;
 use crate::channel::{Apdu, Channel, SecurityLevel, derive};
+use crate::put_key::{NewKeyset, PutKeyBehaviour, PutKeyDialect};
 use crate::transport::PersonalisationData;
 
 /// An eUICC as far as one security domain with SCP03 goes: mode S8, `i` = 00 (random challenge, no response protection)
@@ -17,6 +18,9 @@ pub struct SimulatedCard {
     challenge: ChallengeSource,
     cryptogram: CryptogramBehaviour,
     i_parameter: u8,
+    dialect: PutKeyDialect,
+    put_key: PutKeyBehaviour,
+    put_keys_executed: u32,
     state: State,
 }
 
@@ -55,10 +59,16 @@ impl StatusWord {
     pub const CONDITIONS_NOT_SATISFIED: Self = Self(0x6985);
     /// A security level that the card does not offer.
     pub const INCORRECT_PARAMETERS: Self = Self(0x6a86);
+    /// Command data that is not what the command takes.
+    pub const INCORRECT_DATA: Self = Self(0x6a80);
     /// No keyset of that version.
     pub const KEYSET_NOT_FOUND: Self = Self(0x6a88);
     /// Not secure messaging.
     pub const CLASS_NOT_SUPPORTED: Self = Self(0x6e00);
+    /// A key that is none of AES (GP Card Specification table 11-78).
+    pub const ALGORITHM_NOT_SUPPORTED: Self = Self(0x9484);
+    /// A key whose check value is another (same table): nothing was loaded.
+    pub const INVALID_CHECK_VALUE: Self = Self(0x9485);
 }
 
 /// The answer to INITIALIZE UPDATE.
@@ -86,12 +96,13 @@ pub struct Processed {
 struct Keyset {
     enc: AesKey,
     mac: AesKey,
+    dek: AesKey,
 }
 
 enum State {
     Idle,
-    Initialized { channel: Channel, host_cryptogram: Vec<u8> },
-    Authenticated { channel: Channel },
+    Initialized { channel: Channel, kvn: u8, host_cryptogram: Vec<u8> },
+    Authenticated { channel: Channel, kvn: u8 },
 }
 
 impl SimulatedCard {
@@ -103,6 +114,9 @@ impl SimulatedCard {
             challenge: ChallengeSource::Random,
             cryptogram: CryptogramBehaviour::Honest,
             i_parameter: 0x00,
+            dialect: PutKeyDialect::A,
+            put_key: PutKeyBehaviour::Honest,
+            put_keys_executed: 0,
             state: State::Idle,
         }
     }
@@ -110,18 +124,38 @@ impl SimulatedCard {
     /// A card as the manufacturer's line makes it from one device of an order.
     pub fn personalised(data: &PersonalisationData) -> Self {
         let mut card = Self::new(data.eid);
-        card.install_keyset(data.kvn, &data.enc, &data.mac);
+        card.install_keyset(data.kvn, &data.enc, &data.mac, &data.dek);
         card
     }
 
-    /// Puts a keyset on the card, replacing one of the same version. Key-DEK takes no part in a session.
+    /// Puts a keyset on the card, replacing one of the same version.
     ///
     /// # Panics
-    /// When a key is none of AES or the two differ in length.
-    pub fn install_keyset(&mut self, kvn: u8, enc: &[u8], mac: &[u8]) {
-        assert_eq!(enc.len(), mac.len(), "the keys of a keyset have one length");
+    /// When a key is none of AES or they differ in length.
+    pub fn install_keyset(&mut self, kvn: u8, enc: &[u8], mac: &[u8], dek: &[u8]) {
+        assert!(enc.len() == mac.len() && mac.len() == dek.len(), "the keys of a keyset have one length");
         let key = |bytes| AesKey::new(bytes).expect("an AES key has 16, 24 or 32 bytes");
-        self.keysets.insert(kvn, Keyset { enc: key(enc), mac: key(mac) });
+        self.keysets.insert(kvn, Keyset { enc: key(enc), mac: key(mac), dek: key(dek) });
+    }
+
+    /// The versions of the keysets on the card, ascending.
+    pub fn kvns(&self) -> Vec<u8> {
+        self.keysets.keys().copied().collect()
+    }
+
+    /// How many PUT KEYs the card has answered with success, echoed ones included.
+    pub const fn put_keys_executed(&self) -> u32 {
+        self.put_keys_executed
+    }
+
+    /// Sets how PUT KEY is to be written; dialect A unless told otherwise.
+    pub const fn set_put_key_dialect(&mut self, dialect: PutKeyDialect) {
+        self.dialect = dialect;
+    }
+
+    /// Sets what the card does with new keys.
+    pub const fn set_put_key(&mut self, behaviour: PutKeyBehaviour) {
+        self.put_key = behaviour;
     }
 
     /// Sets where challenges come from.
@@ -139,14 +173,17 @@ impl SimulatedCard {
         self.i_parameter = i_parameter;
     }
 
-    /// INITIALIZE UPDATE: a fresh challenge, and the proof of the keys of `kvn` (Amendment D §7.1.1).
+    /// INITIALIZE UPDATE: a fresh challenge, and the proof of the keys of `kvn`, or of the lowest there is for 00
+    /// (Amendment D §7.1.1).
     pub fn initialize_update(
         &mut self,
         host_challenge: [u8; 8],
         kvn: u8,
     ) -> Result<InitializeUpdateResponse, StatusWord> {
         self.state = State::Idle;
-        let keyset = self.keysets.get(&kvn).ok_or(StatusWord::KEYSET_NOT_FOUND)?;
+        let found =
+            if kvn == 0x00 { self.keysets.first_key_value() } else { self.keysets.get_key_value(&kvn) };
+        let (&kvn, keyset) = found.ok_or(StatusWord::KEYSET_NOT_FOUND)?;
         let card_challenge = match self.challenge {
             ChallengeSource::Fixed(challenge) => challenge,
             ChallengeSource::Random => {
@@ -172,7 +209,7 @@ impl SimulatedCard {
             CryptogramBehaviour::Wrong => card_cryptogram[7] ^= 0x01,
         }
         let channel = Channel::new(session_key(&keyset.enc, 0x04), s_mac, session_key(&keyset.mac, 0x07));
-        self.state = State::Initialized { channel, host_cryptogram };
+        self.state = State::Initialized { channel, kvn, host_cryptogram };
 
         // Key diversification data is all zero on many eUICCs; the EID identifies the card.
         let mut bytes = vec![0; 10];
@@ -185,7 +222,7 @@ impl SimulatedCard {
     /// EXTERNAL AUTHENTICATE: checks the host's cryptogram and C-MAC and opens the channel (Amendment D §7.1.2). A
     /// failure ends the attempt: the host has to start again.
     pub fn external_authenticate(&mut self, command: &[u8]) -> Result<SecurityLevel, StatusWord> {
-        let State::Initialized { mut channel, host_cryptogram } =
+        let State::Initialized { mut channel, kvn, host_cryptogram } =
             std::mem::replace(&mut self.state, State::Idle)
         else {
             return Err(StatusWord::CONDITIONS_NOT_SATISFIED);
@@ -205,14 +242,15 @@ impl SimulatedCard {
         verify_slices_are_equal(&command.data, &host_cryptogram)
             .map_err(|_| StatusWord::AUTHENTICATION_FAILED)?;
         channel.level = level;
-        self.state = State::Authenticated { channel };
+        self.state = State::Authenticated { channel, kvn };
         Ok(level)
     }
 
     /// Any other command over the open channel: checks the C-MAC, decrypts, answers. A command that fails its checks
     /// closes the channel.
     pub fn process(&mut self, command: &[u8]) -> Result<Processed, StatusWord> {
-        let State::Authenticated { mut channel } = std::mem::replace(&mut self.state, State::Idle) else {
+        let State::Authenticated { mut channel, kvn } = std::mem::replace(&mut self.state, State::Idle)
+        else {
             return Err(StatusWord::SECURITY_NOT_SATISFIED);
         };
         let mut command = Apdu::parse(command).ok_or(StatusWord::WRONG_LENGTH)?;
@@ -224,15 +262,51 @@ impl SimulatedCard {
         if channel.level.has_c_enc() && !command.data.is_empty() {
             command.data = channel.decrypt_command(command.data).ok_or(StatusWord::SECURITY_NOT_SATISFIED)?;
         }
-        let (mut response, status) = self.application(&command);
+        let (mut response, status) = match command.header[1] {
+            0xd8 => self
+                .put_key(&command, channel.level, kvn)
+                .map_or_else(|status| (vec![], status), |answer| (answer, StatusWord::OK)),
+            _ => self.application(&command),
+        };
         if channel.level.has_r_enc() && !response.is_empty() {
             response = channel.encrypt_response(&response);
         }
         if channel.level.has_r_mac() {
             response.extend(channel.response_mac(&response, status.0.to_be_bytes()));
         }
-        self.state = State::Authenticated { channel };
+        self.state = State::Authenticated { channel, kvn };
         Ok(Processed { command, response, status })
+    }
+
+    /// PUT KEY of a whole keyset over an encrypted channel (GP Card Specification §11.8): all three keys or none. P1 is
+    /// 00 to add a keyset, or the version of the one it replaces.
+    fn put_key(&mut self, command: &Apdu, level: SecurityLevel, kvn: u8) -> Result<Vec<u8>, StatusWord> {
+        if !level.has_c_enc() {
+            return Err(StatusWord::SECURITY_NOT_SATISFIED);
+        }
+        let [_, _, replaced, 0x81] = command.header else { return Err(StatusWord::INCORRECT_PARAMETERS) };
+        if replaced != 0x00 && !self.keysets.contains_key(&replaced) {
+            return Err(StatusWord::KEYSET_NOT_FOUND);
+        }
+        // The keyset that opened the channel may have been replaced within it.
+        let dek = &self.keysets.get(&kvn).ok_or(StatusWord::CONDITIONS_NOT_SATISFIED)?.dek;
+        let mut new = NewKeyset::read(&command.data, self.dialect, dek)?;
+        if new.kvn != replaced && self.keysets.contains_key(&new.kvn) {
+            return Err(StatusWord::INCORRECT_DATA);
+        }
+        match self.put_key {
+            PutKeyBehaviour::Honest => {}
+            PutKeyBehaviour::WrongCheckValue => new.keys[0][0] ^= 0x01,
+            PutKeyBehaviour::EchoWithoutLoading => {
+                self.put_keys_executed += 1;
+                return Ok(new.answer());
+            }
+        }
+        self.keysets.remove(&replaced);
+        let [enc, mac, dek] = &new.keys;
+        self.install_keyset(new.kvn, enc, mac, dek);
+        self.put_keys_executed += 1;
+        Ok(new.answer())
     }
 
     /// What lies behind the channel: STORE DATA with ES10c.GetEID (SGP.22 §5.7.20) is answered, all else accepted.

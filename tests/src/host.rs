@@ -1,6 +1,7 @@
 //! A provisioning server's end of the channel: it has session keys, never static ones.
 
 use crate::aes::AesKey;
+use crate::card::{SimulatedCard, StatusWord};
 use crate::channel::{Apdu, Channel, SecurityLevel};
 
 /// Session keys as the authority hands them out.
@@ -47,6 +48,23 @@ impl HostChannel {
             command.data = channel.encrypt_command(&command.data);
         }
         channel.mac(command).to_bytes()
+    }
+
+    /// Sends a command that came in clear, such as the authority's PUT KEY, to the card at the other end, and returns
+    /// the card's answer in clear.
+    ///
+    /// # Panics
+    /// When the command is no short APDU, or the protection of the answer is wrong.
+    pub fn send(&mut self, card: &mut SimulatedCard, command: &[u8]) -> Result<Vec<u8>, StatusWord> {
+        let command = Apdu::parse(command).expect("a command in clear is a short APDU");
+        let processed = card.process(&self.wrap(command))?;
+        match processed.status {
+            StatusWord::OK => {
+                let answer = self.unwrap(&processed.response, processed.status.0);
+                Ok(answer.expect("a card protects its answers as the level demands"))
+            }
+            status => Err(status),
+        }
     }
 
     /// The answer to the last wrapped command in clear; `None` when its protection is wrong.

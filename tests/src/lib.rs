@@ -6,9 +6,11 @@
 
 mod aes;
 mod channel;
+mod put_key;
 
 pub mod card;
 pub mod host;
 pub mod transport;
 
 pub use channel::{Apdu, SecurityLevel};
+pub use put_key::{PutKeyBehaviour, PutKeyDialect, keyset_of};

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::card::{ChallengeSource, CryptogramBehaviour, SimulatedCard, StatusWord};
 use tests::host::{HostChannel, SessionKeys};
 use tests::transport::{PersonalisationData, TransportPrivateKey, unwrap_key};
-use tests::{Apdu, SecurityLevel};
+use tests::{Apdu, PutKeyBehaviour, PutKeyDialect, SecurityLevel};
 
 fn vector_file(name: &str) -> Vec<u8> {
     let path = format!("{}/vectors/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -38,7 +38,7 @@ impl Recording {
         let mut card = SimulatedCard::new(array("89882119900000000000000000000005"));
         // P1 0 asks for any keyset: the answer names the one the card took.
         let kvn = response[10];
-        card.install_keyset(kvn, &bytes(&vector["enc"]), &bytes(&vector["mac"]));
+        card.install_keyset(kvn, &bytes(&vector["enc"]), &bytes(&vector["mac"]), &bytes(&vector["dek"]));
         card.set_i_parameter(response[12]);
         card.set_challenge(ChallengeSource::Fixed(response[13..21].try_into().unwrap()));
         Self {
@@ -323,4 +323,122 @@ fn cards_personalised_from_an_order_talk_to_a_host_with_the_published_session_ke
             assert_eq!(card.process(&wrapped).unwrap().command.data, clear.data);
         }
     }
+}
+
+/// A card of the published order with the published session under its KVN 30, but with the DEK that the PUT KEY vectors
+/// are encrypted under, and the open channel to it.
+fn card_with_open_channel(level: SecurityLevel) -> (SimulatedCard, HostChannel) {
+    let key = TransportPrivateKey::from_pem(&vector_file("order/eum-transport-key.pem")).unwrap();
+    let devices = key.unwrap_order(&String::from_utf8(vector_file("order/output.jsonl")).unwrap()).unwrap();
+    let published = vectors("chancery_sealed_session_keys.json");
+    let (device, session) = (&devices[0], &published["vectors"][0]);
+    let dek = bytes(&vectors("put_key.json")["examples"][0]["dek"]);
+    let mut card = SimulatedCard::personalised(&PersonalisationData { dek, ..device.clone() });
+    card.set_challenge(ChallengeSource::Fixed(bytes(&published["card_challenge"]).try_into().unwrap()));
+    card.initialize_update(bytes(&published["host_challenge"]).try_into().unwrap(), 0x30).unwrap();
+    let [s_enc, s_mac, s_rmac] = ["s_enc", "s_mac", "s_rmac"].map(|name| bytes(&session[name]));
+    let keys = SessionKeys { s_enc: &s_enc, s_mac: &s_mac, s_rmac: &s_rmac };
+    let host_cryptogram = bytes(&session["host_cryptogram"]).try_into().unwrap();
+    let (host, command) = HostChannel::external_authenticate(&keys, host_cryptogram, level);
+    card.external_authenticate(&command).unwrap();
+    (card, host)
+}
+
+/// (KVN, the three keys, the answer, the command in dialect A, in dialect B) of each published PUT KEY.
+fn put_keys() -> Vec<(u8, [Vec<u8>; 3], Vec<u8>, Vec<u8>, Vec<u8>)> {
+    let examples = vectors("put_key.json")["examples"].as_array().unwrap().clone();
+    assert_eq!(examples.len(), 2);
+    let put_key = |example: &Value| {
+        let (a, b) = (bytes(&example["put_key_style_A"]), bytes(&example["put_key_style_B"]));
+        let keys = [0, 1, 2].map(|at| bytes(&example["keys"][at]));
+        let kcvs = [0, 1, 2].map(|at| bytes(&example["kcv"][at])).concat();
+        (a[5], keys, [&a[5..6], &kcvs].concat(), a, b)
+    };
+    examples.iter().map(put_key).collect()
+}
+
+#[test]
+fn the_card_loads_the_keys_of_published_put_keys_in_either_dialect_and_proves_them() {
+    for (kvn, keys, answer, in_a, in_b) in put_keys() {
+        for (dialect, apdu, other) in [(PutKeyDialect::A, &in_a, &in_b), (PutKeyDialect::B, &in_b, &in_a)] {
+            let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
+            card.set_put_key_dialect(dialect);
+            assert_eq!(host.send(&mut card, other), Err(StatusWord::INCORRECT_DATA), "{dialect:?}");
+            assert_eq!(host.send(&mut card, apdu).unwrap(), answer);
+            assert_eq!((card.kvns(), card.put_keys_executed()), (vec![0x30, kvn], 1));
+
+            let mut reference = SimulatedCard::new([0; 16]);
+            reference.install_keyset(kvn, &keys[0], &keys[1], &keys[2]);
+            reference.set_challenge(ChallengeSource::Fixed([7; 8]));
+            card.set_challenge(ChallengeSource::Fixed([7; 8]));
+            assert_eq!(card.initialize_update([9; 8], kvn), reference.initialize_update([9; 8], kvn));
+        }
+    }
+}
+
+#[test]
+fn put_key_needs_an_encrypted_channel_and_right_check_values_and_a_free_version() {
+    let (_, _, answer, apdu, _) = put_keys().remove(0);
+    let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC);
+    assert_eq!(host.send(&mut card, &apdu), Err(StatusWord::SECURITY_NOT_SATISFIED));
+    assert_eq!(card.process(&apdu), Err(StatusWord::CLASS_NOT_SUPPORTED), "in clear");
+    assert_eq!(card.process(&apdu), Err(StatusWord::SECURITY_NOT_SATISFIED), "without a channel");
+
+    let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
+    let changed = |at: usize, value: u8| {
+        let mut changed = apdu.clone();
+        changed[at] = value;
+        changed
+    };
+    let last_kcv = apdu.len() - 2;
+    for (refused, status) in [
+        (changed(last_kcv, apdu[last_kcv] ^ 1), StatusWord::INVALID_CHECK_VALUE),
+        (changed(8, apdu[8] ^ 1), StatusWord::INVALID_CHECK_VALUE),
+        (changed(6, 0x80), StatusWord::ALGORITHM_NOT_SUPPORTED),
+        (changed(7, 0x20), StatusWord::INCORRECT_DATA),
+        (changed(5, 0x20), StatusWord::INCORRECT_DATA),
+        (changed(3, 0x01), StatusWord::INCORRECT_PARAMETERS),
+        (changed(2, 0x32), StatusWord::KEYSET_NOT_FOUND),
+        (changed(5, 0x30), StatusWord::INCORRECT_DATA),
+    ] {
+        assert_eq!(host.send(&mut card, &refused), Err(status), "{}", hex::encode(&refused));
+    }
+    assert_eq!((card.kvns(), card.put_keys_executed()), (vec![0x30], 0));
+    assert_eq!(host.send(&mut card, &apdu).unwrap(), answer);
+    assert_eq!(host.send(&mut card, &apdu), Err(StatusWord::INCORRECT_DATA), "that version is there");
+    assert_eq!(card.put_keys_executed(), 1);
+}
+
+#[test]
+fn a_put_key_that_names_a_version_replaces_it() {
+    let (_, _, answer, apdu, _) = put_keys().remove(0);
+    let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
+    let mut replacing = apdu;
+    replacing[2] = 0x30;
+    assert_eq!(host.send(&mut card, &replacing).unwrap(), answer);
+    assert_eq!(card.kvns(), [0x31]);
+    assert_eq!(card.initialize_update([0; 8], 0x30), Err(StatusWord::KEYSET_NOT_FOUND));
+    assert_eq!(card.initialize_update([0; 8], 0x00).unwrap().bytes[10], 0x31);
+}
+
+#[test]
+fn a_card_told_to_misbehave_answers_a_wrong_check_value_or_echoes_the_right_ones_and_has_nothing() {
+    let (kvn, keys, answer, apdu, _) = put_keys().remove(1);
+    let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
+    card.set_put_key(PutKeyBehaviour::WrongCheckValue);
+    let wrong = host.send(&mut card, &apdu).unwrap();
+    assert!(wrong[0] == answer[0] && wrong[1..4] != answer[1..4] && wrong[4..] == answer[4..]);
+    // Key-ENC takes no part in the card's proof: the check value alone tells.
+    let mut reference = SimulatedCard::new([0; 16]);
+    reference.install_keyset(kvn, &keys[0], &keys[1], &keys[2]);
+    for card in [&mut card, &mut reference] {
+        card.set_challenge(ChallengeSource::Fixed([7; 8]));
+    }
+    assert_eq!(card.initialize_update([9; 8], kvn), reference.initialize_update([9; 8], kvn));
+
+    let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
+    card.set_put_key(PutKeyBehaviour::EchoWithoutLoading);
+    assert_eq!(host.send(&mut card, &apdu).unwrap(), answer);
+    assert_eq!((card.kvns(), card.put_keys_executed()), (vec![0x30], 1));
+    assert_eq!(card.initialize_update([0; 8], kvn), Err(StatusWord::KEYSET_NOT_FOUND));
 }

@@ -4,6 +4,7 @@
 mod ceremony;
 mod faults;
 mod model;
+mod put_key;
 mod queue;
 mod sessions;
 mod start;

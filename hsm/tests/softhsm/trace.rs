@@ -1,13 +1,14 @@
 //! What the workers ask of PKCS#11, as pkcs11-spy saw it: device keys are never readable and never read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 
 use domain::KeysetAlgorithm;
-use hsm::{KeyRole, SessionKeysOutcome};
+use hsm::{CardProofJob, KeyRole, SessionKeysOutcome};
 
 use crate::faults::through_spy;
 use crate::model::{Manufacturer, device, order, recipient, session};
+use crate::put_key::{proof, put_key};
 use crate::support::{Fixture, soon};
 
 /// One C_* call of the trace.
@@ -65,6 +66,9 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
         let (_, cryptogram) = device(&token, master, algorithm, &manufacturer).await;
         token.order_chunk(order(master, algorithm, &manufacturer.spki, 5), soon()).await.unwrap();
         token.session_keys(session(master, algorithm, 1, cryptogram, public), soon()).await.unwrap();
+        token.put_key(put_key(master, algorithm, 2), soon()).await.unwrap();
+        let proofs = vec![proof(master, algorithm, cryptogram)];
+        assert_eq!(token.card_proofs(CardProofJob { proofs }, soon()).await.unwrap(), [true]);
     }
     let before_mismatch = fs::read_to_string(&trace).unwrap().len();
     let outcome =
@@ -76,6 +80,8 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
     let mut readable = HashMap::new();
     let (mut device_keys, mut blocks, mut values_read) = (0, 0, 0);
     let (mut made, mut destroyed) = (0, 0);
+    let mut deks = HashSet::new();
+    let mut key_blocks = 0;
     for call in Call::all(&trace[at_start..]) {
         match call.function {
             "DeriveKey" => {
@@ -83,6 +89,15 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
                 if call.attribute("CKA_KEY_TYPE") == Some("CKK_AES") {
                     assert!(is_sensitive, "{:?}", call.lines);
                     device_keys += 1;
+                    if call.attribute("CKA_WRAP") == Some("True") {
+                        // A card's DEK, the only device key that wraps: it does nothing else and never leaves.
+                        for flag in
+                            ["CKA_EXTRACTABLE", "CKA_ENCRYPT", "CKA_DECRYPT", "CKA_SIGN", "CKA_UNWRAP"]
+                        {
+                            assert_eq!(call.attribute(flag), Some("False"), "{flag}");
+                        }
+                        deks.insert(call.value("hKey").expect("a handle"));
+                    }
                 } else {
                     // L and the constant first blocks: no keys, one block each.
                     assert_eq!(call.attribute("CKA_KEY_TYPE"), Some("CKK_GENERIC_SECRET"));
@@ -95,6 +110,10 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
                 assert!(readable[call.value("hObject").expect("a handle")], "{:?}", call.lines);
                 values_read += 1;
             }
+            "WrapKey" if call.value("pMechanism->type") == Some("CKM_AES_CBC") => {
+                assert!(deks.contains(call.value("hWrappingKey").expect("a handle")), "{:?}", call.lines);
+                key_blocks += 1;
+            }
             "GenerateKey" | "CreateObject" => made += 1,
             "DestroyObject" => destroyed += 1,
             "DecryptInit" | "UnwrapKey" | "CopyObject" | "SetAttributeValue" | "Logout" | "Finalize" => {
@@ -104,10 +123,12 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
         }
         assert!(call.is_ok(), "C_{}: {:?}", call.function, call.lines);
     }
-    // Per algorithm: 6 devices ordered with 3 keys each, and a session with K-MAC and K-ENC; one K-MAC at the end.
-    assert_eq!(device_keys, 2 * (6 * 3 + 2) + 1);
-    // 3 usages, of one block for AES-128 and two for AES-256, each read once and cached.
-    assert_eq!((blocks, values_read), (9, 9));
+    // Per algorithm: 6 devices ordered with 3 keys each, a session with K-MAC and K-ENC, 2 devices moved with a DEK and
+    // 3 new keys each, a card proof with K-MAC; one K-MAC at the end.
+    assert_eq!(device_keys, 2 * (6 * 3 + 2 + 2 * 4 + 1) + 1);
+    assert_eq!((deks.len(), key_blocks), (2 * 2, 2 * 2 * 3));
+    // 3 usages, of one block for AES-128 and two for AES-256, and two for the keysets moved to; each read once and cached.
+    assert_eq!((blocks, values_read), (15, 15));
     assert_eq!(made, destroyed);
     let after_mismatch = Call::all(&trace[before_mismatch..]);
     assert_eq!(

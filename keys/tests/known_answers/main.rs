@@ -6,6 +6,7 @@
 mod cmac;
 mod derivation;
 mod documents;
+mod put_key;
 mod scp03;
 mod sealing;
 

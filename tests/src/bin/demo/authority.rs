@@ -49,6 +49,11 @@ pub fn serve(stage: &Stage) -> Result<Daemon, Failure> {
     stage.start_daemon(CONFIG, "state/chanceryd.log")
 }
 
+/// Starts it again after its death; what it says goes to another file.
+pub fn serve_again(stage: &Stage) -> Result<Daemon, Failure> {
+    stage.start_daemon(CONFIG, "state/chanceryd-again.log")
+}
+
 /// The manufacturer: its range, quota and transport key, its signing key in our token, its certificate.
 pub fn enrol_manufacturer(stage: &Stage) -> Result<(), Failure> {
     enrol_party(
@@ -85,19 +90,29 @@ pub fn enrol_provisioner(stage: &Stage) -> Result<(), Failure> {
     for (profile, common_name) in
         [("dpauth", "TEST SM-DP+"), ("dppb", "TEST SM-DP+"), ("dptls", "smdp.example.com")]
     {
-        let (key, csr) =
-            (format!("parties/dp-one/{profile}-key.pem"), format!("parties/dp-one/{profile}.csr.pem"));
-        let subject = format!("/O=ACME/CN={common_name}");
-        openssl_request(stage, &key, &csr, &subject, "PEM")?;
-        let mut request = vec!["certificate", "request", "--profile", profile, "--party", "dp-one"];
-        request.extend(["--csr", &csr, "--common-name", common_name, "--registered-id", "2.999.10"]);
-        if profile == "dptls" {
-            request.extend(["--dns-name", "smdp.example.com"]);
-        }
-        request.extend(["--reason", "licence 7"]);
-        certify(stage, &request, profile)?;
+        certify_provisioner(stage, profile, common_name, "licence 7")?;
     }
     Ok(())
+}
+
+/// A certificate of the provisioner for a new key of its own.
+pub fn certify_provisioner(
+    stage: &Stage,
+    profile: &str,
+    common_name: &str,
+    reason: &str,
+) -> Result<(), Failure> {
+    let (key, csr) =
+        (format!("parties/dp-one/{profile}-key.pem"), format!("parties/dp-one/{profile}.csr.pem"));
+    let subject = format!("/O=ACME/CN={common_name}");
+    openssl_request(stage, &key, &csr, &subject, "PEM")?;
+    let mut request = vec!["certificate", "request", "--profile", profile, "--party", "dp-one"];
+    request.extend(["--csr", &csr, "--common-name", common_name, "--registered-id", "2.999.10"]);
+    if profile == "dptls" {
+        request.extend(["--dns-name", "smdp.example.com"]);
+    }
+    request.extend(["--reason", reason]);
+    certify(stage, &request, profile)
 }
 
 /// A new P-256 key and a request for it, made by OpenSSL.
@@ -131,7 +146,9 @@ fn enrol_party(
 }
 
 fn certify(stage: &Stage, request: &[&str], name: &str) -> Result<(), Failure> {
-    let received = format!("state/received/{name}-certificate");
+    // A successor goes beside the one before.
+    let earlier = stage.path(format!("state/received/{name}-certificate")).exists();
+    let received = format!("state/received/{name}-{}", if earlier { "successor" } else { "certificate" });
     stage.two_persons(request, Some(&received))?;
     for form in ["pem", "der"] {
         stage.copy(&format!("{received}/certificate.{form}"), &format!("{name}.{form}"))?;

@@ -5,8 +5,10 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a demonstration shows what it does")]
 
 mod authority;
+mod fleet;
 mod production;
 mod proof;
+mod revocation;
 mod sessions;
 mod stage;
 
@@ -92,9 +94,19 @@ fn play(arguments: &Arguments) -> Result<(), Failure> {
     let cards = production::personalise(&stage, &order)?;
 
     stage.step(4, "The provisioner is granted devices and opens secure channels to cards");
-    sessions::play(&stage, &order, cards)?;
+    let (cards, mut sessions) = sessions::play(&stage, &order, cards)?;
 
-    stage.step(5, "The auditor exports the log and verifies it with nothing running");
+    stage.step(5, "The fleet's keys move from AES-128 to AES-256; the daemon is killed at half");
+    let mut fleet = fleet::Fleet::new(&order, &cards)?;
+    let daemon = fleet.rotate(&stage, daemon, &mut sessions)?;
+
+    stage.step(6, "A device is stolen: one person freezes it, two restore it");
+    fleet.steal(&stage, &order)?;
+
+    stage.step(7, "A certificate is revoked");
+    revocation::play(&stage)?;
+
+    stage.step(8, "The auditor exports the log and verifies it with nothing running");
     proof::export(&stage)?;
     daemon.stop()?;
     proof::verify(&stage)?;

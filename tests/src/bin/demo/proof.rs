@@ -10,8 +10,16 @@ use crate::stage::{Failure, Stage};
 
 const EXPORT: &str = "audit-export";
 const DAMAGED: &str = "state/damaged-export";
-/// What was refused to the provisioner in step 4.
-const REFUSALS: [&str; 4] = ["CARD_CRYPTOGRAM_MISMATCH", "NOT_GRANTED", "UNKNOWN_DEVICE", "GRANT_EXPIRED"];
+/// What was refused to the provisioner in steps 4 to 6.
+const REFUSALS: [&str; 7] = [
+    "CARD_CRYPTOGRAM_MISMATCH",
+    "NOT_GRANTED",
+    "UNKNOWN_DEVICE",
+    "GRANT_EXPIRED",
+    "ROTATION_NOT_RUNNING",
+    "KEYSET_NOT_ACTIVE",
+    "DEVICE_NOT_ACTIVE",
+];
 /// Exit code of a verification with findings.
 const FINDINGS: i32 = 1;
 
@@ -28,7 +36,7 @@ pub fn verify(stage: &Stage) -> Result<(), Failure> {
         .map(|_| ())
 }
 
-/// Looks for each refusal of step 4 in the entries.
+/// Looks for each of these refusals in the entries.
 pub fn find_refusals(stage: &Stage) -> Result<(), Failure> {
     let mut found: BTreeMap<&str, u64> = BTreeMap::new();
     for file in bundles(&stage.path(EXPORT).join("tile/entries"))? {

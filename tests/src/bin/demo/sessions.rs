@@ -12,18 +12,27 @@ use tests::{Apdu, SecurityLevel};
 use crate::production::{Order, SGP26_EID};
 use crate::stage::{Failure, Stage};
 
-const PURPOSE: &str = "remote-management";
+/// Purpose of the grant over the fleet.
+pub const PURPOSE: &str = "remote-management";
 /// Purpose of the grant that ends while we watch.
 const SHORT_PURPOSE: &str = "field-test";
 /// How long it is valid, from its request on: two persons have to sign within this time.
 const SHORT_GRANT: Duration = Duration::from_secs(8);
+/// Key version number of the ordered keysets.
+const KVN: u8 = 0x30;
 /// Cards that a channel is opened to.
 const SESSIONS: usize = 5;
 
-/// Grants, sessions, refusals.
-pub fn play(stage: &Stage, order: &Order, cards: Vec<PersonalisationData>) -> Result<(), Failure> {
-    let cards: HashMap<String, PersonalisationData> =
-        cards.into_iter().map(|card| (hex::encode(card.eid), card)).collect();
+/// What each card was personalised with, by EID.
+type Cards = HashMap<String, PersonalisationData>;
+
+/// Grants, sessions, refusals: gives the cards and what session-keys.json holds.
+pub fn play(
+    stage: &Stage,
+    order: &Order,
+    cards: Vec<PersonalisationData>,
+) -> Result<(Cards, Vec<Value>), Failure> {
+    let cards: Cards = cards.into_iter().map(|card| (hex::encode(card.eid), card)).collect();
     let card = |eid: &str| {
         cards
             .get(eid)
@@ -41,33 +50,37 @@ pub fn play(stage: &Stage, order: &Order, cards: Vec<PersonalisationData>) -> Re
 
     let mut sessions = Vec::new();
     for eid in granted {
-        sessions.push(open_channel(stage, eid, card(eid)?)?);
+        let data = card(eid)?;
+        sessions.push(open_channel(stage, eid, &mut SimulatedCard::personalised(data), data)?);
     }
-    let text = serde_json::to_string_pretty(&sessions).map_err(Failure::at("session-keys.json"))?;
-    stage.write("session-keys.json", text + "\n")?;
-    stage
-        .say(format_args!("session-keys.json: {} sessions, for whoever computes them again", sessions.len()));
+    write(stage, &sessions)?;
 
     stage.say("a card that does not prove its keys");
-    refuse(
-        stage,
-        SGP26_EID,
-        card(SGP26_EID)?,
-        CryptogramBehaviour::Wrong,
-        PURPOSE,
-        "CARD_CRYPTOGRAM_MISMATCH",
-    )?;
+    let personalised = |eid| card(eid).map(SimulatedCard::personalised);
+    let mut wrong = personalised(SGP26_EID)?;
+    wrong.set_cryptogram(CryptogramBehaviour::Wrong);
+    refuse(stage, SGP26_EID, &mut wrong, KVN, PURPOSE, "CARD_CRYPTOGRAM_MISMATCH")?;
     stage.say("a device outside the range of the grant");
-    refuse(stage, other, card(other)?, CryptogramBehaviour::Honest, PURPOSE, "NOT_GRANTED")?;
+    refuse(stage, other, &mut personalised(other)?, KVN, PURPOSE, "NOT_GRANTED")?;
     stage.say("a device that nobody ordered");
     let unknown = Order::unknown_device();
-    refuse(stage, &unknown, card(SGP26_EID)?, CryptogramBehaviour::Honest, PURPOSE, "UNKNOWN_DEVICE")?;
+    refuse(stage, &unknown, &mut personalised(SGP26_EID)?, KVN, PURPOSE, "UNKNOWN_DEVICE")?;
     let rest = SHORT_GRANT.saturating_sub(short_grant_began.elapsed());
     if !rest.is_zero() {
         std::thread::sleep(rest + Duration::from_millis(100));
     }
     stage.say("a grant that has expired");
-    refuse(stage, SGP26_EID, card(SGP26_EID)?, CryptogramBehaviour::Honest, SHORT_PURPOSE, "GRANT_EXPIRED")
+    refuse(stage, SGP26_EID, &mut personalised(SGP26_EID)?, KVN, SHORT_PURPOSE, "GRANT_EXPIRED")?;
+    Ok((cards, sessions))
+}
+
+/// Writes session-keys.json.
+pub fn write(stage: &Stage, sessions: &[Value]) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(sessions).map_err(Failure::at("session-keys.json"))?;
+    stage.write("session-keys.json", text + "\n")?;
+    stage
+        .say(format_args!("session-keys.json: {} sessions, for whoever computes them again", sessions.len()));
+    Ok(())
 }
 
 fn create_grant(
@@ -84,28 +97,41 @@ fn create_grant(
 }
 
 /// One attempt at a session: what the card answered to a fresh challenge of ours.
-struct Attempt {
-    card: SimulatedCard,
+pub struct Attempt {
     host_challenge: [u8; 8],
     card_challenge: [u8; 8],
     card_cryptogram: [u8; 8],
 }
 
 impl Attempt {
-    fn begin(data: &PersonalisationData, behaviour: CryptogramBehaviour) -> Result<Self, Failure> {
-        let mut card = SimulatedCard::personalised(data);
-        card.set_cryptogram(behaviour);
+    /// INITIALIZE UPDATE under a keyset.
+    pub fn begin(card: &mut SimulatedCard, kvn: u8) -> Result<Self, Failure> {
         let mut host_challenge = [0; 8];
         aws_lc_rs::rand::fill(&mut host_challenge).map_err(|_| Failure::new("no random bytes"))?;
         let answer = card
-            .initialize_update(host_challenge, data.kvn)
+            .initialize_update(host_challenge, kvn)
             .map_err(|status| Failure::new(format!("the card refused INITIALIZE UPDATE: {status:?}")))?;
         Ok(Self {
-            card,
             host_challenge,
             card_challenge: answer.card_challenge,
             card_cryptogram: answer.card_cryptogram,
         })
+    }
+
+    /// What a provisioner reports as the card's proof.
+    pub fn proof(&self) -> Value {
+        json!({
+            "host_challenge": hex::encode(self.host_challenge),
+            "card_challenge": hex::encode(self.card_challenge),
+            "card_cryptogram": hex::encode(self.card_cryptogram),
+        })
+    }
+
+    /// A line for `session-keys fetch-many`.
+    pub fn line(&self, eid: &str) -> Value {
+        let mut line = self.proof();
+        line["eid"] = eid.into();
+        line
     }
 
     /// The command that fetches the keys for it.
@@ -123,8 +149,13 @@ impl Attempt {
 }
 
 /// Fetches session keys for a card and uses them: the card must accept the host and a protected command.
-fn open_channel(stage: &Stage, eid: &str, data: &PersonalisationData) -> Result<Value, Failure> {
-    let mut attempt = Attempt::begin(data, CryptogramBehaviour::Honest)?;
+pub fn open_channel(
+    stage: &Stage,
+    eid: &str,
+    card: &mut SimulatedCard,
+    data: &PersonalisationData,
+) -> Result<Value, Failure> {
+    let attempt = Attempt::begin(card, data.kvn)?;
     let command = attempt.command(eid, data.kvn, PURPOSE);
     let mut command: Vec<&str> = command.iter().map(String::as_str).collect();
     command.push("--reveal");
@@ -150,12 +181,11 @@ fn open_channel(stage: &Stage, eid: &str, data: &PersonalisationData) -> Result<
             Failure::new(format!("expected the card to accept {what}, got {:04x}", status.0))
         }
     };
-    attempt.card.external_authenticate(&authenticate).map_err(refused("the host cryptogram"))?;
+    card.external_authenticate(&authenticate).map_err(refused("the host cryptogram"))?;
     // STORE DATA with ES10c.GetEID (SGP.22 §5.7.20).
     let get_eid =
         Apdu { header: [0x80, 0xe2, 0x91, 0x00], data: vec![0xbf, 0x3e, 0x03, 0x5c, 0x01, 0x5a], le: None };
-    let answer =
-        attempt.card.process(&host.wrap(get_eid)).map_err(refused("a command with C-MAC and C-ENC"))?;
+    let answer = card.process(&host.wrap(get_eid)).map_err(refused("a command with C-MAC and C-ENC"))?;
     let response = host
         .unwrap(&answer.response, answer.status.0)
         .ok_or_else(|| Failure::new("expected a response of the channel"))?;
@@ -192,15 +222,16 @@ fn open_channel(stage: &Stage, eid: &str, data: &PersonalisationData) -> Result<
     }))
 }
 
-fn refuse(
+/// A fetch that has to be refused.
+pub fn refuse(
     stage: &Stage,
     eid: &str,
-    data: &PersonalisationData,
-    behaviour: CryptogramBehaviour,
+    card: &mut SimulatedCard,
+    kvn: u8,
     purpose: &str,
     reason: &str,
 ) -> Result<(), Failure> {
-    let attempt = Attempt::begin(data, behaviour)?;
-    let command = attempt.command(eid, data.kvn, purpose);
+    let attempt = Attempt::begin(card, kvn)?;
+    let command = attempt.command(eid, kvn, purpose);
     stage.refused(&command.iter().map(String::as_str).collect::<Vec<_>>(), reason)
 }

@@ -126,6 +126,77 @@ impl Stage {
             .map_err(|error| Failure::new(format!("expected JSON from\n  $ {line}\n{error}")))
     }
 
+    /// As [`Self::chancery_json`], without a word: for what is done again and again.
+    pub fn quiet_json(&self, arguments: &[&str], codes: &[i32]) -> Result<Value, Failure> {
+        let arguments = [arguments, &["--output", "json"]].concat();
+        let line = command_line("chancery", &arguments);
+        let output = self
+            .command("chancery")
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(Failure::at("cannot start chancery"))?;
+        if !output.status.code().is_some_and(|code| codes.contains(&code)) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::new(format!("got {} from\n  $ {line}\n{}", output.status, shorten(&said))));
+        }
+        serde_json::from_slice(&output.stdout)
+            .map_err(|error| Failure::new(format!("expected JSON from\n  $ {line}\n{error}")))
+    }
+
+    /// What a program of the system answers, without a word; success is expected.
+    pub fn quiet(&self, program: &str, arguments: &[&str]) -> Result<String, Failure> {
+        let output = self
+            .command(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(Failure::at(format!("cannot start {program}")))?;
+        check(&command_line(program, arguments), &output, 0)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a program that has to fail and to say `expected`.
+    pub fn fails_with(&self, program: &str, arguments: &[&str], expected: &str) -> Result<(), Failure> {
+        let (line, output) = self.run(program, arguments, Stdio::piped())?;
+        let said = [output.stdout.as_slice(), &output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        if output.status.success() || !said.contains(expected) {
+            return Err(Failure::new(format!(
+                "expected {expected:?}, got {} from\n  $ {line}\n{}",
+                output.status,
+                shorten(&said)
+            )));
+        }
+        println!("  refused: {expected}");
+        Ok(())
+    }
+
+    /// Starts a command that goes on while others run; what it shows is shown.
+    pub fn start(&self, program: &str, arguments: &[&str]) -> Result<Child, Failure> {
+        println!("$ {} &", command_line(program, arguments));
+        self.command(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(Failure::at(format!("cannot start {program}")))
+    }
+
+    /// Fetches a file of the public HTTP listener.
+    pub fn http_get(&self, path: &str) -> Result<Vec<u8>, Failure> {
+        let failed = |error: std::io::Error| Failure::new(format!("GET {path}: {error}"));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[1])).map_err(failed)?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map_err(failed)?;
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        match end {
+            Some(end) if answer.starts_with(b"HTTP/1.1 200") => Ok(answer.split_off(end + 4)),
+            _ => Err(Failure::new(format!("GET {path}: no such file"))),
+        }
+    }
+
     /// Runs `chancery --output json`, which has to be refused with `reason`.
     pub fn refused(&self, arguments: &[&str], reason: &str) -> Result<(), Failure> {
         let (line, output) =
@@ -318,6 +389,14 @@ impl Daemon {
             }
         }
         Err(Failure::new(format!("expected chanceryd to stop\n{}", self.said())))
+    }
+
+    /// Kills it without a warning, as a power cut would.
+    pub fn kill(mut self) -> Result<(), Failure> {
+        println!("$ kill -KILL {}", self.child.id());
+        self.child.kill().map_err(Failure::at("cannot kill chanceryd"))?;
+        *running() = None;
+        self.child.wait().map_err(Failure::at("cannot wait for chanceryd")).map(drop)
     }
 
     fn terminate(&self) -> std::io::Result<()> {
