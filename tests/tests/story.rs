@@ -57,7 +57,15 @@ fn the_main_job_runs_and_leaves_what_other_tools_can_check() {
     let scratch = tempfile::tempdir().unwrap();
     let folder = scratch.path().join("demo");
     let printed = play(&folder);
-    for reason in ["CARD_CRYPTOGRAM_MISMATCH", "NOT_GRANTED", "UNKNOWN_DEVICE", "GRANT_EXPIRED"] {
+    for reason in [
+        "CARD_CRYPTOGRAM_MISMATCH",
+        "NOT_GRANTED",
+        "UNKNOWN_DEVICE",
+        "GRANT_EXPIRED",
+        "ROTATION_NOT_RUNNING",
+        "KEYSET_NOT_ACTIVE",
+        "DEVICE_NOT_ACTIVE",
+    ] {
         assert!(printed.contains(&format!("refused: {reason}")), "{reason}: {printed}");
         assert!(printed.contains(&format!("refused with {reason}")), "{reason}: {printed}");
     }
@@ -65,6 +73,8 @@ fn the_main_job_runs_and_leaves_what_other_tools_can_check() {
     device_certificates_name_their_devices(&folder);
     every_device_has_its_wrapped_keyset(&folder);
     session_keys_follow_from_the_static_ones(&folder);
+    put_key_carries_the_new_keys_under_the_old_one(&folder);
+    the_revocation_list_refuses_one_certificate(&folder);
     approvals_verify_from_the_export_alone(&folder.join("audit-export"));
     no_entry_holds_an_eid(&folder);
     a_folder_of_somebody_else_is_left_alone(scratch.path());
@@ -120,27 +130,75 @@ fn session_keys_follow_from_the_static_ones(folder: &Path) {
     let sessions: Vec<Value> =
         serde_json::from_slice(&fs::read(folder.join("session-keys.json")).unwrap()).unwrap();
     assert!(sessions.len() >= 3);
+    assert!(sessions.iter().any(|session| session["kvn"] == 0x31 && session["algorithm"] == "AES-256"));
     for session in &sessions {
+        let (cipher, bits) = match session["algorithm"].as_str().unwrap() {
+            "AES-128" => ("AES-128-CBC", "0080"),
+            "AES-256" => ("AES-256-CBC", "0100"),
+            other => panic!("{other}"),
+        };
         let context =
             ["host_challenge", "card_challenge"].map(|name| session[name].as_str().unwrap()).concat();
         for (constant, key, session_key) in
             [("04", "enc", "s_enc"), ("06", "mac", "s_mac"), ("07", "mac", "s_rmac")]
         {
-            let data = format!("{}{constant}00008001{context}", "00".repeat(11));
-            fs::write(folder.join("state/derivation.bin"), hex::decode(data).unwrap()).unwrap();
             let key = format!("hexkey:{}", session["static"][key].as_str().unwrap());
-            let mac =
-                ["mac", "-cipher", "AES-128-CBC", "-macopt", &key, "-in", "state/derivation.bin", "CMAC"];
-            let computed = succeeds(folder, &mac);
-            assert_eq!(computed.trim().to_lowercase(), session["session"][session_key].as_str().unwrap());
+            // One block for 128 bits, two for 256.
+            let blocks = if bits == "0080" { 1 } else { 2 };
+            let mut computed = String::new();
+            for counter in 1..=blocks {
+                let data = format!("{}{constant}00{bits}{counter:02x}{context}", "00".repeat(11));
+                fs::write(folder.join("state/derivation.bin"), hex::decode(data).unwrap()).unwrap();
+                let mac = ["mac", "-cipher", cipher, "-macopt", &key, "-in", "state/derivation.bin", "CMAC"];
+                computed += succeeds(folder, &mac).trim();
+            }
+            assert_eq!(computed.to_lowercase(), session["session"][session_key].as_str().unwrap());
         }
     }
 }
 
+/// GP Card Specification §11.8, dialect A: `80 D8 00 81 Lc || 31 || 3 x (88 20 block 03 KCV) || 00`. OpenSSL decrypts each
+/// block under the old Key-DEK and computes each check value again.
+fn put_key_carries_the_new_keys_under_the_old_one(folder: &Path) {
+    let shown: Vec<Value> = serde_json::from_slice(&fs::read(folder.join("put-key.json")).unwrap()).unwrap();
+    assert_eq!(shown.len(), 3);
+    for device in &shown {
+        assert_eq!((&device["old_kvn"], &device["new_kvn"]), (&0x30.into(), &0x31.into()));
+        let apdu = hex::decode(device["apdu"].as_str().unwrap()).unwrap();
+        assert_eq!(apdu[..6], [0x80, 0xd8, 0x00, 0x81, 115, 0x31]);
+        assert_eq!(apdu.len(), 5 + 115 + 1);
+        let dek = device["dek"].as_str().unwrap();
+        for (key, at) in ["enc", "mac", "dek"].into_iter().zip([6, 44, 82]) {
+            let new = device["new"][key].as_str().unwrap();
+            assert_eq!(apdu[at..at + 2], [0x88, 0x20]);
+            fs::write(folder.join("state/block.bin"), &apdu[at + 2..at + 34]).unwrap();
+            let zero = "00".repeat(16);
+            let decrypt = ["enc", "-d", "-aes-128-cbc", "-nopad", "-K", dek, "-iv", &zero];
+            let clear = openssl(folder, &[&decrypt[..], &["-in", "state/block.bin"]].concat());
+            assert_eq!(hex::encode(clear.stdout), new);
+            fs::write(folder.join("state/ones.bin"), [1; 16]).unwrap();
+            let encrypt = ["enc", "-aes-256-ecb", "-nopad", "-K", new, "-in", "state/ones.bin"];
+            assert_eq!(openssl(folder, &encrypt).stdout[..3], apdu[at + 35..at + 38]);
+            assert_eq!(apdu[at + 34], 0x03);
+        }
+    }
+}
+
+fn the_revocation_list_refuses_one_certificate(folder: &Path) {
+    let pem = ["crl", "-inform", "DER", "-in", "ci.crl", "-out", "state/list.pem"];
+    succeeds(folder, &pem);
+    let verify = ["verify", "-x509_strict", "-crl_check", "-CAfile", "ci.pem", "-CRLfile", "state/list.pem"];
+    for name in ["dpauth.pem", "dppb.pem", "dptls.pem", "eum.pem"] {
+        succeeds(folder, &[&verify[..], &[name]].concat());
+    }
+    let revoked = openssl(folder, &[&verify[..], &["dppb-revoked.pem"]].concat());
+    assert!(text(&revoked).contains("error 23"), "{}", text(&revoked));
+}
+
 fn approvals_verify_from_the_export_alone(export: &Path) {
     let operations = children(&export.join("approvals"));
-    // Two parties, an issuer, four certificates, two grants.
-    assert_eq!(operations.len(), 9);
+    // Two parties, an issuer, five certificates, two grants, a rotation, a restore, a revocation.
+    assert_eq!(operations.len(), 13);
     for operation in operations {
         let name = operation.file_name().unwrap().to_str().unwrap();
         let digest = succeeds(&operation, &["dgst", "-sha256", "-r", "operation.bin"]);
