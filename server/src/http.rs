@@ -10,9 +10,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hsm::Token;
+use kms::rotation::Rotation;
 
 use crate::checkpoint::Checkpointer;
 use crate::gate::Gate;
+use crate::init::CERTIFICATE_ISSUER;
 use crate::tiles::{HashTiles, TileName};
 
 /// What HTTP shows.
@@ -125,6 +127,25 @@ async fn show_metrics(State(window): State<Window>) -> String {
     );
     for (reason, count) in window.gate.counters.refusals() {
         line("chancery_calls_refused_total", &format!("{{reason=\"{reason}\"}}"), count);
+    }
+    for rotation in Rotation::all(window.ca.store.as_ref()).unwrap_or_default() {
+        let status = rotation.status();
+        for (state, devices) in [
+            ("pending", status.pending),
+            ("leased", status.leased),
+            ("loaded", status.loaded),
+            ("confirmed", status.confirmed),
+            ("failed", status.failed),
+        ] {
+            let labels = format!("{{rotation=\"{}\",state=\"{state}\"}}", rotation.terms.name);
+            line("chancery_rotation_devices", &labels, devices);
+        }
+    }
+    if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), CERTIFICATE_ISSUER) {
+        let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
+        line("chancery_revocation_list_number", "", list.number);
+        line("chancery_revocation_list_entries", "", u64::from(list.entries));
+        line("chancery_revocation_list_ends_seconds", "", ends);
     }
     for (name, token) in window.tokens.iter() {
         let (counters, health) = (token.counters(), token.health());
