@@ -144,7 +144,7 @@ async fn show_metrics(State(window): State<Window>) -> String {
     if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), CERTIFICATE_ISSUER) {
         let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
         line("chancery_revocation_list_number", "", list.number);
-        line("chancery_revocation_list_entries", "", u64::from(list.entries));
+        line("chancery_revocation_list_entries", "", list.entries);
         line("chancery_revocation_list_ends_seconds", "", ends);
     }
     for (name, token) in window.tokens.iter() {
