@@ -11,6 +11,8 @@ use proto::v1::{FetchSessionKeysRequest, KeysetName};
 use tests::card::{CryptogramBehaviour, SimulatedCard};
 use tests::transport::{PersonalisationData, TransportPrivateKey};
 
+use crate::fleet::Card;
+
 pub const KVN: u8 = 0x30;
 
 /// A device with the keys that its card was personalised with.
@@ -51,6 +53,11 @@ impl Device {
     /// Key-ENC, Key-MAC and Key-DEK.
     pub fn static_keys(&self) -> [&[u8]; 3] {
         [&self.data.enc, &self.data.mac, &self.data.dek]
+    }
+
+    /// The card in the field: it keeps what is loaded later.
+    pub fn card(&self) -> Card {
+        Card { eid: self.eid.clone(), chip: SimulatedCard::personalised(&self.data) }
     }
 
     /// What a provisioner sends for one new challenge pair of the card.

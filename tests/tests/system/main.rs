@@ -4,6 +4,7 @@
 
 mod caller;
 mod devices;
+mod fleet;
 mod support;
 
 mod approvals;
@@ -13,6 +14,7 @@ mod faults;
 mod idempotency;
 mod orders;
 mod refusals;
+mod rotation;
 mod secrets;
 mod spy;
 mod strangers;

@@ -128,6 +128,15 @@ impl Deployment {
         self.install(name, &format!("received/{name}/certificate.pem"));
     }
 
+    /// Enrols another party, under its name as folder.
+    pub fn enrol_party(&self, kind: &str, name: &str, terms: &[&str]) {
+        let who = ["--organization", "Another", "--country", "IT", "--out", name];
+        self.chancery(&[&["identity", "create", "--kind", kind, "--name", name][..], &who].concat());
+        let enrol = ["party", "enrol", "--folder", name, "--reason", "contract"];
+        self.two_persons(&[&enrol[..], terms].concat(), Some(name));
+        self.install(name, &format!("received/{name}/certificate.pem"));
+    }
+
     /// Grants the provisioner a range of devices for so long.
     pub fn grant(&self, name: &str, purpose: &str, ein: &str, expires: &str) {
         let grant = ["grant", "create", "--name", name, "--provisioner", "provisioner", "--ein", ein];
@@ -269,6 +278,13 @@ impl Deployment {
         let text = self.metrics();
         let line = text.lines().find_map(|line| line.strip_prefix("chancery_log_entries ")).unwrap();
         line.parse().unwrap()
+    }
+
+    /// Calls that a token was asked for, as the metrics show it.
+    pub fn token_calls(&self, token: &str) -> u64 {
+        let text = self.metrics();
+        let name = format!("chancery_token_pkcs11_calls_total{{token=\"{token}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
     }
 
     /// The daemon's token workers: its children.
