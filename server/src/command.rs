@@ -142,6 +142,10 @@ pub(crate) enum RateKind {
     Sign,
     /// Keysets of ordered devices, derived and wrapped on the kms token.
     Order,
+    /// PUT KEY blocks of devices, from AES-128 to AES-256, on the kms token.
+    PutKey,
+    /// Card cryptograms of AES-256 keysets, verified on the kms token.
+    CardProof,
 }
 
 impl RateKind {
@@ -150,6 +154,8 @@ impl RateKind {
             Self::SessionKeys => "session-keys",
             Self::Sign => "sign",
             Self::Order => "order",
+            Self::PutKey => "put-key",
+            Self::CardProof => "card-proof",
         }
     }
 }

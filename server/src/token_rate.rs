@@ -1,7 +1,7 @@
 //! `chanceryd token-rate`: what the tokens do by themselves, for comparison with the service in front of them.
 //!
 //! The jobs are the service's own, so the token gets the same calls: session keys for cards whose cryptograms hold,
-//! signatures over digests, chunks of an order.
+//! signatures over digests, chunks of an order, PUT KEY blocks and card proofs of a rotation.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::{
-    ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, Priority, SessionKeysJob, SessionKeysOutcome,
-    SignatureAlgorithm, Token,
+    CardProof, CardProofJob, ErrorClass, HsmError, KeyRef, KeyRole, KeysetVersion, OrderChunkJob, Priority,
+    PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
 };
 use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
@@ -32,6 +32,8 @@ const IN_FLIGHT: u64 = 64;
 const CHUNKS_IN_FLIGHT: u64 = 8;
 /// Devices of a measured chunk.
 const CHUNK_DEVICES: u64 = 250;
+/// Devices of a measured batch of a rotation.
+const BATCH: u64 = 100;
 
 /// The measuring itself, as opposed to the token, failed.
 fn malformed() -> HsmError {
@@ -47,7 +49,9 @@ pub(crate) async fn measure(
     seconds: u64,
 ) -> Result<String, ServeError> {
     let (name, role) = match kind {
-        RateKind::SessionKeys | RateKind::Order => ("kms", KeyRole::Master),
+        RateKind::SessionKeys | RateKind::Order | RateKind::PutKey | RateKind::CardProof => {
+            ("kms", KeyRole::Master)
+        }
         RateKind::Sign => ("ca", KeyRole::CertificateIssuer),
     };
     let work = Work::prepare(kind, devices)?;
@@ -82,7 +86,10 @@ pub(crate) async fn measure(
 }
 
 async fn run_for(token: &Token, key: &KeyRef, work: &Arc<Work>, end: Instant) -> Result<u64, HsmError> {
-    let in_flight = if matches!(**work, Work::Order { .. }) { CHUNKS_IN_FLIGHT } else { IN_FLIGHT };
+    let in_flight = match **work {
+        Work::Order { .. } | Work::PutKey | Work::CardProof => CHUNKS_IN_FLIGHT,
+        Work::SessionKeys { .. } | Work::Sign => IN_FLIGHT,
+    };
     let next = Arc::new(AtomicU64::new(0));
     let lanes: Vec<_> = (0..in_flight)
         .map(|_| {
@@ -127,6 +134,8 @@ enum Work {
     SessionKeys { proofs: Vec<Proof>, recipient: [u8; 65] },
     Sign,
     Order { recipient_spki: Vec<u8> },
+    PutKey,
+    CardProof,
 }
 
 impl Work {
@@ -134,6 +143,8 @@ impl Work {
         const NO_KEY: ServeError = ServeError::Foundation("a recipient's key cannot be made");
         match kind {
             RateKind::Sign => Ok(Self::Sign),
+            RateKind::PutKey => Ok(Self::PutKey),
+            RateKind::CardProof => Ok(Self::CardProof),
             RateKind::Order => {
                 let private = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa3072).map_err(|_| NO_KEY)?;
                 let public = aws_lc_rs::signature::KeyPair::public_key(&private);
@@ -189,24 +200,67 @@ impl Work {
                 }
             }
             Self::Order { recipient_spki } => {
-                let first = number * CHUNK_DEVICES;
-                let eids = (first..first + CHUNK_DEVICES)
-                    .map(|body| Eid::from_body(&format!("89049032{body:022}")).map_err(|_| malformed()))
-                    .collect::<Result<_, _>>()?;
                 let job = OrderChunkJob {
                     master: key.clone(),
                     protocol: Protocol::Scp03,
                     security_domain: SecurityDomain::IsdR,
-                    kvn: KeyVersionNumber::scp03(0x30).map_err(|_| malformed())?,
+                    kvn: kvn(0x30)?,
                     algorithm: KeysetAlgorithm::Aes128,
                     recipient_spki: recipient_spki.clone(),
-                    eids,
+                    eids: eids(number, CHUNK_DEVICES)?,
                 };
                 token.order_chunk(job, tokens::own_call(Priority::Bulk)).await?;
                 Ok(CHUNK_DEVICES)
             }
+            Self::PutKey => {
+                let version = |value, algorithm| {
+                    Ok::<_, HsmError>(KeysetVersion { master: key.clone(), kvn: kvn(value)?, algorithm })
+                };
+                let job = PutKeyJob {
+                    protocol: Protocol::Scp03,
+                    security_domain: SecurityDomain::IsdR,
+                    old: version(0x30, KeysetAlgorithm::Aes128)?,
+                    new: version(0x31, KeysetAlgorithm::Aes256)?,
+                    eids: eids(number, BATCH)?,
+                };
+                token.put_key(job, tokens::own_call(Priority::Bulk)).await?;
+                Ok(BATCH)
+            }
+            Self::CardProof => {
+                // Whether a cryptogram holds makes no difference to the work.
+                let proof = |eid| {
+                    Ok::<_, HsmError>(CardProof {
+                        master: key.clone(),
+                        derivation: KeysetDerivation {
+                            eid,
+                            protocol: Protocol::Scp03,
+                            security_domain: SecurityDomain::IsdR,
+                            kvn: kvn(0x31)?,
+                            algorithm: KeysetAlgorithm::Aes256,
+                        },
+                        host_challenge: [1; 8],
+                        card_challenge: [2; 8],
+                        card_cryptogram: [3; 8],
+                    })
+                };
+                let proofs = eids(number, BATCH)?.into_iter().map(proof).collect::<Result<_, _>>()?;
+                token.card_proofs(CardProofJob { proofs }, tokens::own_call(Priority::Normal)).await?;
+                Ok(BATCH)
+            }
         }
     }
+}
+
+/// The devices of one batch, each batch others.
+fn eids(number: u64, devices: u64) -> Result<Vec<Eid>, HsmError> {
+    let first = number * devices;
+    (first..first + devices)
+        .map(|body| Eid::from_body(&format!("89049032{body:022}")).map_err(|_| malformed()))
+        .collect()
+}
+
+fn kvn(value: u32) -> Result<KeyVersionNumber, HsmError> {
+    KeyVersionNumber::scp03(value).map_err(|_| malformed())
 }
 
 fn proof(line: &str) -> Option<Proof> {
