@@ -344,31 +344,55 @@ fn card_with_open_channel(level: SecurityLevel) -> (SimulatedCard, HostChannel) 
     (card, host)
 }
 
-/// (KVN, the three keys, the answer, the command in dialect A, in dialect B) of each published PUT KEY.
-fn put_keys() -> Vec<(u8, [Vec<u8>; 3], Vec<u8>, Vec<u8>, Vec<u8>)> {
+/// One published PUT KEY.
+struct PutKey {
+    kvn: u8,
+    keys: [Vec<u8>; 3],
+    answer: Vec<u8>,
+    in_a: Vec<u8>,
+    in_b: Vec<u8>,
+}
+
+impl PutKey {
+    /// A card that was given the same keys another way.
+    fn reference_card(&self) -> SimulatedCard {
+        let mut card = SimulatedCard::new([0; 16]);
+        card.install_keyset(self.kvn, &self.keys[0], &self.keys[1], &self.keys[2]);
+        card
+    }
+}
+
+/// An AES-128 and an AES-256 keyset.
+fn put_keys() -> Vec<PutKey> {
     let examples = vectors("put_key.json")["examples"].as_array().unwrap().clone();
     assert_eq!(examples.len(), 2);
     let put_key = |example: &Value| {
-        let (a, b) = (bytes(&example["put_key_style_A"]), bytes(&example["put_key_style_B"]));
-        let keys = [0, 1, 2].map(|at| bytes(&example["keys"][at]));
+        let in_a = bytes(&example["put_key_style_A"]);
+        let kvn = in_a[5];
         let kcvs = [0, 1, 2].map(|at| bytes(&example["kcv"][at])).concat();
-        (a[5], keys, [&a[5..6], &kcvs].concat(), a, b)
+        PutKey {
+            kvn,
+            keys: [0, 1, 2].map(|at| bytes(&example["keys"][at])),
+            answer: [&[kvn], &kcvs[..]].concat(),
+            in_a,
+            in_b: bytes(&example["put_key_style_B"]),
+        }
     };
     examples.iter().map(put_key).collect()
 }
 
 #[test]
 fn the_card_loads_the_keys_of_published_put_keys_in_either_dialect_and_proves_them() {
-    for (kvn, keys, answer, in_a, in_b) in put_keys() {
-        for (dialect, apdu, other) in [(PutKeyDialect::A, &in_a, &in_b), (PutKeyDialect::B, &in_b, &in_a)] {
+    for published in put_keys() {
+        let (kvn, in_a, in_b) = (published.kvn, &published.in_a, &published.in_b);
+        for (dialect, apdu, other) in [(PutKeyDialect::A, in_a, in_b), (PutKeyDialect::B, in_b, in_a)] {
             let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
             card.set_put_key_dialect(dialect);
             assert_eq!(host.send(&mut card, other), Err(StatusWord::INCORRECT_DATA), "{dialect:?}");
-            assert_eq!(host.send(&mut card, apdu).unwrap(), answer);
+            assert_eq!(host.send(&mut card, apdu).unwrap(), published.answer);
             assert_eq!((card.kvns(), card.put_keys_executed()), (vec![0x30, kvn], 1));
 
-            let mut reference = SimulatedCard::new([0; 16]);
-            reference.install_keyset(kvn, &keys[0], &keys[1], &keys[2]);
+            let mut reference = published.reference_card();
             reference.set_challenge(ChallengeSource::Fixed([7; 8]));
             card.set_challenge(ChallengeSource::Fixed([7; 8]));
             assert_eq!(card.initialize_update([9; 8], kvn), reference.initialize_update([9; 8], kvn));
@@ -378,7 +402,7 @@ fn the_card_loads_the_keys_of_published_put_keys_in_either_dialect_and_proves_th
 
 #[test]
 fn put_key_needs_an_encrypted_channel_and_right_check_values_and_a_free_version() {
-    let (_, _, answer, apdu, _) = put_keys().remove(0);
+    let PutKey { answer, in_a: apdu, .. } = put_keys().remove(0);
     let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC);
     assert_eq!(host.send(&mut card, &apdu), Err(StatusWord::SECURITY_NOT_SATISFIED));
     assert_eq!(card.process(&apdu), Err(StatusWord::CLASS_NOT_SUPPORTED), "in clear");
@@ -411,7 +435,7 @@ fn put_key_needs_an_encrypted_channel_and_right_check_values_and_a_free_version(
 
 #[test]
 fn a_put_key_that_names_a_version_replaces_it() {
-    let (_, _, answer, apdu, _) = put_keys().remove(0);
+    let PutKey { answer, in_a: apdu, .. } = put_keys().remove(0);
     let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
     let mut replacing = apdu;
     replacing[2] = 0x30;
@@ -423,14 +447,14 @@ fn a_put_key_that_names_a_version_replaces_it() {
 
 #[test]
 fn a_card_told_to_misbehave_answers_a_wrong_check_value_or_echoes_the_right_ones_and_has_nothing() {
-    let (kvn, keys, answer, apdu, _) = put_keys().remove(1);
+    let published = put_keys().remove(1);
+    let (kvn, answer, apdu) = (published.kvn, &published.answer, &published.in_a);
     let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
     card.set_put_key(PutKeyBehaviour::WrongCheckValue);
-    let wrong = host.send(&mut card, &apdu).unwrap();
+    let wrong = host.send(&mut card, apdu).unwrap();
     assert!(wrong[0] == answer[0] && wrong[1..4] != answer[1..4] && wrong[4..] == answer[4..]);
     // Key-ENC takes no part in the card's proof: the check value alone tells.
-    let mut reference = SimulatedCard::new([0; 16]);
-    reference.install_keyset(kvn, &keys[0], &keys[1], &keys[2]);
+    let mut reference = published.reference_card();
     for card in [&mut card, &mut reference] {
         card.set_challenge(ChallengeSource::Fixed([7; 8]));
     }
@@ -438,7 +462,7 @@ fn a_card_told_to_misbehave_answers_a_wrong_check_value_or_echoes_the_right_ones
 
     let (mut card, mut host) = card_with_open_channel(SecurityLevel::C_MAC_C_ENC);
     card.set_put_key(PutKeyBehaviour::EchoWithoutLoading);
-    assert_eq!(host.send(&mut card, &apdu).unwrap(), answer);
+    assert_eq!(&host.send(&mut card, apdu).unwrap(), answer);
     assert_eq!((card.kvns(), card.put_keys_executed()), (vec![0x30], 1));
     assert_eq!(card.initialize_update([0; 8], kvn), Err(StatusWord::KEYSET_NOT_FOUND));
 }

@@ -242,7 +242,7 @@ fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
                 "{key_name}: the CMAC subkey block and constant first blocks, kept in zeroized worker memory; no device key"
             ),
             format!(
-                "{key_name}: SCP03 session keys, made by CMAC in the token and sealed in zeroized worker memory"
+                "{key_name}: SCP03 session keys, made by CMAC in the token, sealed or (of a card proof, S-MAC only) dropped in zeroized worker memory"
             ),
         ],
         KeyRole::LogMac | KeyRole::Pseudonym => {
