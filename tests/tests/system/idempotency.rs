@@ -6,19 +6,25 @@ use std::time::{Duration, SystemTime};
 use audit::Outcome;
 use prost::Message;
 use proto::Rules;
+use proto::v1::device_service_client::DeviceServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::operation_service_client::OperationServiceClient;
 use proto::v1::order_service_client::OrderServiceClient;
+use proto::v1::rotation_service_client::RotationServiceClient;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
+use proto::v1::standing_service_client::StandingServiceClient;
 use proto::v1::{
     ConfirmOrderOutputRequest, CreateGrant, DecideOperationRequest, Decision, ExecuteOperationRequest,
-    FetchSessionKeysRequest, Operation, RequestOperationRequest,
+    FetchRotationScriptsRequest, FetchRotationScriptsResponse, FetchSessionKeysRequest, FreezeDeviceRequest,
+    FreezeReason, Operation, PauseRotationRequest, ReportRotationRequest, RequestOperationRequest,
+    ResumeRotationRequest, SuspendPartyRequest,
 };
 use tests::card::CryptogramBehaviour;
 use tonic::Status;
 
 use crate::caller::{Caller, reason, sha256};
 use crate::devices::eid;
+use crate::fleet::{Provisioner, TwoPersons, terms};
 use crate::support::{AUTHORITY, Deployment, GRANTED, PURPOSE};
 
 /// The requests of one call each, by the path of the RPC.
@@ -28,6 +34,12 @@ struct Calls {
     execute: ExecuteOperationRequest,
     confirm: ConfirmOrderOutputRequest,
     fetch: FetchSessionKeysRequest,
+    scripts: FetchRotationScriptsRequest,
+    report: ReportRotationRequest,
+    pause: PauseRotationRequest,
+    resume: ResumeRotationRequest,
+    freeze: FreezeDeviceRequest,
+    suspend: SuspendPartyRequest,
 }
 
 /// What an answer comes to once it is opened, and the entry it names.
@@ -89,6 +101,31 @@ impl Callers {
             "/chancery.v1.OrderService/ConfirmOrderOutput",
             answer!(eum.confirm_order_output(calls.confirm.clone())),
         );
+        let mut devices = DeviceServiceClient::new(self.officer.channel.clone());
+        answers.insert(
+            "/chancery.v1.DeviceService/FreezeDevice",
+            answer!(devices.freeze_device(calls.freeze.clone())),
+        );
+        let mut carrier = RotationServiceClient::new(self.provisioner.channel.clone());
+        answers.insert(SCRIPTS, answer!(carrier.fetch_rotation_scripts(calls.scripts.clone())));
+        answers.insert(
+            "/chancery.v1.RotationService/ReportRotation",
+            answer!(carrier.report_rotation(calls.report.clone())),
+        );
+        let mut rotations = RotationServiceClient::new(self.officer.channel.clone());
+        answers.insert(
+            "/chancery.v1.RotationService/PauseRotation",
+            answer!(rotations.pause_rotation(calls.pause.clone())),
+        );
+        answers.insert(
+            "/chancery.v1.RotationService/ResumeRotation",
+            answer!(rotations.resume_rotation(calls.resume.clone())),
+        );
+        let mut standing = StandingServiceClient::new(self.approver.channel.clone());
+        answers.insert(
+            "/chancery.v1.StandingService/SuspendParty",
+            answer!(standing.suspend_party(calls.suspend.clone())),
+        );
         let fetched = provisioner.fetch_session_keys(calls.fetch.clone()).await;
         answers.insert(
             FETCH,
@@ -103,6 +140,7 @@ impl Callers {
 }
 
 const FETCH: &str = "/chancery.v1.SessionKeyService/FetchSessionKeys";
+const SCRIPTS: &str = "/chancery.v1.RotationService/FetchRotationScripts";
 
 /// A grant that nothing else is about.
 fn operation(name: &str) -> Vec<u8> {
@@ -132,10 +170,20 @@ fn operation(name: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
     let mut deployment = Deployment::found();
-    let eids = [eid(GRANTED, 1), eid(GRANTED, 2)];
+    let eids = [1, 2, 3, 4].map(|number| eid(GRANTED, number));
     let devices = deployment.order("first", &eids);
+    deployment.enrol_party("provisioner", "other", &[]);
     let output = std::fs::read(deployment.path("first.jsonl")).unwrap();
     let callers = Callers::connect(&deployment).await;
+
+    // Of two devices in a rotation one has its script out and loaded already.
+    let rotated = [devices[0].eid.clone(), devices[1].eid.clone()];
+    TwoPersons::of(&deployment).await.start(terms("rotation", &rotated)).await;
+    let provisioner = Provisioner::of(&deployment).await;
+    let script = provisioner.fetch("rotation", 1).await.unwrap().remove(0);
+    let mut card = devices.iter().find(|device| device.eid == script.eid).unwrap().card();
+    let mut loaded = provisioner.load(&mut card, &script).await.unwrap();
+    loaded.proof = None;
 
     let stored = operation("again");
     let digest = sha256(&stored);
@@ -159,8 +207,31 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
             digest: sha256(&output),
         },
         fetch: devices[0].request(&key("fetch"), PURPOSE, CryptogramBehaviour::Honest),
+        scripts: FetchRotationScriptsRequest {
+            idempotency_key: key("scripts"),
+            rotation: "rotation".to_owned(),
+            limit: 10,
+            lease_seconds: 0,
+        },
+        report: ReportRotationRequest {
+            idempotency_key: key("report"),
+            rotation: "rotation".to_owned(),
+            reports: vec![loaded],
+        },
+        pause: PauseRotationRequest { idempotency_key: key("pause"), name: "rotation".to_owned() },
+        resume: ResumeRotationRequest { idempotency_key: key("resume"), name: "rotation".to_owned() },
+        freeze: FreezeDeviceRequest {
+            idempotency_key: key("freeze"),
+            eid: devices[3].eid.clone(),
+            reason: FreezeReason::Stolen.into(),
+            reference: "case 7".to_owned(),
+        },
+        suspend: SuspendPartyRequest { idempotency_key: key("suspend"), name: "other".to_owned() },
     };
     let first = callers.make(&calls).await;
+    let released =
+        FetchRotationScriptsResponse::decode(&first[SCRIPTS].as_ref().unwrap().content[..]).unwrap();
+    assert_eq!(released.scripts.len(), 1);
     // The walk: whatever the contract says is to be repeated has its case above.
     let rules = Rules::of_contract().unwrap();
     let wanted: Vec<&str> = rules
@@ -179,8 +250,8 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         assert_eq!(first.content, second.content, "{path}");
         let done = &entries[usize::try_from(first.entry_index).unwrap()];
         assert_eq!(done.header.outcome, Outcome::Done, "{path}");
-        // Keys are released again, which is a release of its own; everything else names the entry of the deed.
-        let again = if *path == FETCH {
+        // Keys and scripts are released again, which is a release of its own; everything else names the entry of the deed.
+        let again = if [FETCH, SCRIPTS].contains(path) {
             &entries[usize::try_from(second.entry_index).unwrap()]
         } else {
             assert_eq!(first.entry_index, second.entry_index, "{path}");
@@ -205,6 +276,12 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         execute: ExecuteOperationRequest { digest: other_digest, ..calls.execute },
         confirm: ConfirmOrderOutputRequest { digest: vec![7; 32], ..calls.confirm },
         fetch: devices[1].request(&key("fetch"), PURPOSE, CryptogramBehaviour::Honest),
+        scripts: FetchRotationScriptsRequest { limit: 9, ..calls.scripts },
+        report: ReportRotationRequest { reports: Vec::new(), ..calls.report },
+        pause: PauseRotationRequest { name: "another".to_owned(), ..calls.pause },
+        resume: ResumeRotationRequest { name: "another".to_owned(), ..calls.resume },
+        freeze: FreezeDeviceRequest { reference: "case 8".to_owned(), ..calls.freeze },
+        suspend: SuspendPartyRequest { name: "eum".to_owned(), ..calls.suspend },
     };
     for (path, answer) in callers.make(&calls).await {
         assert_eq!(reason(&answer.unwrap_err()), "IDEMPOTENCY_KEY_REUSED", "{path}");
