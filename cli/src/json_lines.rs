@@ -1,8 +1,9 @@
-//! Files of JSON lines: read whole and checked before the first line is used.
+//! Files of JSON lines: read whole and checked before the first line is used; written once, durable when finished.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
@@ -49,4 +50,35 @@ pub fn read<L: DeserializeOwned, T>(
         return Err(CliError::invalid(format!("{} holds no line", path.display()), "name the right file"));
     }
     Ok(lines)
+}
+
+/// A new file of lines that only its owner may read.
+pub struct LinesFile {
+    out: BufWriter<File>,
+    path: PathBuf,
+}
+
+impl LinesFile {
+    /// Makes the file; refuses to replace one.
+    pub fn create(path: &Path) -> Result<Self, CliError> {
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let out = file.map(BufWriter::new).map_err(CliError::file("create", path))?;
+        Ok(Self { out, path: path.to_owned() })
+    }
+
+    /// Adds a line.
+    pub fn line(&mut self, json: &[u8]) -> Result<(), CliError> {
+        self.out
+            .write_all(json)
+            .and_then(|()| self.out.write_all(b"\n"))
+            .map_err(CliError::file("write", &self.path))
+    }
+
+    /// Makes what was added durable.
+    pub fn finish(mut self) -> Result<(), CliError> {
+        self.out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_all())
+            .map_err(CliError::file("write", &self.path))
+    }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use self::many::FetchMany;
-use crate::connect::{IdempotencyArgs, RemoteArgs};
+use crate::connect::{Connection, IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
 use crate::key_file::PrivateKey;
@@ -136,9 +136,8 @@ impl Fetch {
         let encryption_key =
             PrivateKey::load(&self.remote.identity.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
         let connection = self.remote.connect(output).await?;
-        let key = self.idempotency.key()?;
         let message = FetchSessionKeysRequest {
-            idempotency_key: key.clone(),
+            idempotency_key: self.idempotency.key()?,
             eid: self.eid.to_string(),
             keyset: Some(self.keyset.name()),
             host_challenge: self.host_challenge.0.to_vec(),
@@ -146,13 +145,7 @@ impl Fetch {
             card_cryptogram: self.card_cryptogram.0.to_vec(),
             purpose: self.purpose.clone(),
         };
-        let answer = connection
-            .call(output, Some(&key), || {
-                let request = connection.request(message.clone());
-                let mut client = SessionKeyServiceClient::new(connection.channel());
-                async move { client.fetch_session_keys(request).await }
-            })
-            .await?;
+        let answer = call(&connection, &message, output).await?;
         let opened = open(&answer, &message, &PrincipalId(connection.principal), &encryption_key)?;
         self.report(&answer, &opened, output)
     }
@@ -206,6 +199,21 @@ impl Fetch {
             ])
         })
     }
+}
+
+/// Sends a request, again under its key when that helps.
+async fn call(
+    connection: &Connection,
+    message: &FetchSessionKeysRequest,
+    output: Output,
+) -> Result<FetchSessionKeysResponse, CliError> {
+    connection
+        .call(output, Some(&message.idempotency_key), || {
+            let request = connection.request(message.clone());
+            let mut client = SessionKeyServiceClient::new(connection.channel());
+            async move { client.fetch_session_keys(request).await }
+        })
+        .await
 }
 
 /// Opens an answer in the context of its request, and checks the keys against both cryptograms.

@@ -1,9 +1,6 @@
 //! What the cards of a rotation answered: read as lines of JSON, sent in batches, results written as lines.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::connect::{Connection, IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::parse_name;
-use crate::json_lines;
+use crate::json_lines::{self, LinesFile};
 use crate::output::{Output, Progress, fields, printable};
 use crate::rotation::client;
 
@@ -120,20 +117,10 @@ impl Report {
         let reports = read_reports(&self.file)?;
         let key = self.idempotency.key()?;
         let connection = self.remote.connect(output).await?;
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.out)
-            .map(BufWriter::new)
-            .map_err(CliError::file("create", &self.out))?;
+        let mut out = LinesFile::create(&self.out)?;
         let mut progress = output.progress("reporting cards", reports.len() as u64);
         let sent = self.send(&connection, &reports, &key, &mut out, &mut progress, output).await;
-        let sent = out
-            .flush()
-            .and_then(|()| out.get_ref().sync_all())
-            .map_err(CliError::file("write", &self.out))
-            .and(sent);
+        let sent = out.finish().and(sent);
         match &sent {
             Ok(reported) => progress.finish(&format!("{} confirmed", reported.confirmed)),
             Err(_) => progress.finish("stopped; the results that came are kept"),
@@ -158,7 +145,7 @@ impl Report {
         connection: &Connection,
         reports: &[RotationReport],
         key: &str,
-        out: &mut BufWriter<File>,
+        out: &mut LinesFile,
         progress: &mut Progress,
         output: Output,
     ) -> Result<Reported, CliError> {
@@ -188,7 +175,7 @@ impl Report {
             }
             for result in &answer.results {
                 reported.count(result);
-                write_result(out, result, answer.entry_index).map_err(CliError::file("write", &self.out))?;
+                write_result(out, result, answer.entry_index)?;
             }
             progress.advance(batch.len() as u64);
         }
@@ -221,7 +208,7 @@ fn batch_key(key: &str, number: u64) -> String {
     hex::encode(&Sha256::digest(format!("{key}/{number}"))[..16])
 }
 
-fn write_result(out: &mut impl Write, result: &ReportResult, entry_index: u64) -> std::io::Result<()> {
+fn write_result(out: &mut LinesFile, result: &ReportResult, entry_index: u64) -> Result<(), CliError> {
     let line = ResultLine {
         eid: &result.eid,
         state: item_state_name(result.state()),
@@ -229,8 +216,7 @@ fn write_result(out: &mut impl Write, result: &ReportResult, entry_index: u64) -
         reason: (!result.reason.is_empty()).then(|| printable(&result.reason)),
         entry_index,
     };
-    serde_json::to_writer(&mut *out, &line)?;
-    out.write_all(b"\n")
+    out.line(&serde_json::to_vec(&line).map_err(|error| CliError::Local(error.to_string()))?)
 }
 
 fn read_reports(path: &Path) -> Result<Vec<RotationReport>, CliError> {

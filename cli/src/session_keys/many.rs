@@ -1,8 +1,5 @@
 //! Session keys for many cards: challenges in, opened keys out, as lines of JSON.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,16 +7,15 @@ use clap::Args;
 use domain::{Eid, PrincipalId};
 use futures_util::StreamExt;
 use proto::v1::FetchSessionKeysRequest;
-use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use super::{Eight, Fetched, Triple, open, parse_8_bytes};
+use super::{Eight, Fetched, Triple, call, open, parse_8_bytes};
 use crate::connect::{Connection, IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
-use crate::json_lines;
+use crate::json_lines::{self, LinesFile};
 use crate::key_file::PrivateKey;
 use crate::order::KeysetArgs;
 use crate::output::{Output, fields};
@@ -90,13 +86,7 @@ impl FetchMany {
             PrivateKey::load(&self.remote.identity.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
         let key = self.idempotency.key()?;
         let connection = self.remote.connect(output).await?;
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&self.out)
-            .map(BufWriter::new)
-            .map_err(CliError::file("create", &self.out))?;
+        let mut out = LinesFile::create(&self.out)?;
         let mut progress = output.progress("fetching session keys", challenges.len() as u64);
         let mut done =
             FetchedMany { fetched: 0, refused: 0, file: self.out.clone(), idempotency_key: key.clone() };
@@ -111,7 +101,7 @@ impl FetchMany {
             match line {
                 Ok((line, is_refused)) => {
                     *if is_refused { &mut done.refused } else { &mut done.fetched } += 1;
-                    write(&mut out, &line).map_err(CliError::file("write", &self.out))?;
+                    out.line(&line)?;
                     progress.advance(1);
                 }
                 Err(error) => {
@@ -120,7 +110,7 @@ impl FetchMany {
                 }
             }
         }
-        out.flush().and_then(|()| out.get_ref().sync_all()).map_err(CliError::file("write", &self.out))?;
+        out.finish()?;
         progress.finish(&format!("{} fetched", done.fetched));
         ended?;
         output.print(&done, |done| {
@@ -143,7 +133,7 @@ impl FetchMany {
         output: Output,
     ) -> Result<(Zeroizing<Vec<u8>>, bool), CliError> {
         let message = FetchSessionKeysRequest {
-            idempotency_key: key.clone(),
+            idempotency_key: key,
             eid: challenge.eid.to_string(),
             keyset: Some(self.keyset.name()),
             host_challenge: challenge.host.0.to_vec(),
@@ -151,13 +141,7 @@ impl FetchMany {
             card_cryptogram: challenge.cryptogram.0.to_vec(),
             purpose: self.purpose.clone(),
         };
-        let answer = connection
-            .call(output, Some(&key), || {
-                let request = connection.request(message.clone());
-                let mut client = SessionKeyServiceClient::new(connection.channel());
-                async move { client.fetch_session_keys(request).await }
-            })
-            .await;
+        let answer = call(connection, &message, output).await;
         // Sized once: a growing buffer would leave copies of the keys behind.
         let mut line = Zeroizing::new(Vec::with_capacity(2048));
         let local = |error: serde_json::Error| CliError::Local(error.to_string());
@@ -211,9 +195,4 @@ fn parse(line: ChallengeLine) -> Result<Challenge, String> {
         card: eight("card_challenge", &line.card_challenge)?,
         cryptogram: eight("card_cryptogram", &line.card_cryptogram)?,
     })
-}
-
-fn write(out: &mut BufWriter<File>, line: &[u8]) -> std::io::Result<()> {
-    out.write_all(line)?;
-    out.write_all(b"\n")
 }
