@@ -150,6 +150,11 @@ impl Deployment {
         self.ports[0]
     }
 
+    /// The port of public HTTP.
+    pub fn http_port(&self) -> u16 {
+        self.ports[1]
+    }
+
     /// Orders devices of these numbers, fetches the output, and gives them as their manufacturer knows them.
     pub fn order(&self, order: &str, eids: &[String]) -> Vec<Device> {
         let file = format!("{order}.csv");
