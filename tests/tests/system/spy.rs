@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use proto::v1::RotationItemState;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
 
 use crate::devices::eid;
+use crate::fleet::{Provisioner, TwoPersons, terms};
 use crate::support::{Deployment, GRANTED, PURPOSE};
 
 const PLACES: [&str; 7] = [
@@ -24,6 +26,8 @@ const PLACES: [&str; 7] = [
 ];
 /// How many devices are ordered.
 const DEVICES: usize = 5;
+/// How many of them are rotated.
+const ROTATED: usize = 2;
 /// What each process writes once, at its first call.
 const HEADER: &str = "OpenSC PKCS#11 spy";
 
@@ -99,7 +103,7 @@ fn serve_behind_spy(deployment: &mut Deployment) -> Vec<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_and_session_keys_leave_no_trace_of_a_readable_device_key() {
+async fn an_order_session_keys_and_a_rotation_leave_no_trace_of_a_readable_device_key() {
     let mut deployment = Deployment::found();
     deployment.stop();
     let traces = serve_behind_spy(&mut deployment);
@@ -114,6 +118,16 @@ async fn an_order_and_session_keys_leave_no_trace_of_a_readable_device_key() {
         let request = device.request(&device.eid, purpose, CryptogramBehaviour::Honest);
         client.fetch_session_keys(request).await.unwrap();
     }
+    let rotated: Vec<String> = eids[..ROTATED].to_vec();
+    TwoPersons::of(&deployment).await.start(terms("spied", &rotated)).await;
+    let provisioner = Provisioner::of(&deployment).await;
+    let mut reports = Vec::new();
+    for script in provisioner.fetch("spied", 10).await.unwrap() {
+        let device = devices.iter().find(|device| device.eid == script.eid).unwrap();
+        reports.push(provisioner.load(&mut device.card(), &script).await.unwrap());
+    }
+    let results = provisioner.report("spied", reports).await.unwrap().results;
+    assert_eq!(results.iter().filter(|r| r.state() == RotationItemState::Confirmed).count(), ROTATED);
     deployment.stop();
 
     assert_eq!(traces.len(), 3, "a trace for each worker");
@@ -148,7 +162,8 @@ async fn an_order_and_session_keys_leave_no_trace_of_a_readable_device_key() {
             }
         }
     }
-    // Three keys for each device ordered; K-MAC and K-ENC for each session.
-    assert_eq!(device_keys, DEVICES * (3 + 2));
+    // Three keys for each device ordered; K-MAC and K-ENC for each session; for each device rotated three new keys, the
+    // old K-DEK, a session for PUT KEY, and K-MAC for the proof.
+    assert_eq!(device_keys, DEVICES * (3 + 2) + ROTATED * (3 + 1 + 2 + 1));
     assert!(blocks > 0 && signatures > DEVICES, "{blocks} blocks, {signatures} signatures");
 }
