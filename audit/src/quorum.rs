@@ -22,12 +22,16 @@ pub(crate) struct SignedBy {
 pub(crate) struct Operation {
     /// Distinct persons who must sign.
     pub k: u64,
+    /// What they sign, as the request named it.
+    kind: String,
     /// The requester's signature first, then the approvals in order.
     pub signed: Vec<SignedBy>,
     /// The first entry that says execution began or ended well.
     pub executed: Option<u64>,
     rejected: Option<u64>,
     done: Option<u64>,
+    /// The entry of what it was approved for.
+    deed: Option<u64>,
 }
 
 /// Follows every operation through the log.
@@ -81,14 +85,21 @@ impl QuorumBook {
 
     fn requested(&mut self, entry: &Entry) -> Result<(), String> {
         let digest = fact(entry.digest("operation"), "operation")?;
-        fact(entry.name("kind"), "kind")?;
+        let kind = fact(entry.name("kind"), "kind")?.to_owned();
         let k = fact(entry.number("k"), "k")?;
         // TRUST rule "an empty requirement denies": with k of 1 the requester would approve alone.
         if k < 2 {
             return Err(format!("the operation asks for {k} persons; at least 2 must sign"));
         }
-        let operation =
-            Operation { k, signed: vec![signed_by(entry)?], executed: None, rejected: None, done: None };
+        let operation = Operation {
+            k,
+            kind,
+            signed: vec![signed_by(entry)?],
+            executed: None,
+            rejected: None,
+            done: None,
+            deed: None,
+        };
         match self.operations.insert(digest, operation) {
             None => Ok(()),
             Some(_) => Err("the operation was requested before".to_owned()),
@@ -159,7 +170,8 @@ impl QuorumBook {
         Ok(())
     }
 
-    /// A protected deed: it names the operation behind it, which must have its quorum; only the founding has none.
+    /// A protected deed: it names the operation behind it, which must be of its kind, have its quorum and be executed, and
+    /// covers no second one; only the founding has none.
     fn consequence(&mut self, entry: &Entry) -> Result<(), String> {
         if !entry.facts.contains_key("operation") {
             if self.in_service {
@@ -173,13 +185,43 @@ impl QuorumBook {
         if persons < operation.k {
             return Err(format!("done with {persons} persons' signatures; {} are required", operation.k));
         }
-        Ok(())
+        // Who approved one thing approved no other (no approval is wider than what was shown).
+        if kind_behind(entry.header.event) != Some(operation.kind.as_str()) {
+            return Err(format!("what was approved is {}, not this", operation.kind));
+        }
+        if let Some(earlier) = operation.deed.replace(entry.header.index) {
+            return Err(format!("what was approved was done before, by entry {earlier}"));
+        }
+        if let Some(rejected) = operation.rejected {
+            return Err(format!("the operation was rejected by entry {rejected}"));
+        }
+        // The execution and what it does are one commit, the execution first.
+        match operation.done {
+            Some(_) => Ok(()),
+            None => Err("no earlier entry executed this operation".to_owned()),
+        }
     }
 
     fn find(&mut self, entry: &Entry) -> Result<&mut Operation, String> {
         let digest = fact(entry.digest("operation"), "operation")?;
         self.operations.get_mut(&digest).ok_or_else(|| "no earlier entry requested this operation".to_owned())
     }
+}
+
+/// The kind of the operations that a protected deed can come from (`docs/formats/log-entry.md`).
+const fn kind_behind(event: EventType) -> Option<&'static str> {
+    Some(match event {
+        EventType::PersonEnrolled => "enrol-person",
+        EventType::PartyEnrolled => "enrol-party",
+        EventType::GrantCreated => "create-grant",
+        EventType::IssuerRegistered => "register-issuer",
+        EventType::DeviceRestored => "restore-device",
+        EventType::RotationStarted => "start-rotation",
+        EventType::RotationRollBackStarted => "roll-back-rotation",
+        EventType::CertificateRevoked => "revoke-certificate",
+        EventType::StandingChanged => "change-standing",
+        _ => return None,
+    })
 }
 
 fn signed_by(entry: &Entry) -> Result<SignedBy, String> {

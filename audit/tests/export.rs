@@ -313,15 +313,24 @@ fn approve(log: &mut Log, person: &Person) {
     log.operations[0].1.push(evidence);
 }
 
+fn deed(event: EventType) -> EntryDraft {
+    EntryDraft::new(event, Outcome::Done).fact("operation", Fact::Digest(sha256(OPERATION)))
+}
+
 // TRUST 13: each attack on approvals that reached the log is visible from the export alone.
 #[test]
 fn every_quorum_decision_is_recomputed_from_the_export() {
     let good: Change = |log, alice, bob| log.run_operation(OPERATION, alice, bob);
     assert_eq!(judge_operation(good), []);
+    let enrolled: Change = |log, alice, bob| {
+        log.run_operation(OPERATION, alice, bob);
+        log.push(&deed(EventType::PartyEnrolled));
+    };
+    assert_eq!(judge_operation(enrolled), []);
     let open: Change = |log, alice, _| request(log, alice);
     assert_eq!(judge_operation(open), []);
 
-    let cases: [(&str, u64, &str, Change); 11] = [
+    let cases: [(&str, u64, &str, Change); 15] = [
         ("executed without approval", 2, "executed with 1", |log, alice, _| {
             request(log, alice);
             log.push(&executed(OPERATION, 1));
@@ -364,15 +373,35 @@ fn every_quorum_decision_is_recomputed_from_the_export() {
         }),
         ("a deed that names an operation short of its quorum", 2, "done with 1 persons", |log, alice, _| {
             request(log, alice);
-            let deed = EntryDraft::new(EventType::PartyEnrolled, Outcome::Done);
-            log.push(&deed.fact("operation", Fact::Digest(sha256(OPERATION))));
+            log.push(&deed(EventType::PartyEnrolled));
+        }),
+        ("a deed of another kind than was approved", 4, "approved is enrol-party, not this", |log, alice, bob| {
+            log.run_operation(OPERATION, alice, bob);
+            log.push(&deed(EventType::DeviceRestored));
+        }),
+        ("one approval for two deeds", 5, "done before, by entry 4", |log, alice, bob| {
+            log.run_operation(OPERATION, alice, bob);
+            log.push(&deed(EventType::PartyEnrolled));
+            log.push(&deed(EventType::PartyEnrolled));
+        }),
+        ("a deed of an operation that was approved and not executed", 3, "executed this", |log, alice, bob| {
+            request(log, alice);
+            approve(log, bob);
+            log.push(&deed(EventType::PartyEnrolled));
+        }),
+        ("a deed of a rejected operation", 4, "rejected by entry 3", |log, alice, bob| {
+            request(log, alice);
+            approve(log, bob);
+            let rejected = EntryDraft::new(EventType::OperationRejected, Outcome::Done);
+            log.push(&rejected.fact("operation", Fact::Digest(sha256(OPERATION))));
+            log.push(&deed(EventType::PartyEnrolled));
         }),
         ("a quorum of one", 1, "at least 2 must sign", |log, alice, _| {
             let evidence = alice.approve(OPERATION);
             let draft = EntryDraft::new(EventType::OperationRequested, Outcome::Done)
                 .actor(support::pseudonyms().person("alice"))
                 .fact("operation", Fact::Digest(sha256(OPERATION)))
-                .fact("kind", Fact::fixed_name("party.enrol"))
+                .fact("kind", Fact::fixed_name("enrol-party"))
                 .fact("k", Fact::Number(1))
                 .fact("key", Fact::Digest(sha256(&evidence.spki)))
                 .fact("signature", Fact::Digest(sha256(&evidence.signature)));

@@ -79,7 +79,7 @@ impl Person {
             .role(Role::Officer)
             .actor(pseudonyms().person(&self.name))
             .fact("operation", Fact::Digest(sha256(operation)))
-            .fact("kind", Fact::fixed_name("party.enrol"))
+            .fact("kind", Fact::fixed_name("enrol-party"))
             .fact("k", Fact::Number(2))
             .fact("key", Fact::Digest(sha256(&evidence.spki)))
             .fact("signature", Fact::Digest(sha256(&evidence.signature)))
