@@ -8,6 +8,7 @@ mod fleet;
 mod support;
 
 mod approvals;
+mod bad_input;
 mod demo;
 mod doctor;
 mod faults;
