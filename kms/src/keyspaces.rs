@@ -21,7 +21,8 @@ pub(crate) const ROTATIONS: Keyspace = Keyspace { code: 69, name: "rotations", h
 pub(crate) const ROTATION_ITEMS: Keyspace = Keyspace { code: 70, name: "rotation_items", home: Home::View };
 /// Devices that wait for a script: rotation 00 rank (2 bytes) EID -> empty.
 pub(crate) const ROTATION_QUEUE: Keyspace = Keyspace { code: 71, name: "rotation_queue", home: Home::View };
-/// Leases: rotation 00 end (8 bytes, microseconds) lease (16 bytes) -> `records::RotationLease`.
+/// Leases: rotation 00 end (8 bytes, microseconds) lease (16 bytes) -> `records::RotationLease`, and rotation 01 lease ->
+/// its end.
 pub(crate) const ROTATION_LEASES: Keyspace = Keyspace { code: 72, name: "rotation_leases", home: Home::View };
 /// Keysets with an end: end (8 bytes, microseconds), then the key of the keyset -> empty.
 pub(crate) const KEYSET_ENDS: Keyspace = Keyspace { code: 73, name: "keyset_ends", home: Home::View };

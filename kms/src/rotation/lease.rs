@@ -21,16 +21,16 @@ use crate::{Engines, KmsError};
 pub(crate) const SCRIPTS_MAX: usize = hsm::PUT_KEY_DEVICES_MAX;
 /// Shortest and longest lease, and the one of who names none, in seconds.
 const LEASE_SECONDS: (i64, i64, i64) = (5, 3_600, 600);
-/// More leases of one rotation than ever stand at the same time.
-const LEASES_MAX: usize = 100_000;
 
 /// The party that carries the rotation out, as its enrolment and its connection say.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Carrier {
     /// Its name.
     pub name: String,
     /// The credential of this connection.
     pub principal: PrincipalId,
+    /// That its record is still as it was admitted: it takes no lease behind its suspension.
+    pub unchanged: Precondition,
 }
 
 /// What it asks for.
@@ -179,11 +179,7 @@ async fn take(
             version: 1,
             eids: leased.eids.iter().map(|eid| eid.bcd().to_vec()).collect(),
         };
-        commit.changes.push(Change::put(
-            ROTATION_LEASES,
-            lease_key(&name, leased.ends, &id),
-            record.encode_to_vec(),
-        ));
+        commit.changes.extend(put_lease(&name, leased.ends, &id, &record));
         commit.entries.push(
             EntryDraft::new(EventType::RotationLeased, Outcome::Intent)
                 .role(Role::Provisioner)
@@ -196,7 +192,7 @@ async fn take(
     }
     let (change, unchanged) = rotation.put();
     commit.changes.push(change);
-    commit.preconditions.push(unchanged);
+    commit.preconditions.extend([unchanged, caller.unchanged.clone()]);
     engines.store.commit(commit).await?;
     Ok(Some(leased).filter(|leased| !leased.eids.is_empty()))
 }
@@ -390,7 +386,7 @@ fn queue_entry(rotation: &str, key: &[u8]) -> Result<(u32, Eid), KmsError> {
     Ok((u32::from(u16::from_be_bytes([rank[0], rank[1]])), eid))
 }
 
-pub(crate) fn lease_key(rotation: &str, ends: Timestamp, id: &[u8; 16]) -> Vec<u8> {
+fn lease_key(rotation: &str, ends: Timestamp, id: &[u8; 16]) -> Vec<u8> {
     [&prefix(rotation)[..], &ends.micros().to_be_bytes(), id].concat()
 }
 
@@ -412,12 +408,40 @@ pub(crate) fn read_lease(rotation: &str, key: &[u8], value: &[u8]) -> Result<Lea
     })
 }
 
-fn find_lease(store: &dyn Store, rotation: &str, id: &[u8; 16]) -> Result<Option<Leased>, KmsError> {
-    let rows = store.scan(ROTATION_LEASES, &prefix(rotation), None, LEASES_MAX)?;
-    rows.iter()
-        .find(|(key, _)| key.ends_with(id))
-        .map(|(key, row)| read_lease(rotation, key, &row.value))
-        .transpose()
+/// Where the end of a lease stands, by which its row is found. Names hold no byte 01, so these rows are no leases.
+fn lease_end_key(rotation: &str, id: &[u8; 16]) -> Vec<u8> {
+    [rotation.as_bytes(), &[1], id].concat()
+}
+
+/// The writes that make a lease.
+pub(crate) fn put_lease(
+    rotation: &str,
+    ends: Timestamp,
+    id: &[u8; 16],
+    record: &records::RotationLease,
+) -> [Change; 2] {
+    let end = ends.micros().to_be_bytes();
+    [
+        Change::put(ROTATION_LEASES, lease_key(rotation, ends, id), record.encode_to_vec()),
+        Change::put(ROTATION_LEASES, lease_end_key(rotation, id), end),
+    ]
+}
+
+/// The writes that take a lease away.
+pub(crate) fn drop_lease(rotation: &str, ends: Timestamp, id: &[u8; 16]) -> [Change; 2] {
+    [lease_key(rotation, ends, id), lease_end_key(rotation, id)]
+        .map(|key| Change::delete(ROTATION_LEASES, key))
+}
+
+pub(crate) fn find_lease(
+    store: &dyn Store,
+    rotation: &str,
+    id: &[u8; 16],
+) -> Result<Option<Leased>, KmsError> {
+    let Some(end) = store.get(ROTATION_LEASES, &lease_end_key(rotation, id))? else { return Ok(None) };
+    let end = <[u8; 8]>::try_from(&*end.value).map_err(|_| KmsError::Record("lease"))?;
+    let key = lease_key(rotation, Timestamp::from_micros(i64::from_be_bytes(end)), id);
+    store.get(ROTATION_LEASES, &key)?.map(|row| read_lease(rotation, &key, &row.value)).transpose()
 }
 
 /// The same request of the same caller names the same lease.

@@ -8,6 +8,8 @@ mod plan;
 mod progress;
 mod report;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::collections::HashMap;

@@ -57,6 +57,18 @@ impl RotationState {
         }
     }
 
+    /// The state in a rotation's row, without its terms.
+    pub(crate) fn of_record(bytes: &[u8]) -> Result<Self, KmsError> {
+        let record = records::Rotation::decode(bytes).map_err(|_| KmsError::Record("rotation"))?;
+        let state = Self::ALL.into_iter().find(|state| state.as_str() == record.state);
+        state.ok_or(KmsError::Record("rotation"))
+    }
+
+    /// Whether it goes on by itself, with no lease to wait for.
+    pub(crate) const fn is_moving(self) -> bool {
+        matches!(self, Self::Preparing | Self::RollingBack)
+    }
+
     const fn message(self) -> v1::RotationState {
         match self {
             Self::Preparing => v1::RotationState::Preparing,

@@ -55,7 +55,7 @@ pub struct ItemResult {
 
 /// What the token said about the proofs of a call, in the order of its reports; none where there was none to check.
 #[derive(Debug)]
-pub struct Proofs(Vec<Option<bool>>);
+pub struct Proofs(pub(crate) Vec<Option<bool>>);
 
 /// Step 8: has the token verify the cryptograms of reports that may be taken. No key is released, nothing changes.
 pub async fn check_proofs(
@@ -73,13 +73,7 @@ pub async fn check_proofs(
             None,
         ));
     }
-    if !rotation.state.takes_reports() {
-        return Err(KmsError::refused(
-            ReasonCode::RotationNotRunning,
-            format!("the rotation is {}", rotation.state.as_str()),
-            None,
-        ));
-    }
+    check_takes_reports(rotation)?;
     let terms = &rotation.terms;
     let (mut proofs, mut asked) = (Vec::new(), Vec::new());
     for (at, report) in reports.iter().enumerate() {
@@ -116,7 +110,7 @@ pub async fn check_proofs(
 /// Step 9: what the reports change. To be called in the rotation's turn with the rotation read in it; the turn lasts
 /// until the commit is durable.
 pub fn report(
-    engines: &Engines,
+    store: &dyn Store,
     pseudonyms: &Pseudonyms,
     caller: &Carrier,
     mut rotation: Rotation,
@@ -124,7 +118,8 @@ pub fn report(
     request_digest: [u8; 32],
     now: Timestamp,
 ) -> Result<(Commit, Vec<ItemResult>), KmsError> {
-    let store = engines.store.as_ref();
+    // A roll back may have begun while the token looked at the proofs.
+    check_takes_reports(&rotation)?;
     let actor = pseudonyms.principal(&caller.principal);
     let before = rotation.state;
     let mut commit = Commit::default();
@@ -204,6 +199,17 @@ pub fn report(
         );
     }
     Ok((commit, results))
+}
+
+fn check_takes_reports(rotation: &Rotation) -> Result<(), KmsError> {
+    if rotation.state.takes_reports() {
+        return Ok(());
+    }
+    Err(KmsError::refused(
+        ReasonCode::RotationNotRunning,
+        format!("the rotation is {}", rotation.state.as_str()),
+        None,
+    ))
 }
 
 /// Whether a report can still change what stands. A wrong check value is final: a proof under the new key shows that

@@ -6,19 +6,21 @@ use domain::{Eid, KeyState, ReasonCode, Role, Timestamp};
 use store::{Change, Commit, Store};
 
 use super::Rotations;
-use super::lease::{lease_key, queue_key, read_lease, reported, turned};
+use super::lease::{drop_lease, queue_key, read_lease, reported, turned};
 use super::plan::{candidates, examine};
 use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix};
 use super::report::end_key;
 use super::terms::RotationTerms;
 use crate::devices::{KeysetName, KeysetRecord};
 use crate::keyspaces::{
-    DEVICE_ROTATIONS, KEYSET_ENDS, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE,
+    DEVICE_ROTATIONS, KEYSET_ENDS, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE, ROTATIONS,
 };
 use crate::{Engines, KmsError};
 
 /// Devices of one commit.
 const DEVICES_PER_COMMIT: usize = 200;
+/// Rotations read at a time.
+const ROTATIONS_PER_SCAN: usize = 100;
 /// Commits that one rotation gets per tick, so that no rotation keeps the others waiting.
 const COMMITS_PER_TICK: usize = 50;
 
@@ -140,29 +142,65 @@ pub async fn upkeep(
     now: Timestamp,
 ) -> Result<(), KmsError> {
     let store = engines.store.as_ref();
-    for rotation in Rotation::all(store)? {
-        let name = &rotation.terms.name;
-        for _ in 0..COMMITS_PER_TICK {
-            let _turn = rotations.turn(name).await;
-            let Some(current) = Rotation::read(store, name)? else { break };
-            let step = match current.state {
-                RotationState::Preparing => Some(prepare(store, current, now)?),
-                RotationState::RollingBack => Some(take_back(store, pseudonyms, current, now)?),
-                RotationState::Running
-                | RotationState::Paused
-                | RotationState::Halted
-                | RotationState::Completed => end_lease(store, pseudonyms, current, now)?,
-                RotationState::RolledBack => None,
-            };
-            let Some(commit) = step else { break };
-            engines.store.commit(commit).await?;
+    let mut failed = Ok(());
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(ROTATIONS, &[], after.as_deref(), ROTATIONS_PER_SCAN)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = Some(last.clone());
+        for (name, row) in rows {
+            // What is wrong with one rotation holds up neither the others nor the ends of keysets.
+            if let Err(error) = proceed(engines, rotations, pseudonyms, &name, &row.value, now).await {
+                failed = Err(error);
+            }
         }
     }
     for _ in 0..COMMITS_PER_TICK {
         let Some(commit) = end_keysets(store, pseudonyms, now)? else { break };
         engines.store.commit(commit).await?;
     }
+    failed
+}
+
+/// What is due of one rotation.
+async fn proceed(
+    engines: &Engines,
+    rotations: &Rotations,
+    pseudonyms: &Pseudonyms,
+    name: &[u8],
+    row: &[u8],
+    now: Timestamp,
+) -> Result<(), KmsError> {
+    let store = engines.store.as_ref();
+    let name = std::str::from_utf8(name).map_err(|_| KmsError::Record("rotation"))?;
+    // Most rotations are over: their terms, a thousand EIDs long, are not read each second.
+    let state = RotationState::of_record(row)?;
+    if !state.is_moving() && !is_lease_over(store, name, now)? {
+        return Ok(());
+    }
+    for _ in 0..COMMITS_PER_TICK {
+        let _turn = rotations.turn(name).await;
+        let Some(current) = Rotation::read(store, name)? else { break };
+        let step = match current.state {
+            RotationState::Preparing => Some(prepare(store, current, now)?),
+            RotationState::RollingBack => Some(take_back(store, pseudonyms, current, now)?),
+            RotationState::Running
+            | RotationState::Paused
+            | RotationState::Halted
+            | RotationState::Completed => end_lease(store, pseudonyms, current, now)?,
+            RotationState::RolledBack => None,
+        };
+        let Some(commit) = step else { break };
+        engines.store.commit(commit).await?;
+    }
     Ok(())
+}
+
+fn is_lease_over(store: &dyn Store, rotation: &str, now: Timestamp) -> Result<bool, KmsError> {
+    match store.scan(ROTATION_LEASES, &prefix(rotation), None, 1)?.pop() {
+        Some((key, row)) => Ok(read_lease(rotation, &key, &row.value)?.ends <= now),
+        None => Ok(false),
+    }
 }
 
 /// 3. The next devices are taken in; after the last ones the rotation runs.
@@ -208,7 +246,7 @@ fn prepare(store: &dyn Store, mut rotation: Rotation, now: Timestamp) -> Result<
 }
 
 /// 10. A lease ended: who was not reported waits again, who reported check values and no proof has failed.
-fn end_lease(
+pub(crate) fn end_lease(
     store: &dyn Store,
     pseudonyms: &Pseudonyms,
     mut rotation: Rotation,
@@ -251,7 +289,7 @@ fn end_lease(
             .fact("lease", Fact::bytes(&lease.id).map_err(|_| KmsError::Record("lease"))?)
             .fact("devices", Fact::Number(waiting)),
     );
-    commit.changes.push(Change::delete(ROTATION_LEASES, lease_key(&name, lease.ends, &lease.id)));
+    commit.changes.extend(drop_lease(&name, lease.ends, &lease.id));
     rotation.advance();
     if rotation.state != before {
         commit.entries.extend(turned(&rotation));
@@ -301,7 +339,7 @@ fn end_keysets(
 }
 
 /// 12. The next devices go back to their old keysets.
-fn take_back(
+pub(crate) fn take_back(
     store: &dyn Store,
     pseudonyms: &Pseudonyms,
     mut rotation: Rotation,
@@ -311,7 +349,7 @@ fn take_back(
     let mut commit = Commit::default();
     let after = cursor(&rotation)?.map(|eid| Item::key(&terms.name, eid.bcd()));
     let rows = store.scan(ROTATION_ITEMS, &prefix(&terms.name), after.as_deref(), DEVICES_PER_COMMIT)?;
-    let is_last = rows.is_empty();
+    let mut is_last = rows.is_empty();
     for (key, row) in rows {
         let eid = <[u8; 16]>::try_from(&key[terms.name.len() + 1..])
             .ok()
@@ -327,11 +365,16 @@ fn take_back(
         commit.changes.push(Item { state, lease: None, ..item }.put(&terms.name, &eid));
     }
     if is_last {
+        // All devices are back; so are leases, before it is over.
+        for (key, row) in store.scan(ROTATION_LEASES, &prefix(&terms.name), None, DEVICES_PER_COMMIT)? {
+            let lease = read_lease(&terms.name, &key, &row.value)?;
+            commit.changes.extend(drop_lease(&terms.name, lease.ends, &lease.id));
+            is_last = false;
+        }
+    }
+    if is_last {
         rotation.state = RotationState::RolledBack;
         rotation.record.cursor.clear();
-        for (key, _) in store.scan(ROTATION_LEASES, &prefix(&terms.name), None, 1_000)? {
-            commit.changes.push(Change::delete(ROTATION_LEASES, key));
-        }
         commit.entries.push(
             EntryDraft::new(EventType::RotationRolledBack, Outcome::Done)
                 .fact("rotation", Fact::Digest(terms.digest()))

@@ -172,7 +172,7 @@ impl RotationService for RotationApi {
                 let turn = self.rotations.turn(&message.rotation).await;
                 let rotation = Rotation::find(store, &message.rotation, Some(&caller.name))?;
                 let (commit, results) = rotation::report(
-                    &self.kms,
+                    store,
                     &call.pseudonyms,
                     &caller,
                     rotation,
@@ -184,7 +184,7 @@ impl RotationService for RotationApi {
                     results: results.into_iter().map(result).collect(),
                     entry_index: 0,
                 };
-                Ok(Completed::deed_in_turn(commit, answer, turn))
+                Ok(Completed::deed_in_turn(commit, answer, [turn]))
             })
             .await
     }
@@ -198,12 +198,15 @@ impl RotationApi {
         paused: bool,
         answer: A,
     ) -> Result<Completed<A>, ServiceError> {
+        let store = self.kms.store.as_ref();
+        // A turn is kept for names that exist only.
+        Rotation::find(store, name, None)?;
         let turn = self.rotations.turn(name).await;
-        let mut rotation = Rotation::find(self.kms.store.as_ref(), name, None)?;
+        let mut rotation = Rotation::find(store, name, None)?;
         let actor = call.pseudonyms.principal(&call.caller.principal());
         let who = (call.caller.role(), actor);
         let commit = rotation::set_paused(&mut rotation, paused, who, call.request_digest)?;
-        Ok(Completed::deed_in_turn(commit, answer, turn))
+        Ok(Completed::deed_in_turn(commit, answer, [turn]))
     }
 }
 
@@ -216,7 +219,11 @@ fn own(call: &Call) -> Result<Option<String>, ServiceError> {
 }
 
 fn carrier(call: &Call) -> Result<Carrier, ServiceError> {
-    Ok(Carrier { name: call.caller.party()?.name.clone(), principal: call.caller.principal() })
+    Ok(Carrier {
+        name: call.caller.party()?.name.clone(),
+        principal: call.caller.principal(),
+        unchanged: call.caller.unchanged(),
+    })
 }
 
 fn parse(report: &v1::RotationReport) -> Result<ItemReport, ServiceError> {
