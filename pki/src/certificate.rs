@@ -188,6 +188,19 @@ impl Certificate {
         })
     }
 
+    /// The policies of the certificatePolicies extension; none when it is not there.
+    pub(crate) fn policies(&self) -> Vec<Vec<u64>> {
+        self.with_parsed(|parsed| {
+            parsed.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::CertificatePolicies(policies) => Some(
+                    policies.iter().filter_map(|policy| oid::decode(policy.policy_id.as_bytes())).collect(),
+                ),
+                _ => None,
+            })
+        })
+        .unwrap_or_default()
+    }
+
     /// Whether keyUsage holds cRLSign (RFC 5280 §4.2.1.3).
     pub fn may_sign_crls(&self) -> bool {
         self.with_parsed(|parsed| Some(parsed.key_usage().ok()??.value.crl_sign())).unwrap_or(false)

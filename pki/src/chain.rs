@@ -2,7 +2,7 @@
 //!
 //! RFC 5280 path validation refuses every genuine eUICC chain, because the EUM's directoryName constraint is no prefix of the
 //! eUICC's subject. GSMA has a rule of its own, which is the one here; no eUICC chain may go to a general verifier.
-//! Revocation is not decided here: the caller knows the lists and its policy.
+//! Revocation is not decided here: see [`crate::revocation`], for callers who hold lists.
 
 use crate::certificate::Certificate;
 use crate::civil_time::CivilTime;
@@ -127,6 +127,46 @@ pub enum ChainReason {
     /// DPauth and DPpb belong to different entities.
     #[error("its registered identifier differs from that of its partner")]
     RegisteredIdDiffers,
+}
+
+impl ChainReason {
+    /// The stable name for programs; the words of [`std::fmt::Display`] may change, these do not.
+    pub const fn finding(&self) -> &'static str {
+        match self {
+            Self::TooManyCandidates => "too-many-candidates",
+            Self::NoAuthorityKeyIdentifier => "no-authority-key-identifier",
+            Self::IssuerNotFound(_) => "issuer-not-found",
+            Self::NotTrusted => "not-trusted",
+            Self::BadSignature => "bad-signature",
+            Self::UnsupportedKey(_) => "unsupported-key",
+            Self::SignatureAlgorithm => "signature-algorithm",
+            Self::NotYetValid => "not-yet-valid",
+            Self::Expired => "expired",
+            Self::UnknownCriticalExtension(_) => "unknown-critical-extension",
+            Self::KeyUsage => "key-usage",
+            Self::Policy => "policy",
+            Self::ExtendedKeyUsage => "extended-key-usage",
+            Self::NotAnAuthority => "not-an-authority",
+            Self::IsAnAuthority => "is-an-authority",
+            Self::PathLength => "path-length",
+            Self::NameConstraintsMissing => "name-constraints-missing",
+            Self::NameConstraintsMalformed => "name-constraints-malformed",
+            Self::OrganizationNotPermitted => "organization-not-permitted",
+            Self::EidNotPermitted => "eid-not-permitted",
+            Self::EidMissing => "eid-missing",
+            Self::NoRegisteredId => "no-registered-id",
+            Self::RegisteredIdDiffers => "registered-id-differs",
+        }
+    }
+}
+
+/// The GSMA role whose policy the certificate names; absent when it names none of them or several.
+pub fn gsma_role(certificate: &Certificate) -> Option<ProfileName> {
+    let policies = certificate.policies();
+    let mut roles = ProfileName::ALL
+        .into_iter()
+        .filter(|role| role.profile().policy().is_some_and(|policy| policies.iter().any(|p| p == policy)));
+    roles.next().filter(|_| roles.next().is_none())
 }
 
 /// Verifies `leaf` for `role` up to one of `roots`, building the chain by key identifiers among `intermediates`. A CA may have

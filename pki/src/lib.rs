@@ -1,5 +1,5 @@
 //! X.509 for the authority: certificate profiles as data, the bytes a token signs, their lint, the assembled certificate, keys
-//! and requests from outside, and GSMA chain verification.
+//! and requests from outside, GSMA chain verification, and what revocation lists say of a chain.
 //!
 //! Pure: values in, bytes out. A certificate is made in four steps, each demanding the proof of the one before: a profile and
 //! inputs give a [`Tbs`], [`lint`] turns it into a [`LintedTbs`], a token signs its digest, [`LintedTbs::assemble`] verifies
@@ -18,6 +18,7 @@ mod oid;
 mod pem;
 mod private_key;
 mod profile;
+pub mod revocation;
 mod serial;
 mod tbs;
 
