@@ -1,4 +1,10 @@
-//! Certificates: requested for a party, or fetched.
+//! Certificates: requested for a party, fetched, revoked; judged and handed over from files alone.
+
+mod bundle;
+#[cfg(test)]
+mod published;
+mod reading;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +47,23 @@ pub enum CertificateCommand {
   chancery certificate revoke --serial 0a1b2c --reason superseded --identity alice/
   chancery certificate revoke --serial 0a1b2c --reason key-compromise --because 'incident 118' --identity alice/")]
     Revoke(Revoke),
+    /// Judge a certificate in a file by the GSMA's chain rules; nothing needs to run.
+    ///
+    /// Exit code 0 when it holds; 1 with the reason of each refusal and its stable name when not. Generic tools refuse every
+    /// genuine eUICC chain: the GSMA reads the manufacturer's name constraints in its own way (SGP.22 §4.5.2.2).
+    #[command(after_help = "Examples:
+  chancery certificate verify device.pem --ci ci.pem --chain eum.pem
+  chancery certificate verify dppb.pem --ci ci.pem --crl ci.crl --role dppb --pair dpauth.pem --output json
+  chancery certificate verify dptls.der --ci ci.pem --at 2027-01-01T00:00:00Z")]
+    Verify(verify::Verify),
+    /// Write what an SM-DP+ loads: its certificates and the CI's, in the folders of osmo-smdpp; nothing needs to run.
+    ///
+    /// First everything is judged: each certificate in its role, all of one entity and one CI, keys with their certificates.
+    #[command(after_help = "Examples:
+  chancery certificate bundle --for sm-dp+ --dpauth dpauth.pem --dppb dppb.pem --dptls dptls.pem --ci ci.pem --out certs/
+  chancery certificate bundle --for sm-dp+ --dpauth dpauth.pem --dpauth-key dpauth-key.pem --dppb dppb.pem \\
+      --dppb-key dppb-key.pem --dptls dptls.pem --dptls-key dptls-key.pem --ci ci.pem --eum eum.pem --out certs/")]
+    Bundle(Box<bundle::Bundle>),
 }
 
 /// Why a certificate is revoked (RFC 5280 §5.3.1).
@@ -182,6 +205,8 @@ impl CertificateCommand {
             Self::Request(request) => request.run(output).await,
             Self::Get(get) => get.run(output).await,
             Self::Revoke(revoke) => revoke.run(output).await,
+            Self::Verify(verify) => return verify.run(output),
+            Self::Bundle(bundle) => bundle.run(output),
         }
         .map(|()| ExitCode::SUCCESS)
     }
