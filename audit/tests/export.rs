@@ -375,20 +375,30 @@ fn every_quorum_decision_is_recomputed_from_the_export() {
             request(log, alice);
             log.push(&deed(EventType::PartyEnrolled));
         }),
-        ("a deed of another kind than was approved", 4, "approved is enrol-party, not this", |log, alice, bob| {
-            log.run_operation(OPERATION, alice, bob);
-            log.push(&deed(EventType::DeviceRestored));
-        }),
+        (
+            "a deed of another kind than was approved",
+            4,
+            "approved is enrol-party, not this",
+            |log, alice, bob| {
+                log.run_operation(OPERATION, alice, bob);
+                log.push(&deed(EventType::DeviceRestored));
+            },
+        ),
         ("one approval for two deeds", 5, "done before, by entry 4", |log, alice, bob| {
             log.run_operation(OPERATION, alice, bob);
             log.push(&deed(EventType::PartyEnrolled));
             log.push(&deed(EventType::PartyEnrolled));
         }),
-        ("a deed of an operation that was approved and not executed", 3, "executed this", |log, alice, bob| {
-            request(log, alice);
-            approve(log, bob);
-            log.push(&deed(EventType::PartyEnrolled));
-        }),
+        (
+            "a deed of an operation that was approved and not executed",
+            3,
+            "executed this",
+            |log, alice, bob| {
+                request(log, alice);
+                approve(log, bob);
+                log.push(&deed(EventType::PartyEnrolled));
+            },
+        ),
         ("a deed of a rejected operation", 4, "rejected by entry 3", |log, alice, bob| {
             request(log, alice);
             approve(log, bob);

@@ -72,12 +72,13 @@ impl Execution {
         let pseudonyms = &call.pseudonyms;
         let actor = pseudonyms.principal(&call.caller.principal());
         let who = (call.caller.role(), actor);
+        let mut turn = None;
         let commit = match deed {
             Deed::Restore(eid) => kms::restore(store, pseudonyms, who, operation, &eid)?,
             Deed::StartRotation(terms) => rotation::start_rotation(store, who, operation, &terms, call.now)?,
             Deed::RollBack(name) => {
-                // Until the commit is durable the gate holds the operations' turn, not the rotation's: the row's
-                // version decides.
+                // Reports come all the time; without its turn a roll back would lose the race for the row to them.
+                turn = Some(self.rotations.turn(&name).await);
                 rotation::roll_back_rotation(store, who, operation, &name)?
             }
             Deed::Revoke(request) => {
@@ -92,7 +93,7 @@ impl Execution {
                 standing::change(&self.authority, pseudonyms, who, operation, &name, suspended)?
             }
         };
-        Ok(Done { commit, outcome: v1::OperationOutcome::default() })
+        Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn })
     }
 }
 

@@ -8,6 +8,7 @@ use ca::{About, CertificateRequest, Issued, Issuers, KeyRegistration, Prepared, 
 use domain::{Ein, PrincipalId, ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
 use kms::GrantTerms;
+use kms::rotation::{Rotations, Turn};
 use pki::{ProfileName, PublicKey, SubjectValues, TransportPublicKey};
 use proto::v1;
 use proto::v1::operation::Kind;
@@ -34,12 +35,15 @@ pub(crate) struct Execution {
     pub(crate) authority: Arc<Authority>,
     pub(crate) ca: ca::Engines,
     pub(crate) kms: kms::Engines,
+    pub(crate) rotations: Arc<Rotations>,
 }
 
 /// What a deed leaves: to be committed together with the operation's end.
 pub(crate) struct Done {
     pub(crate) commit: Commit,
     pub(crate) outcome: v1::OperationOutcome,
+    /// The turn of the rotation that it changes.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// A deed, checked.
@@ -128,14 +132,18 @@ impl Execution {
                     changes: vec![key_change, change],
                     preconditions: vec![key_new, is_new],
                 };
-                Ok(Done { commit, outcome: v1::OperationOutcome::default() })
+                Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn: None })
             }
             Plan::Certificate(request) => {
                 let about = About { role, actor, object: pseudonyms.party(&request.holder) };
                 let issued = self.issue(*request, &about, call.now).await?;
                 let (entry, changes, preconditions) = issued.outcome(&about);
                 let outcome = self.outcome(&issued)?;
-                Ok(Done { commit: Commit { entries: vec![entry], changes, preconditions }, outcome })
+                Ok(Done {
+                    commit: Commit { entries: vec![entry], changes, preconditions },
+                    outcome,
+                    turn: None,
+                })
             }
             Plan::Other(deed) => self.perform(call, operation, deed).await,
             Plan::Grant(terms) => {
@@ -153,7 +161,7 @@ impl Execution {
                 let (change, is_new) = terms.create();
                 let commit =
                     Commit { entries: vec![entry], changes: vec![change], preconditions: vec![is_new] };
-                Ok(Done { commit, outcome: v1::OperationOutcome::default() })
+                Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn: None })
             }
         }
     }
@@ -442,7 +450,11 @@ impl Execution {
         changes.extend(certificate_changes);
         preconditions.extend(certificate_preconditions);
         let outcome = self.outcome(issued)?;
-        Ok(Done { commit: Commit { entries: vec![first, entry], changes, preconditions }, outcome })
+        Ok(Done {
+            commit: Commit { entries: vec![first, entry], changes, preconditions },
+            outcome,
+            turn: None,
+        })
     }
 
     fn outcome(&self, issued: &Issued) -> Result<v1::OperationOutcome, ServiceError> {

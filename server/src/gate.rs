@@ -71,23 +71,28 @@ pub(crate) struct Call {
 pub(crate) struct Completed<A> {
     commit: Option<Commit>,
     answer: A,
-    turn: Option<OwnedMutexGuard<()>>,
+    /// Held until the commit is durable.
+    turns: Vec<OwnedMutexGuard<()>>,
 }
 
 impl<A> Completed<A> {
     /// A read: nothing to commit.
     pub(crate) const fn read(answer: A) -> Self {
-        Self { commit: None, answer, turn: None }
+        Self { commit: None, answer, turns: Vec::new() }
     }
 
     /// A deed: its entries and changes.
     pub(crate) const fn deed(commit: Commit, answer: A) -> Self {
-        Self { commit: Some(commit), answer, turn: None }
+        Self { commit: Some(commit), answer, turns: Vec::new() }
     }
 
-    /// A deed that keeps its turn until it is durable, so that the next one sees what it left.
-    pub(crate) const fn deed_in_turn(commit: Commit, answer: A, turn: OwnedMutexGuard<()>) -> Self {
-        Self { commit: Some(commit), answer, turn: Some(turn) }
+    /// A deed that keeps its turns until it is durable, so that the next one sees what it left.
+    pub(crate) fn deed_in_turn(
+        commit: Commit,
+        answer: A,
+        turns: impl IntoIterator<Item = OwnedMutexGuard<()>>,
+    ) -> Self {
+        Self { commit: Some(commit), answer, turns: turns.into_iter().collect() }
     }
 }
 
@@ -192,6 +197,12 @@ impl Gate {
         })
     }
 
+    /// Decides about the caller again, as the records are now: a stream outlives the moment of its admission.
+    pub(crate) fn admit_again(&self, call: &mut Call) -> Result<(), ServiceError> {
+        call.caller = call.caller.again(self.authority.actor(&call.caller.principal())?)?;
+        Ok(())
+    }
+
     /// Records a refusal or failure, durably, and turns it into the answer.
     pub(crate) async fn refuse(
         &self,
@@ -282,8 +293,7 @@ impl Gate {
             match outcome {
                 Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {
                     // What changed may be the caller's own standing.
-                    let principal = call.caller.principal();
-                    call.caller = call.caller.again(self.authority.actor(&principal)?)?;
+                    self.admit_again(&mut call)?;
                 }
                 outcome => return outcome,
             }
@@ -299,8 +309,8 @@ impl Gate {
         on_repeat: OnRepeat,
         completed: Completed<A>,
     ) -> Result<A, ServiceError> {
-        // The turn, if there is one, ends with this function.
-        let Completed { commit, mut answer, turn: _turn } = completed;
+        // The turns, if there are any, end with this function.
+        let Completed { commit, mut answer, turns: _turns } = completed;
         let Some(mut commit) = commit else { return Ok(answer) };
         commit.preconditions.push(call.caller.unchanged());
         if let Some(key) = key {

@@ -164,7 +164,7 @@ impl Operations {
             persons_required: stored.record.persons_required,
             entry_index: 0,
         };
-        Ok(Completed::deed_in_turn(stored.update(entry, digest), answer, turn))
+        Ok(Completed::deed_in_turn(stored.update(entry, digest), answer, [turn]))
     }
 
     /// 5. and 6.: everything is checked again, then the deed and the operation's end are one commit.
@@ -214,7 +214,7 @@ impl Operations {
         commit.changes.extend(done.commit.changes);
         commit.preconditions.extend(done.commit.preconditions);
         let answer = v1::ExecuteOperationResponse { outcome: Some(done.outcome), entry_index: 0 };
-        Ok(Completed::deed_in_turn(commit, answer, turn))
+        Ok(Completed::deed_in_turn(commit, answer, [turn].into_iter().chain(done.turn)))
     }
 
     pub(crate) fn list(

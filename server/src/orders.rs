@@ -15,7 +15,7 @@ use proto::v1;
 use store::Commit;
 
 use crate::authority::Party;
-use crate::gate::{Call, request_digest};
+use crate::gate::{Call, Gate, request_digest};
 use crate::status::ServiceError;
 
 /// Devices in one chunk: one job of the token, one transport key, one output file.
@@ -34,6 +34,7 @@ pub(crate) struct OrderDesk {
 
 /// One order in progress.
 pub(crate) struct OrderStream {
+    gate: Arc<Gate>,
     desk: Arc<OrderDesk>,
     call: Call,
     manufacturer: Manufacturer,
@@ -54,6 +55,7 @@ struct Ready {
 
 impl OrderStream {
     pub(crate) fn open(
+        gate: Arc<Gate>,
         desk: Arc<OrderDesk>,
         call: Call,
         header: &v1::OrderHeader,
@@ -68,6 +70,7 @@ impl OrderStream {
         issuer.certificate()?;
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms)?;
         Ok(Self {
+            gate,
             desk,
             manufacturer,
             country: party.country.clone(),
@@ -86,6 +89,8 @@ impl OrderStream {
         lines: Vec<v1::OrderLine>,
     ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
         for attempt in 1.. {
+            // The order is long; the manufacturer may have been suspended since the chunk before.
+            self.gate.admit_again(&mut self.call)?;
             match self.try_chunk(&lines).await {
                 Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
                 outcome => return outcome,
@@ -262,6 +267,7 @@ impl OrderStream {
             commit.preconditions.extend(preconditions);
         }
         commit.entries.extend(refusals);
+        commit.preconditions.push(self.call.caller.unchanged());
         let receipt = self.desk.kms.store.commit(commit).await?;
         let version = receipt.first_index;
         let reserved = lines.into_iter().map(|line| ReservedLine { line, version }).collect();
@@ -281,6 +287,9 @@ impl OrderStream {
     ) -> Result<(), ServiceError> {
         let serials: Vec<Vec<u8>> = issued.iter().map(|i| i.serial().as_bytes().to_vec()).collect();
         for attempt in 1.. {
+            // What is reserved is given back when the manufacturer was suspended meanwhile.
+            let mut call = self.call.clone();
+            self.gate.admit_again(&mut call)?;
             // The disk is waited for on a thread of its own kind.
             let mut commit = tokio::task::block_in_place(|| {
                 orders.finish(
@@ -298,9 +307,10 @@ impl OrderStream {
                 commit.changes.extend(changes);
                 commit.preconditions.extend(preconditions);
             }
+            commit.preconditions.push(call.caller.unchanged());
             match self.desk.kms.store.commit(commit).await {
                 Ok(_) => return Ok(()),
-                // Another stream of the same order took the chunk's number.
+                // Another stream of the same order took the chunk's number, or the manufacturer's standing changed.
                 Err(store::CommitError::PreconditionFailed { .. }) if attempt < ATTEMPTS_MAX => {}
                 Err(error) => return Err(error.into()),
             }

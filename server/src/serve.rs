@@ -199,7 +199,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .build_v1()?;
     let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files });
-    let execution = Execution { authority: Arc::clone(&authority), ca: ca.clone(), kms: kms.clone() };
+    let execution = Execution {
+        authority: Arc::clone(&authority),
+        ca: ca.clone(),
+        kms: kms.clone(),
+        rotations: Arc::clone(&rotations),
+    };
     let standing_api = StandingApi { gate: Arc::clone(&gate), authority: Arc::clone(&authority) };
     let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let rotation_api = RotationApi { gate: Arc::clone(&gate), kms: kms.clone(), rotations };

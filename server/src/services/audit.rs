@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::checkpoint::{Checkpointer, Signed};
-use crate::gate::{Completed, Gate, OnRepeat, context, request_digest};
+use crate::gate::{Call, Completed, Gate, OnRepeat, context, request_digest};
 use crate::operations;
 use crate::status::ServiceError;
 
@@ -81,17 +81,17 @@ impl AuditService for AuditApi {
                     format!("the previous checkpoint is refused: {e}"),
                 )
             })?;
-            Ok::<_, ServiceError>((writer, signed))
+            Ok::<_, ServiceError>((call, writer, signed))
         }
         .await;
-        let (writer, signed) = match opened {
+        let (call, writer, signed) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err(self.gate.refuse(&context, role, Some(digest), &error).await),
         };
         let (pieces, receiver) = mpsc::channel(8);
         let api = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = api.export(writer, &signed, &pieces).await {
+            if let Err(error) = api.export(call, writer, &signed, &pieces).await {
                 let status = api.gate.refuse(&context, role, Some(digest), &error).await;
                 let _ = pieces.send(Err(status)).await;
             }
@@ -105,12 +105,15 @@ type Pieces = mpsc::Sender<Result<v1::ExportLogResponse, Status>>;
 impl AuditApi {
     async fn export(
         &self,
+        mut call: Call,
         mut writer: BundleWriter,
         signed: &Signed,
         pieces: &Pieces,
     ) -> Result<(), ServiceError> {
         let mut next = 0;
         while next < signed.size {
+            // An export is long; the auditor may have been suspended since it began.
+            self.gate.admit_again(&mut call)?;
             let wanted = usize::try_from(signed.size - next).unwrap_or(usize::MAX).min(ENTRIES_AT_A_TIME);
             let entries = tokio::task::block_in_place(|| self.store.entries(next, wanted))?;
             if entries.is_empty() {

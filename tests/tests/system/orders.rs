@@ -6,8 +6,17 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use audit::{EventType, Outcome};
+use domain::ReasonCode;
+use proto::v1::order_service_client::OrderServiceClient;
+use proto::v1::place_order_request::Part;
+use proto::v1::standing_service_client::StandingServiceClient;
+use proto::v1::{OrderHeader, OrderLine, PlaceOrderRequest, SuspendPartyRequest, order_line};
+use tokio::sync::mpsc;
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
-use crate::devices::{csv, eid};
+use crate::caller::reason;
+use crate::devices::{KVN, csv, eid, new_public_key};
+use crate::fleet::keyset;
 use crate::support::{Deployment, GRANTED, ISSUER};
 
 /// Enough for a chunk to take a while in the tokens.
@@ -78,4 +87,40 @@ fn an_order_cut_off_by_a_kill_and_sent_again_gives_each_device_exactly_one_certi
     println!("{settled} certificates stood between intent and outcome at the kill");
     assert_eq!(registered.len(), DEVICES);
     assert!(registered.values().all(|times| *times == 1), "a device was registered twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_under_way_ends_with_the_suspension_of_its_manufacturer() {
+    let deployment = Deployment::found();
+    let mut eum = OrderServiceClient::new(deployment.caller("eum").await.channel);
+    let mut standing = StandingServiceClient::new(deployment.caller("approver").await.channel);
+    let (parts, requests) = mpsc::channel(4);
+    let send = async |part| parts.send(PlaceOrderRequest { part: Some(part) }).await.unwrap();
+    let line = |number: usize| {
+        let key = order_line::Key::PublicKey(new_public_key());
+        Part::Line(OrderLine { line: number as u64, eid: eid(GRANTED, number), key: Some(key) })
+    };
+    send(Part::Header(OrderHeader {
+        order: "long".to_owned(),
+        issuer: ISSUER.to_owned(),
+        keyset: Some(keyset(KVN)),
+        key_bits: 128,
+    }))
+    .await;
+    send(line(1)).await;
+    let mut results = eum.place_order(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    assert!(results.message().await.unwrap().is_some(), "the first line has no result");
+
+    let suspend = SuspendPartyRequest { idempotency_key: "stop".to_owned(), name: "eum".to_owned() };
+    let suspended = standing.suspend_party(suspend).await.unwrap().into_inner().entry_index;
+    send(line(2)).await;
+    assert_eq!(reason(&results.message().await.unwrap_err()), "PRINCIPAL_SUSPENDED");
+
+    let entries = deployment.entries();
+    let behind = &entries[usize::try_from(suspended).unwrap() + 1..];
+    assert!(
+        behind.iter().any(|entry| entry.header.outcome == Outcome::Refused(ReasonCode::PrincipalSuspended))
+    );
+    let made = |event| matches!(event, EventType::CertificateIssued | EventType::DeviceRegistered);
+    assert!(behind.iter().all(|entry| !made(entry.header.event)), "something was made behind the suspension");
 }
