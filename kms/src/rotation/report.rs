@@ -147,6 +147,11 @@ pub fn report(
             results.push(refused(Some(item.state), ReasonCode::InvalidField));
             continue;
         };
+        // Its lease ended, so none would end its wait for a proof: it waits for its next script instead.
+        if state == ItemState::Loaded && item.lease.is_none() {
+            results.push(refused(Some(item.state), ReasonCode::NotLeased));
+            continue;
+        }
         if state == ItemState::Confirmed {
             if !device.state.is_some_and(DeviceState::releases_keys) {
                 results.push(refused(Some(item.state), ReasonCode::DeviceNotActive));

@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use audit::{EntryDraft, EventType, Outcome, Pseudonyms};
-use domain::{Clock, PrincipalId, ReasonCode, Timestamp};
+use domain::{
+    Clock, DeviceState, KeyCheckValue, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, ReasonCode,
+    Timestamp,
+};
+use keys::put_key::PutKeyAnswer;
 use prost::Message;
 use proto::records;
 use store::{Change, Commit, LogIdentity, LogMacKey, LogStore, OpenOptions, Precondition, Store as _};
@@ -16,7 +20,8 @@ use super::report::Proofs;
 use super::upkeep::{end_lease, take_back};
 use super::*;
 use crate::KmsError;
-use crate::keyspaces::{ROTATION_ITEMS, ROTATION_LEASES, ROTATIONS};
+use crate::devices::{DeviceRecord, KeysetRecord};
+use crate::keyspaces::{DEVICES, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE, ROTATIONS};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_795_478_400);
 
@@ -72,6 +77,14 @@ fn lease(number: u16) -> [u8; 16] {
     let mut id = [0xff; 16];
     id[..2].copy_from_slice(&number.to_be_bytes());
     id
+}
+
+fn carrier() -> Carrier {
+    Carrier {
+        name: "ota-one".into(),
+        principal: PrincipalId([1; 32]),
+        unchanged: Precondition::Absent { keyspace: ROTATION_ITEMS, key: Vec::new() },
+    }
 }
 
 fn rows(log: &LogStore) -> usize {
@@ -144,15 +157,10 @@ fn no_report_is_taken_when_a_roll_back_began_while_its_proofs_were_checked() {
     let eid = "89049032123451234512345678901235".parse().unwrap();
     let item = Item { state: ItemState::Leased, leases: 1, ..Item::new(0, 0) };
     write(&log, vec![item.put(&name, &eid)]);
-    let caller = Carrier {
-        name: "ota-one".into(),
-        principal: PrincipalId([1; 32]),
-        unchanged: Precondition::Absent { keyspace: ROTATION_ITEMS, key: Vec::new() },
-    };
     let reports = [ItemReport { eid, put_key_response: Vec::new(), proof: None, status_word: 0x6a88 }];
     let report = |rotation| {
         let proofs = Proofs(vec![None]);
-        report(&log, &pseudonyms(), &caller, rotation, (&reports, &proofs), [0; 32], NOW)
+        report(&log, &pseudonyms(), &carrier(), rotation, (&reports, &proofs), [0; 32], NOW)
     };
     assert!(report(rotation.clone()).is_ok());
     rotation.state = RotationState::RollingBack;
@@ -161,6 +169,67 @@ fn no_report_is_taken_when_a_roll_back_began_while_its_proofs_were_checked() {
         matches!(&refused, KmsError::Refused(r) if r.refusal.reason == ReasonCode::RotationNotRunning),
         "{refused}"
     );
+}
+
+#[test]
+fn check_values_reported_after_the_lease_leave_the_device_waiting_for_its_next_script() {
+    let directory = TempDir::new().unwrap();
+    let log = log(&directory);
+    let mut rotation = running(&log);
+    let name = rotation.terms.name.clone();
+    let eid = "89049032123451234512345678901235".parse().unwrap();
+    *rotation.counter(ItemState::Pending) += 1;
+    rotation.record.stage_devices[2] = 1;
+    let check_values = [KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])];
+    let keyset = KeysetRecord {
+        algorithm: KeysetAlgorithm::Aes256,
+        state: KeyState::PreActivation,
+        master_generation: MasterGeneration(1),
+        delivered_under: String::new(),
+        effective_strength: 128,
+        check_values,
+        created: NOW,
+        rotation: Some(name.clone()),
+        ends: None,
+        version: 0,
+    };
+    let device = DeviceRecord {
+        state: Some(DeviceState::Active),
+        eum: "eum".into(),
+        order: "order".into(),
+        line: 1,
+        freeze: None,
+        version: 0,
+    };
+    // Given out once; the lease ended unreported.
+    let item = Item { leases: 1, ..Item::new(2, 9_999) };
+    let queued = super::lease::queue_key(&name, item.rank, &eid);
+    write(
+        &log,
+        vec![
+            rotation.put().0,
+            item.put(&name, &eid),
+            Change::put(ROTATION_QUEUE, queued.clone(), Vec::new()),
+            Change::put(DEVICES, *eid.bcd(), device.encode(&eid)),
+            Change::put(KEYSETS, rotation.terms.to().row_key(&eid), keyset.encode()),
+        ],
+    );
+    let put_key_response =
+        PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: check_values }.to_bytes().to_vec();
+    let reports = [ItemReport { eid, put_key_response, proof: None, status_word: 0 }];
+    let mut report = |proof| {
+        let proofs = Proofs(vec![proof]);
+        let at_work = (&reports[..], &proofs);
+        let (commit, results) =
+            report(&log, &pseudonyms(), &carrier(), read(&log, &name), at_work, [0; 32], NOW).unwrap();
+        log.commit(commit).wait().unwrap();
+        results[0]
+    };
+    let result = report(None);
+    assert_eq!((result.state, result.refused), (Some(ItemState::Pending), Some(ReasonCode::NotLeased)));
+    assert!(log.get(ROTATION_QUEUE, &queued).unwrap().is_some(), "it gets no script any more");
+    assert_eq!(report(Some(true)).state, Some(ItemState::Confirmed));
+    assert_eq!(read(&log, &name).confirmed(), 1);
 }
 
 #[test]
