@@ -372,7 +372,9 @@ impl Gate {
             .actor(self.actor(event, &call.caller.principal(), &call.pseudonyms))
             .request(call.request_digest)
             .fact("entry", Fact::Number(index));
-        self.store.commit(Commit::of(vec![entry])).await?;
+        let mut commit = Commit::of(vec![entry]);
+        commit.preconditions.push(call.caller.unchanged());
+        self.store.commit(commit).await?;
         answer.set_entry_index(index);
         Ok(answer)
     }
