@@ -641,3 +641,87 @@ async fn a_lease_that_ends_gives_its_devices_out_again_and_reports_need_a_lease_
         done(&entries, EventType::RotationLeaseEnded).map(|entry| entry.number("devices")).collect();
     assert_eq!(ended, [Some(2)], "two wait again");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_and_a_roll_back_amid_fetches_and_reports_leave_every_device_on_one_side() {
+    const DEVICES: usize = 60;
+    let deployment = Deployment::found();
+    let eids = eids(DEVICES);
+    let cards: HashMap<_, _> =
+        cards(&deployment, &eids).into_iter().map(|(eid, card)| (eid, AsyncMutex::new(card))).collect();
+    let cards = Arc::new(cards);
+    let persons = TwoPersons::of(&deployment).await;
+    let provisioner = Provisioner::of(&deployment).await;
+    persons.start(terms(NAME, &eids)).await;
+    // Each lane goes on until it is told that the rotation does not run.
+    let lanes = || {
+        (0..LANES).map(|_| {
+            let (provisioner, cards) = (provisioner.clone(), Arc::clone(&cards));
+            tokio::spawn(async move {
+                loop {
+                    let scripts = match provisioner.fetch(NAME, 2).await {
+                        Ok(scripts) => scripts,
+                        Err(status) => return status,
+                    };
+                    let mut reports = Vec::new();
+                    for script in &scripts {
+                        let mut card = cards[&script.eid].lock().await;
+                        reports.push(provisioner.load(&mut card, script).await.unwrap());
+                    }
+                    if !reports.is_empty()
+                        && let Err(status) = provisioner.report(NAME, reports).await
+                    {
+                        return status;
+                    }
+                }
+            })
+        })
+    };
+    let mut ended: Vec<_> = lanes().collect();
+    persons.until(NAME, |status| status.confirmed >= 10).await;
+    assert_eq!(ask(&persons, "pause").await, None);
+    for lane in ended.drain(..) {
+        assert_eq!(reason(&lane.await.unwrap()), "ROTATION_NOT_RUNNING");
+    }
+    let paused = persons.rotation(NAME).await;
+    assert_eq!((paused.state(), paused.leased), (RotationState::Paused, 0), "what was out is reported");
+    assert!(paused.pending > 0, "paused too late");
+    assert_eq!(ask(&persons, "resume").await, None);
+    ended.extend(lanes());
+    persons.until(NAME, |status| status.confirmed >= paused.confirmed + 10).await;
+    assert_eq!(ask(&persons, "roll back").await, None);
+    for lane in ended.drain(..) {
+        assert_eq!(reason(&lane.await.unwrap()), "ROTATION_NOT_RUNNING");
+    }
+    let status = persons.until(NAME, |status| status.state() == RotationState::RolledBack).await;
+    assert_eq!((status.rolled_back, status.kept, counts(&status)), (DEVICES as u64, 0, (0, 0, 0, 0, 0)));
+    let mut loaded = 0;
+    for (eid, card) in cards.iter() {
+        let mut card = card.lock().await;
+        let new = persons.keyset_of(eid, NEW_KVN).await.map(|keyset| keyset.state);
+        if card.chip.kvns().contains(&NEW_KVN) {
+            loaded += 1;
+            let new = new.unwrap();
+            assert!(new == "deactivated" || new == "destroyed", "{new}");
+            assert_eq!(provisioner.refused_keys(&mut card, NEW_KVN).await, "KEYSET_NOT_ACTIVE");
+        }
+        provisioner.open(&mut card, KVN).await.unwrap();
+    }
+    assert!(loaded >= 20 && loaded < DEVICES, "{loaded} of the cards were loaded");
+
+    let entries = deployment.entries();
+    let at = |event| entries.iter().position(|entry| entry.header.event == event).unwrap();
+    let given_while_paused = entries[at(EventType::RotationPaused)..at(EventType::RotationResumed)]
+        .iter()
+        .filter(|entry| entry.header.event == EventType::RotationLeased)
+        .count();
+    assert_eq!(given_while_paused, 0, "devices were given out behind a pause");
+    let behind = &entries[at(EventType::RotationRollBackStarted)..];
+    for event in [EventType::RotationLeased, EventType::KeysetActivated] {
+        assert_eq!(done(behind, event).count(), 0, "{event:?} behind a roll back");
+        let intents = behind
+            .iter()
+            .filter(|entry| entry.header.event == event && entry.header.outcome == Outcome::Intent);
+        assert_eq!(intents.count(), 0, "{event:?} behind a roll back");
+    }
+}
