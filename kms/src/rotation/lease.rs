@@ -113,7 +113,7 @@ pub async fn fetch_scripts(
         // A repeat whose lease is over gets nothing new: its devices may be with somebody else.
         Some(_) => None,
         None if request.is_repeat => None,
-        None => take(engines, rotations, pseudonyms, caller, request, id, now).await?,
+        None => take(store, rotations, pseudonyms, caller, request, id, now).await?,
     };
     let rotation = Rotation::find(store, &request.rotation, Some(&caller.name))?;
     let (commit, scripts) =
@@ -122,8 +122,8 @@ pub async fn fetch_scripts(
 }
 
 /// 4. The lease: the next devices of the stage at work leave the queue.
-async fn take(
-    engines: &Engines,
+pub(crate) async fn take(
+    store: &dyn Store,
     rotations: &Rotations,
     pseudonyms: &Pseudonyms,
     caller: &Carrier,
@@ -131,7 +131,6 @@ async fn take(
     id: [u8; 16],
     now: Timestamp,
 ) -> Result<Option<Leased>, KmsError> {
-    let store = engines.store.as_ref();
     let (least, most, usual) = LEASE_SECONDS;
     let seconds = match i64::from(request.lease_seconds) {
         0 => usual,
@@ -146,11 +145,12 @@ async fn take(
     let name = rotation.terms.name.clone();
     let mut commit = Commit::default();
     let mut leased = Leased { id, ends: now.plus_seconds(seconds), eids: Vec::new() };
-    let rows = store.scan(ROTATION_QUEUE, &prefix(&name), None, request.limit as usize)?;
+    // More than are wanted: some may not be ready, and an empty answer says that none waits.
+    let rows = store.scan(ROTATION_QUEUE, &prefix(&name), None, SCRIPTS_MAX)?;
     let limit = rotation.rank_limit();
     for (key, _) in rows {
         let (rank, eid) = queue_entry(&name, &key)?;
-        if rank >= limit {
+        if rank >= limit || leased.eids.len() >= request.limit as usize {
             break;
         }
         let mut item = Item::read(store, &name, &eid)?.ok_or(KmsError::Record("rotation item"))?;
@@ -193,7 +193,7 @@ async fn take(
     let (change, unchanged) = rotation.put();
     commit.changes.push(change);
     commit.preconditions.extend([unchanged, caller.unchanged.clone()]);
-    engines.store.commit(commit).await?;
+    store.commit(commit).await?;
     Ok(Some(leased).filter(|leased| !leased.eids.is_empty()))
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use audit::{EntryDraft, EventType, Outcome, Pseudonyms};
 use domain::{
-    Clock, DeviceState, KeyCheckValue, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, ReasonCode,
-    Timestamp,
+    Clock, DeviceState, Eid, KeyCheckValue, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId,
+    ReasonCode, Timestamp,
 };
 use keys::put_key::PutKeyAnswer;
 use prost::Message;
@@ -14,7 +14,7 @@ use store::{Change, Commit, LogIdentity, LogMacKey, LogStore, OpenOptions, Preco
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
-use super::lease::{find_lease, put_lease};
+use super::lease::{find_lease, put_lease, take};
 use super::progress::{Item, ItemState};
 use super::report::Proofs;
 use super::upkeep::{end_lease, take_back};
@@ -84,6 +84,33 @@ fn carrier() -> Carrier {
         name: "ota-one".into(),
         principal: PrincipalId([1; 32]),
         unchanged: Precondition::Absent { keyspace: ROTATION_ITEMS, key: Vec::new() },
+    }
+}
+
+fn device(state: DeviceState) -> DeviceRecord {
+    DeviceRecord {
+        state: Some(state),
+        eum: "eum".into(),
+        order: "order".into(),
+        line: 1,
+        freeze: None,
+        version: 0,
+    }
+}
+
+/// As a script leaves it.
+fn keyset(rotation: &str) -> KeysetRecord {
+    KeysetRecord {
+        algorithm: KeysetAlgorithm::Aes256,
+        state: KeyState::PreActivation,
+        master_generation: MasterGeneration(1),
+        delivered_under: String::new(),
+        effective_strength: 128,
+        check_values: [KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])],
+        created: NOW,
+        rotation: Some(rotation.to_owned()),
+        ends: None,
+        version: 0,
     }
 }
 
@@ -180,27 +207,6 @@ fn check_values_reported_after_the_lease_leave_the_device_waiting_for_its_next_s
     let eid = "89049032123451234512345678901235".parse().unwrap();
     *rotation.counter(ItemState::Pending) += 1;
     rotation.record.stage_devices[2] = 1;
-    let check_values = [KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])];
-    let keyset = KeysetRecord {
-        algorithm: KeysetAlgorithm::Aes256,
-        state: KeyState::PreActivation,
-        master_generation: MasterGeneration(1),
-        delivered_under: String::new(),
-        effective_strength: 128,
-        check_values,
-        created: NOW,
-        rotation: Some(name.clone()),
-        ends: None,
-        version: 0,
-    };
-    let device = DeviceRecord {
-        state: Some(DeviceState::Active),
-        eum: "eum".into(),
-        order: "order".into(),
-        line: 1,
-        freeze: None,
-        version: 0,
-    };
     // Given out once; the lease ended unreported.
     let item = Item { leases: 1, ..Item::new(2, 9_999) };
     let queued = super::lease::queue_key(&name, item.rank, &eid);
@@ -210,14 +216,14 @@ fn check_values_reported_after_the_lease_leave_the_device_waiting_for_its_next_s
             rotation.put().0,
             item.put(&name, &eid),
             Change::put(ROTATION_QUEUE, queued.clone(), Vec::new()),
-            Change::put(DEVICES, *eid.bcd(), device.encode(&eid)),
-            Change::put(KEYSETS, rotation.terms.to().row_key(&eid), keyset.encode()),
+            Change::put(DEVICES, *eid.bcd(), device(DeviceState::Active).encode(&eid)),
+            Change::put(KEYSETS, rotation.terms.to().row_key(&eid), keyset(&name).encode()),
         ],
     );
     let put_key_response =
-        PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: check_values }.to_bytes().to_vec();
+        PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: keyset(&name).check_values }.to_bytes().to_vec();
     let reports = [ItemReport { eid, put_key_response, proof: None, status_word: 0 }];
-    let mut report = |proof| {
+    let report = |proof| {
         let proofs = Proofs(vec![proof]);
         let at_work = (&reports[..], &proofs);
         let (commit, results) =
@@ -230,6 +236,44 @@ fn check_values_reported_after_the_lease_leave_the_device_waiting_for_its_next_s
     assert!(log.get(ROTATION_QUEUE, &queued).unwrap().is_some(), "it gets no script any more");
     assert_eq!(report(Some(true)).state, Some(ItemState::Confirmed));
     assert_eq!(read(&log, &name).confirmed(), 1);
+}
+
+#[test]
+fn a_device_that_is_not_ready_does_not_stand_in_the_way_of_one_that_is() {
+    let directory = TempDir::new().unwrap();
+    let log = log(&directory);
+    let mut rotation = running(&log);
+    let name = rotation.terms.name.clone();
+    let frozen: Eid = "89049032123451234512345678901235".parse().unwrap();
+    let ready = Eid::from_body("890490321234512345123456789013").unwrap();
+    let mut changes = Vec::new();
+    for (eid, rank, state) in [(frozen, 1, DeviceState::Frozen), (ready, 2, DeviceState::Active)] {
+        *rotation.counter(ItemState::Pending) += 1;
+        rotation.record.stage_devices[0] += 1;
+        changes.push(Item::new(0, rank).put(&name, &eid));
+        changes.push(Change::put(ROTATION_QUEUE, super::lease::queue_key(&name, rank, &eid), Vec::new()));
+        changes.push(Change::put(DEVICES, *eid.bcd(), device(state).encode(&eid)));
+        let old = KeysetRecord { state: KeyState::Active, rotation: None, ..keyset(&name) };
+        changes.push(Change::put(KEYSETS, rotation.terms.from.row_key(&eid), old.encode()));
+    }
+    changes.push(rotation.put().0);
+    write(&log, changes);
+    let request = ScriptsRequest {
+        rotation: name.clone(),
+        limit: 1,
+        lease_seconds: 60,
+        request_id: vec![1],
+        request_digest: [0; 32],
+        is_repeat: false,
+    };
+    let rotations = Rotations::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let pseudonyms = pseudonyms();
+    let carrier = carrier();
+    let taking = take(&log, &rotations, &pseudonyms, &carrier, &request, lease(1), NOW);
+    let lease = runtime.block_on(taking).unwrap();
+    assert_eq!(lease.unwrap().eids, [ready]);
+    assert_eq!(read(&log, &name).failed(), 1);
 }
 
 #[test]
