@@ -11,18 +11,23 @@ use std::process::Command;
 use std::time::Instant;
 
 use audit::{EventType, Outcome};
+use proto::v1::order_line::Key;
+use proto::v1::order_line_result::Result as LineResult;
+use proto::v1::order_service_client::OrderServiceClient;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use super::PATIENCE;
+use super::{PATIENCE, count, place, with_key};
 use crate::caller::reason;
-use crate::devices::eid;
-use crate::support::{Deployment, GRANTED, PURPOSE};
+use crate::devices::{eid, new_public_key};
+use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 
 /// Room for the log, its view and the reserve of 64 MiB, and little more.
 const LOG_SIZE: &str = "size=112m";
+/// Room for a few order outputs.
+const ORDERS_SIZE: &str = "size=1m";
 
 /// A file system of its own under a folder, until dropped.
 struct SmallDisk(PathBuf);
@@ -102,17 +107,17 @@ async fn a_full_disk_ends_in_refusals_and_a_stop_and_with_room_the_service_goes_
     assert!(status.metadata().get("chancery-entry-index").is_none(), "an entry on a full disk");
     // Nothing is acknowledged any more, and the daemon ends by itself.
     let started = Instant::now();
-    while let Err(status) = client.fetch_session_keys(fetch("still")).await {
-        if status.get_details_error_info().is_none() {
-            break;
+    let said = || fs::read_to_string(deployment.path("serve.log")).unwrap();
+    while !said().contains("chanceryd: the log has stopped") {
+        let status = client.fetch_session_keys(fetch("still")).await.unwrap_err();
+        // None of ours: the connection is gone.
+        if status.get_details_error_info().is_some() {
+            assert_eq!(reason(&status), "LOG_UNAVAILABLE");
         }
-        assert_eq!(reason(&status), "LOG_UNAVAILABLE");
-        assert!(started.elapsed() < PATIENCE, "the daemon stays");
+        assert!(started.elapsed() < PATIENCE, "the daemon stays: {}", said());
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     deployment.kill9();
-    let said = fs::read_to_string(deployment.path("serve.log")).unwrap();
-    assert!(said.contains("the log has stopped"), "{said}");
 
     disk.make_room();
     deployment.serve();
@@ -127,5 +132,41 @@ async fn a_full_disk_ends_in_refusals_and_a_stop_and_with_room_the_service_goes_
         .map(|entry| entry.header.index)
         .collect();
     assert!(acknowledged.is_subset(&released), "an acknowledged release is gone");
+    deployment.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_output_has_no_room_is_given_back_and_taken_when_it_has() {
+    let mut deployment = Deployment::found();
+    deployment.order("first", &[eid(GRANTED, 1)]);
+    deployment.stop();
+    let disk = match SmallDisk::under(&deployment.path("data/orders"), ORDERS_SIZE) {
+        Ok(disk) => disk,
+        Err(why) => return println!("{why}"),
+    };
+    deployment.serve();
+    let mut eum = OrderServiceClient::new(deployment.caller("eum").await.channel);
+    let before = deployment.entries();
+    let line = with_key(&eid(GRANTED, 2), Key::PublicKey(new_public_key()));
+
+    disk.fill();
+    let status = place(&mut eum, "full", ISSUER, vec![line.clone()]).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "LOG_UNAVAILABLE"), "{status}");
+    assert!(status.get_details_retry_info().is_some());
+    let index = status.metadata().get("chancery-entry-index").unwrap().to_str().unwrap();
+    let entries = deployment.entries();
+    let header = &entries[index.parse::<usize>().unwrap()].header;
+    assert!(matches!(header.outcome, Outcome::Failed(reason) if reason.as_str() == "LOG_UNAVAILABLE"));
+    assert!(header.actor.is_some());
+    // What was taken for it was given back, and says so.
+    for event in [EventType::CertificateIssued, EventType::DeviceRegistered, EventType::OrderChunkWritten] {
+        assert_eq!(count(&entries, event), count(&before, event), "{event:?}");
+    }
+    let failed = |entry: &&audit::Entry| entry.header.event == EventType::CertificateFailed;
+    assert_eq!(entries.iter().filter(failed).count(), 1);
+
+    disk.make_room();
+    let results = place(&mut eum, "full", ISSUER, vec![line]).await.unwrap();
+    assert!(matches!(results[..], [LineResult::Certificate(_)]));
     deployment.stop();
 }
