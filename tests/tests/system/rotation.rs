@@ -707,7 +707,7 @@ async fn a_pause_and_a_roll_back_amid_fetches_and_reports_leave_every_device_on_
         }
         provisioner.open(&mut card, KVN).await.unwrap();
     }
-    assert!(loaded >= 20 && loaded < DEVICES, "{loaded} of the cards were loaded");
+    assert!((20..DEVICES).contains(&loaded), "{loaded} of the cards were loaded");
 
     let entries = deployment.entries();
     let at = |event| entries.iter().position(|entry| entry.header.event == event).unwrap();
