@@ -15,6 +15,8 @@ pub enum Purpose {
     Test,
     /// The demo and the benchmarks.
     Demo,
+    /// The judges that are not ours.
+    Interop,
 }
 
 /// A file the product or its tests open, and the Debian package that brings it.
@@ -25,6 +27,8 @@ struct Need {
     /// The variable that names another place; the programs read it too.
     variable: Option<&'static str>,
     places: &'static [&'static str],
+    /// A command that succeeds where it is there in another place; none when there is no such command.
+    shown_by: &'static [&'static str],
     purposes: &'static [Purpose],
 }
 
@@ -42,6 +46,7 @@ const NEEDS: &[Need] = &[
             "/usr/lib64/pkcs11/libsofthsm2.so",
             "/usr/local/lib/softhsm/libsofthsm2.so",
         ],
+        shown_by: &[],
         purposes: &[Purpose::Test, Purpose::Demo],
     },
     Need {
@@ -50,7 +55,8 @@ const NEEDS: &[Need] = &[
         why: "the second opinion: certificates, approvals and order files are opened with code that is not ours",
         variable: None,
         places: &["/usr/bin/openssl", "/usr/local/bin/openssl", "/bin/openssl"],
-        purposes: &[Purpose::Test, Purpose::Demo],
+        shown_by: &["openssl", "version"],
+        purposes: &[Purpose::Test, Purpose::Demo, Purpose::Interop],
     },
     Need {
         package: "opensc",
@@ -66,7 +72,35 @@ const NEEDS: &[Need] = &[
             "/usr/lib64/pkcs11-spy.so",
             "/usr/local/lib/pkcs11-spy.so",
         ],
+        shown_by: &[],
         purposes: &[Purpose::Test],
+    },
+    Need {
+        package: "gnutls-bin",
+        brings: "the program certtool",
+        why: "a judge: certificates, chains and revocation lists as GnuTLS reads them",
+        variable: None,
+        places: &["/usr/bin/certtool", "/usr/local/bin/certtool"],
+        shown_by: &["certtool", "--version"],
+        purposes: &[Purpose::Interop],
+    },
+    Need {
+        package: "libnss3-tools",
+        brings: "the programs vfychain, certutil and crlutil",
+        why: "a judge: chains and revocation lists as Firefox's library reads them",
+        variable: None,
+        places: &["/usr/bin/vfychain", "/usr/local/bin/vfychain"],
+        shown_by: &[],
+        purposes: &[Purpose::Interop],
+    },
+    Need {
+        package: "python3-venv",
+        brings: "Python with environments of their own",
+        why: "a judge: pkilint, a linter of certificates and lists, is installed below target/ and nowhere else",
+        variable: None,
+        places: &[],
+        shown_by: &["python3", "-c", "import ensurepip, venv"],
+        purposes: &[Purpose::Interop],
     },
 ];
 
@@ -96,15 +130,17 @@ pub fn run(purpose: Purpose) -> Result<Found, Failure> {
     match look(purpose)? {
         (found, missing) if missing.is_empty() => Ok(found),
         (_, missing) => Err(Failure::new(format!(
-            "still without {} after the installation; looked in {}",
+            "still without {} after the installation; looked in {}{}",
             missing[0].brings,
-            missing[0].places.join(", ")
+            missing[0].places.join(", "),
+            missing[0].shown_by.join(" ")
         ))),
     }
 }
 
 fn look(purpose: Purpose) -> Result<(Found, Vec<&'static Need>), Failure> {
-    sort(purpose, &|name| std::env::var_os(name).map(PathBuf::from), &|path| path.is_file())
+    let runs = |command: &[&str]| quiet(Command::new(command[0]).args(&command[1..])) == Some(true);
+    sort(purpose, &|name| std::env::var_os(name).map(PathBuf::from), &|path| path.is_file(), &runs)
 }
 
 /// What is there and what is missing; a variable that names a file which is not there is the caller's mistake.
@@ -112,6 +148,7 @@ fn sort(
     purpose: Purpose,
     variable: &dyn Fn(&str) -> Option<PathBuf>,
     is_there: &dyn Fn(&Path) -> bool,
+    runs: &dyn Fn(&[&str]) -> bool,
 ) -> Result<(Found, Vec<&'static Need>), Failure> {
     let mut found = Found { modules: Vec::new() };
     let mut missing = Vec::new();
@@ -125,6 +162,7 @@ fn sort(
             None => need.places.iter().map(PathBuf::from).find(|place| is_there(place)),
         };
         match (path, need.variable) {
+            (None, _) if !need.shown_by.is_empty() && runs(need.shown_by) => {}
             (None, _) => missing.push(need),
             (Some(path), Some(name)) => found.modules.push((name, path)),
             (Some(_), None) => {}
@@ -265,7 +303,8 @@ mod tests {
         &["/usr/lib/softhsm/libsofthsm2.so", "/usr/bin/openssl", "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so"];
 
     fn packages(purpose: Purpose, there: &[&str]) -> Vec<&'static str> {
-        let sorted = sort(purpose, &|_| None, &|path| there.iter().any(|file| path == Path::new(file)));
+        let is_there = |path: &Path| there.iter().any(|file| path == Path::new(file));
+        let sorted = sort(purpose, &|_| None, &is_there, &|_| false);
         sorted.unwrap().1.iter().map(|need| need.package).collect()
     }
 
@@ -286,7 +325,7 @@ mod tests {
     fn a_module_named_by_its_variable_is_taken_and_passed_on() {
         let own = |name: &str| (name == "SOFTHSM2_MODULE").then(|| PathBuf::from("/opt/softhsm.so"));
         let there = |path: &Path| path != Path::new(ALL[0]);
-        let (found, missing) = sort(Purpose::Demo, &own, &there).unwrap();
+        let (found, missing) = sort(Purpose::Demo, &own, &there, &|_| false).unwrap();
         assert!(missing.is_empty());
         assert_eq!(found.environment().next(), Some(("SOFTHSM2_MODULE", Path::new("/opt/softhsm.so"))));
     }
@@ -294,8 +333,9 @@ mod tests {
     #[test]
     fn a_variable_that_names_no_file_is_an_error_and_not_an_installation() {
         let wrong = |_: &str| Some(PathBuf::from("/opt/nothing.so"));
-        let failure =
-            sort(Purpose::Demo, &wrong, &|path| path != Path::new("/opt/nothing.so")).err().unwrap();
+        let failure = sort(Purpose::Demo, &wrong, &|path| path != Path::new("/opt/nothing.so"), &|_| false)
+            .err()
+            .unwrap();
         assert!(failure.to_string().contains("SOFTHSM2_MODULE names /opt/nothing.so"));
     }
 

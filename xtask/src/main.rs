@@ -1,12 +1,14 @@
 //! Every developer task, one command each, the same on a laptop and in CI: `cargo xtask help` lists them.
 //!
-//! The tool knows nothing of the product: it runs cargo, reads the dependency graph and the tree, installs the
-//! few system packages the tests need, and reports. Rules are pure functions from what was read to findings.
+//! The tool knows nothing of the product but the names of what the demo leaves: it runs cargo, reads the dependency
+//! graph and the tree, installs the few system packages the tests need, and reports. Rules are pure functions from what
+//! was read to findings.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool reports on the terminal")]
 
 mod check;
 mod dependency_page;
 mod install;
+mod interop;
 mod layers;
 mod policy;
 mod run;
@@ -49,6 +51,11 @@ const TASKS: &[Task] = &[
         name: "bench",
         line: "build in release, run `chancery bench` with the arguments given",
         run: bench,
+    },
+    Task {
+        name: "interop",
+        line: "install judges that are not ours, let them judge what the demo left",
+        run: interop,
     },
     Task { name: "install", line: "only install the system packages that tests and demo need", run: install },
 ];
@@ -116,6 +123,11 @@ fn bench(root: &Path, arguments: &[String]) -> Result<(), Failure> {
         "chancery bench",
         run::program(root, &programs.join("chancery")).arg("bench").args(arguments).envs(found.environment()),
     )
+}
+
+fn interop(root: &Path, arguments: &[String]) -> Result<(), Failure> {
+    refuse_arguments(arguments)?;
+    interop::run(root)
 }
 
 fn install(_root: &Path, arguments: &[String]) -> Result<(), Failure> {

@@ -1,0 +1,152 @@
+//! What the demonstration left for others to judge.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::run::{Failure, output};
+
+/// eUICC certificates that are judged: the first, the last, and those between at equal distances.
+const EUICCS: usize = 3;
+
+/// A certificate with the one above it, by the names under which the page tells of them.
+pub struct Certificate {
+    pub name: &'static str,
+    /// PEM; several of one kind for eUICCs.
+    pub files: Vec<PathBuf>,
+    /// Absent for roots.
+    pub issuer: Option<&'static str>,
+    /// The published SGP.26 certificate of its kind, DER.
+    pub published: Option<PathBuf>,
+}
+
+/// Everything that is judged.
+pub struct Artefacts {
+    pub certificates: Vec<Certificate>,
+    /// The CI's revocation list, PEM.
+    pub list: PathBuf,
+    /// The same as it was published, DER.
+    pub list_der: PathBuf,
+    /// A certificate that is on it.
+    pub revoked: PathBuf,
+}
+
+/// The list's name on the page.
+pub const LIST: &str = "ci.crl";
+/// The revoked certificate's name on the page.
+pub const REVOKED: &str = "dppb-revoked";
+
+/// Name, issuer, and published model, in the order of the table.
+const CERTIFICATES: &[(&str, Option<&str>, &str)] = &[
+    ("ci", None, "sgp26_varO_2020/CERT_CI_ECDSA_NIST.der"),
+    ("eum", Some("ci"), "sgp26_varO_2020/CERT_EUM_ECDSA_NIST.der"),
+    ("dpauth", Some("ci"), "sgp26_varO_2020/CERT_S_SM_DPauth_ECDSA_NIST.der"),
+    ("dppb", Some("ci"), "sgp26_varO_2020/CERT_S_SM_DPpb_ECDSA_NIST.der"),
+    ("dptls", Some("ci"), "sgp26_varO_2020/CERT_S_SM_DP_TLS_NIST.der"),
+    ("euicc", Some("eum"), "sgp26_v3.0.2_varO_2024/CERT_EUICC_SIG_NIST.der"),
+];
+
+impl Artefacts {
+    /// Finds them, or says what to do; they stay as they were left.
+    pub fn find(root: &Path) -> Result<Self, Failure> {
+        let demo = root.join("target/demo");
+        let there = |name: &str| {
+            let path = demo.join(name);
+            if path.exists() {
+                Ok(path)
+            } else {
+                Err(Failure::new(format!("target/demo/{name} is not there: run first: cargo xtask demo")))
+            }
+        };
+        let mut certificates = Vec::new();
+        for (name, issuer, published) in CERTIFICATES {
+            let files = if *name == "euicc" {
+                spread(folder(&there("euicc")?)?)
+            } else {
+                vec![there(&format!("{name}.der"))?]
+            };
+            let published = Some(root.join("tests/vectors").join(published));
+            certificates.push(Certificate { name, files, issuer: *issuer, published });
+        }
+        for (name, file, issuer) in [
+            ("operator-ca", "state/data/tls/operator-ca.pem", None),
+            ("operator-server", "state/data/tls/server.pem", Some("operator-ca")),
+            ("operator-client", "parties/dp-one/tls.pem", Some("operator-ca")),
+        ] {
+            certificates.push(Certificate { name, files: vec![there(file)?], issuer, published: None });
+        }
+        let list = there("ci.crl")?;
+        Ok(Self { certificates, list: list.clone(), list_der: list, revoked: there("dppb-revoked.der")? })
+    }
+
+    /// Copies all of them as PEM into `scratch`: the one form that every judge reads as anchor, chain and list.
+    pub fn into_pem(mut self, scratch: &Path) -> Result<Self, Failure> {
+        let copy = |kind: &str, from: &Path, name: String| {
+            let to = scratch.join(name);
+            output(Command::new("openssl").arg(kind).arg("-in").arg(from).arg("-out").arg(&to)).map(|_| to)
+        };
+        for certificate in &mut self.certificates {
+            for (number, file) in certificate.files.iter_mut().enumerate() {
+                *file = copy("x509", file, format!("{}-{number}.pem", certificate.name))?;
+            }
+        }
+        self.list = copy("crl", &self.list_der, format!("{LIST}.pem"))?;
+        self.revoked = copy("x509", &self.revoked, format!("{REVOKED}.pem"))?;
+        Ok(self)
+    }
+
+    /// How many artefacts there are.
+    pub fn count(&self) -> usize {
+        self.certificates.iter().map(|certificate| certificate.files.len()).sum::<usize>() + 2
+    }
+
+    /// The file of a certificate of which there is one.
+    pub fn file(&self, name: &str) -> &Path {
+        let found = self.certificates.iter().find(|certificate| certificate.name == name);
+        &found.expect("the names are those of this module").files[0]
+    }
+
+    /// The certificates above one, nearest first.
+    pub fn above(&self, certificate: &Certificate) -> Vec<&Path> {
+        let mut above = Vec::new();
+        let mut next = certificate.issuer;
+        while let Some(name) = next {
+            above.push(self.file(name));
+            next = self.certificates.iter().find(|one| one.name == name).and_then(|one| one.issuer);
+        }
+        above
+    }
+}
+
+fn folder(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", path.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        files.push(entry.map_err(failed)?.path());
+    }
+    files.sort();
+    if files.is_empty() {
+        return Err(Failure::new(format!("{} is empty: run first: cargo xtask demo", path.display())));
+    }
+    Ok(files)
+}
+
+/// A few of many, the ends included.
+fn spread(files: Vec<PathBuf>) -> Vec<PathBuf> {
+    if files.len() <= EUICCS {
+        return files;
+    }
+    let last = files.len() - 1;
+    (0..EUICCS).map(|place| files[place * last / (EUICCS - 1)].clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_of_many_are_taken_with_both_ends() {
+        let files = |count: usize| (0..count).map(|n| PathBuf::from(n.to_string())).collect::<Vec<_>>();
+        assert_eq!(spread(files(1_000)), ["0", "499", "999"].map(PathBuf::from));
+        assert_eq!(spread(files(2)), files(2));
+    }
+}
