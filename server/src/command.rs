@@ -183,6 +183,9 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             report(&*error);
+            if let Some(error) = error.downcast_ref::<serve::ServeError>() {
+                let _ = writeln!(io::stderr(), "  next: {}", error.next_step());
+            }
             ExitCode::FAILURE
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use audit::{EntryDraft, EventType, Fact, LogKey, Outcome, sha256};
 use ca::{Issuers, KeyRegistration};
 use domain::{Clock, MasterGeneration, ReasonCode};
-use hsm::{KeyRole, Token};
+use hsm::{ErrorClass, KeyRole, Token};
 use kms::rotation::Rotations;
 use kms::{Grants, OutputFiles};
 use proto::Rules;
@@ -81,6 +81,42 @@ pub(crate) enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
     #[error("the log has stopped: {0}")]
     LogStopped(Arc<str>),
+}
+
+impl ServeError {
+    /// What the operator can do about it.
+    pub(crate) fn next_step(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "found the authority, or correct --config; chanceryd doctor names what is missing"
+            }
+            Self::Token { source, .. } => match source.class {
+                ErrorClass::Pin => {
+                    "correct the PIN file that the configuration names, before it is tried again: tokens lock themselves"
+                }
+                ErrorClass::Policy | ErrorClass::Handle | ErrorClass::Blob => {
+                    "the token is another one or was re-initialised: restore it from its backup; chanceryd doctor compares it"
+                }
+                _ => "run chanceryd doctor: it says whether the token is there, logs in and holds its keys",
+            },
+            Self::Store(_) | Self::LogStopped(_) => {
+                "run chanceryd doctor before another start: it examines log, view, disk and clock and changes nothing"
+            }
+            Self::Checkpoint(_) => {
+                "keep the data directory as it is and call the response team: the log may have been replaced"
+            }
+            Self::Listen { .. } => "free the address, or configure another; another chanceryd may be running",
+            Self::Tls(_) => "restore tls/ from the backup; chanceryd doctor shows the certificates",
+            Self::Foundation(_) => "compare --config with the data directory; chanceryd doctor shows both",
+            Self::Service(_)
+            | Self::Rules(_)
+            | Self::UnknownEvent(_)
+            | Self::Transport(_)
+            | Self::Reflection(_) => {
+                "report it to the makers, with the version that chanceryd --version shows"
+            }
+        }
+    }
 }
 
 /// The log, opened with the key from its token.

@@ -217,8 +217,8 @@ fn check_takes_reports(rotation: &Rotation) -> Result<(), KmsError> {
     ))
 }
 
-/// Whether a report can still change what stands. A wrong check value is final: a proof under the new key shows that
-/// Key-ENC and Key-MAC arrived, not that Key-DEK did.
+/// Whether a report can still change what stands. A wrong check value is final: a card cryptogram comes from Key-MAC
+/// alone and does not show that Key-ENC and Key-DEK arrived.
 fn may_report(item: &Item) -> bool {
     match item.state {
         ItemState::Pending | ItemState::Leased | ItemState::Loaded => item.leases > 0,

@@ -51,7 +51,8 @@ fn refuses_to_serve(deployment: &Deployment) -> String {
     };
     assert!(!status.success());
     let said = fs::read_to_string(said).unwrap();
-    said.lines().last().unwrap().to_owned()
+    let lines: Vec<_> = said.lines().collect();
+    lines[lines.len() - 2..].join("\n")
 }
 
 #[test]
@@ -65,12 +66,14 @@ fn a_daemon_whose_pin_or_token_is_not_the_one_it_knows_does_not_start_and_says_w
     fs::write(&pin, "00000000").unwrap();
     let said = refuses_to_serve(&deployment);
     assert!(said.contains("token kms") && said.contains("CKR_PIN_INCORRECT"), "{said}");
+    assert!(said.contains("next: correct the PIN file"), "{said}");
     fs::write(&pin, right).unwrap();
 
     let (folder, away) = (token_folder(&deployment, "chancery-kms"), deployment.path("kms-token-away"));
     fs::rename(&folder, &away).unwrap();
     let said = refuses_to_serve(&deployment);
     assert!(said.contains("token kms") && said.contains("is not there"), "{said}");
+    assert!(said.contains("next: "), "{said}");
 
     // One of the same name, without its keys.
     let output = Command::new("softhsm2-util")
@@ -82,6 +85,7 @@ fn a_daemon_whose_pin_or_token_is_not_the_one_it_knows_does_not_start_and_says_w
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let said = refuses_to_serve(&deployment);
     assert!(said.contains("token kms") && said.contains("with serial"), "{said}");
+    assert!(said.contains("next: "), "{said}");
     fs::remove_dir_all(token_folder(&deployment, "chancery-kms")).unwrap();
 
     // With the cause gone it serves, and none of it is in the log: who does not start does nothing.
