@@ -36,31 +36,31 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationRefusal {
     /// A list of an issuer that is not in the chain.
-    #[error("revocation list {list} is of none of the chain's authorities")]
+    #[error("the revocation list is of none of the chain's authorities")]
     IssuerDiffers {
         /// Its place among the given ones, from 0.
         list: usize,
     },
     /// A list that names its issuer's name but another key.
-    #[error("revocation list {list} names another key than its issuer's")]
+    #[error("the revocation list names another key than its issuer's")]
     IssuerKeyDiffers {
         /// Its place among the given ones, from 0.
         list: usize,
     },
     /// The issuer may not sign lists.
-    #[error("revocation list {list} is of an authority whose certificate does not allow it to sign lists")]
+    #[error("the revocation list is of an authority whose certificate does not allow it to sign lists")]
     SigningNotAllowed {
         /// Its place among the given ones, from 0.
         list: usize,
     },
     /// The signature is not the issuer's.
-    #[error("the signature of revocation list {list} does not verify under its issuer's key")]
+    #[error("the signature of the revocation list does not verify under its issuer's key")]
     BadSignature {
         /// Its place among the given ones, from 0.
         list: usize,
     },
     /// Made after the time in question.
-    #[error("revocation list {list} was made at {this_update}, after the time in question")]
+    #[error("the revocation list was made at {this_update}, after the time in question")]
     NotYetValid {
         /// Its place among the given ones, from 0.
         list: usize,
@@ -68,7 +68,7 @@ pub enum RevocationRefusal {
         this_update: CivilTime,
     },
     /// Past its nextUpdate.
-    #[error("revocation list {list} is out of date: a newer one was due by {next_update}")]
+    #[error("the revocation list is out of date: a newer one was due by {next_update}")]
     Overdue {
         /// Its place among the given ones, from 0.
         list: usize,
@@ -76,7 +76,7 @@ pub enum RevocationRefusal {
         next_update: CivilTime,
     },
     /// A certificate is on its issuer's list.
-    #[error("certificate {depth} of the chain was revoked at {at}: {}", reason.as_str())]
+    #[error("it was revoked at {at}: {}", reason.as_str())]
     Revoked {
         /// 0 is the leaf.
         depth: usize,
@@ -86,7 +86,7 @@ pub enum RevocationRefusal {
         reason: RevocationReason,
     },
     /// A certificate names lists, and none of its issuer's is at hand.
-    #[error("certificate {depth} of the chain names revocation lists, but none of its issuer's is given")]
+    #[error("it names revocation lists, but none of its issuer's is given")]
     Unknown {
         /// 0 is the leaf.
         depth: usize,

@@ -218,13 +218,26 @@ impl Judge<'_> {
 
     /// The chain as it is told, with what the lists say.
     fn links(&self, chain: &VerifiedChain, path: &PathBuf, findings: &mut Vec<Finding>) -> Vec<Link> {
-        let standings = if self.lists.is_empty() {
-            Vec::new()
+        let root = chain.certificates().len() - 1;
+        let standings: Vec<&'static str> = if self.lists.is_empty() {
+            vec!["not-checked"; root + 1]
         } else {
-            revocation::check(chain, &self.lists, self.at).unwrap_or_else(|refusals| {
-                findings.extend(refusals.iter().map(|refusal| self.list_finding(refusal, path)));
-                Vec::new()
-            })
+            match revocation::check(chain, &self.lists, self.at) {
+                Ok(standings) => standings.into_iter().map(Standing::as_str).collect(),
+                Err(refusals) => {
+                    findings.extend(refusals.iter().map(|refusal| self.list_finding(refusal, path)));
+                    let is_revoked = |at: usize| {
+                        let of = |refusal: &RevocationRefusal| matches!(refusal, RevocationRefusal::Revoked { depth, .. } if *depth == at);
+                        refusals.iter().any(of)
+                    };
+                    let standing = |depth| match depth {
+                        depth if is_revoked(depth) => "revoked",
+                        depth if depth == root => Standing::Root.as_str(),
+                        _ => "undecided",
+                    };
+                    (0..=root).map(standing).collect()
+                }
+            }
         };
         let link = |(depth, certificate): (usize, &Certificate)| Link {
             common_name: certificate.common_name().unwrap_or_default(),
@@ -233,11 +246,7 @@ impl Judge<'_> {
             not_before: certificate.not_before().to_string(),
             not_after: certificate.not_after().to_string(),
             sha256: hex::encode(certificate.digest()),
-            revocation: match standings.get(depth) {
-                Some(standing) => Standing::as_str(*standing),
-                None if self.lists.is_empty() => "not-checked",
-                None => "refused",
-            },
+            revocation: standings.get(depth).copied().unwrap_or("undecided"),
         };
         chain.certificates().iter().enumerate().map(link).collect()
     }

@@ -164,8 +164,10 @@ fn a_revoked_certificate_is_refused_with_reason_and_time() {
         let refused = verdict(&at(DP_PB), &arguments);
         assert_eq!(refused.findings.len(), 1);
         assert_eq!(refused.findings[0].finding, "revoked");
-        let words = "certificate 0 of the chain was revoked at 2026-06-01T00:00:00Z: key-compromise";
+        let words = "it was revoked at 2026-06-01T00:00:00Z: key-compromise";
         assert_eq!(refused.findings[0].problem, words);
+        let standings: Vec<_> = refused.chain.iter().map(|link| link.revocation).collect();
+        assert_eq!(standings, ["revoked", "root"]);
         let good = verdict(&at(DP_AUTH), &arguments);
         let standings: Vec<_> = good.chain.iter().map(|link| link.revocation).collect();
         assert_eq!(standings, ["not-revoked", "root"]);
