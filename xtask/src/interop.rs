@@ -4,6 +4,7 @@
 mod artefacts;
 mod divergences;
 mod gnutls;
+mod handover;
 mod nss;
 mod openssl;
 mod pkilint;
@@ -59,6 +60,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     judgements.extend(gnutls::judge(&artefacts, &scratch)?);
     judgements.extend(nss::judge(&artefacts, &scratch)?);
     judgements.extend(pkilint.judge(&artefacts)?);
+    judgements.extend(handover::judge(root, &artefacts, &scratch, pkilint.python())?);
     print_table(&judgements, &rows);
     let problems = compare(&judgements, &rows);
     println!(

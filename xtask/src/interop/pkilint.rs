@@ -12,7 +12,8 @@ use super::artefacts::{Artefacts, LIST};
 use crate::run::{Failure, step};
 
 /// Fixed, so that a finding appears or goes because of us; a new version is a change here and on the page.
-const PACKAGES: [&str; 3] = ["pkilint==0.13.3", "pyasn1==0.6.5", "pyasn1-fasder==0.1.3"];
+const PACKAGES: [&str; 4] =
+    ["pkilint==0.13.3", "pyasn1==0.6.5", "pyasn1-fasder==0.1.3", "cryptography==50.0.2"];
 const DRIVER: &str = include_str!("pkilint.py");
 
 /// An installed pkilint.
@@ -73,6 +74,11 @@ impl Pkilint {
         std::fs::write(&stamp, wanted)
             .map_err(|error| Failure::new(format!("{}: {error}", stamp.display())))?;
         Ok(Self { python })
+    }
+
+    /// The interpreter of its environment.
+    pub fn python(&self) -> &Path {
+        &self.python
     }
 
     /// Asks it everything.
