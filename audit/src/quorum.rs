@@ -79,6 +79,7 @@ impl QuorumBook {
                 | EventType::LogKeyAdded,
                 Outcome::Done,
             ) => self.consequence(entry),
+            (EventType::CertificateIssued, Outcome::Done) if is_for_a_party(entry) => self.consequence(entry),
             _ => Ok(()),
         }
     }
@@ -208,6 +209,12 @@ impl QuorumBook {
     }
 }
 
+/// Whether the certificate is one that only an approved operation issues: not a device's, which an approved order
+/// covers, and not a credential, whose enrolment is the deed.
+fn is_for_a_party(entry: &Entry) -> bool {
+    matches!(entry.name("profile"), Some("eum" | "dpauth" | "dppb" | "dptls"))
+}
+
 /// The kind of the operations that a protected deed can come from (`docs/formats/log-entry.md`).
 const fn kind_behind(event: EventType) -> Option<&'static str> {
     Some(match event {
@@ -218,6 +225,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::DeviceRestored => "restore-device",
         EventType::RotationStarted => "start-rotation",
         EventType::RotationRollBackStarted => "roll-back-rotation",
+        EventType::CertificateIssued => "issue-certificate",
         EventType::CertificateRevoked => "revoke-certificate",
         EventType::StandingChanged => "change-standing",
         _ => return None,

@@ -330,7 +330,7 @@ fn every_quorum_decision_is_recomputed_from_the_export() {
     let open: Change = |log, alice, _| request(log, alice);
     assert_eq!(judge_operation(open), []);
 
-    let cases: [(&str, u64, &str, Change); 15] = [
+    let cases: [(&str, u64, &str, Change); 16] = [
         ("executed without approval", 2, "executed with 1", |log, alice, _| {
             request(log, alice);
             log.push(&executed(OPERATION, 1));
@@ -382,6 +382,15 @@ fn every_quorum_decision_is_recomputed_from_the_export() {
             |log, alice, bob| {
                 log.run_operation(OPERATION, alice, bob);
                 log.push(&deed(EventType::DeviceRestored));
+            },
+        ),
+        (
+            "a party's certificate that nobody approved",
+            4,
+            "approved is enrol-party, not this",
+            |log, alice, bob| {
+                log.run_operation(OPERATION, alice, bob);
+                log.push(&deed(EventType::CertificateIssued).fact("profile", Fact::fixed_name("dppb")));
             },
         ),
         ("one approval for two deeds", 5, "done before, by entry 4", |log, alice, bob| {

@@ -138,6 +138,7 @@ impl Execution {
                 let about = About { role, actor, object: pseudonyms.party(&request.holder) };
                 let issued = self.issue(*request, &about, call.now).await?;
                 let (entry, changes, preconditions) = issued.outcome(&about);
+                let entry = entry.fact("operation", reference.clone());
                 let outcome = self.outcome(&issued)?;
                 Ok(Done {
                     commit: Commit { entries: vec![entry], changes, preconditions },

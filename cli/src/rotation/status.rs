@@ -88,7 +88,8 @@ pub fn next_step(state: RotationState, name: &str) -> String {
             "too many cards failed; find out why with the provisioner, then chancery rotation resume {name}, or roll-back"
         ),
         RotationState::Completed => {
-            "failed devices stay on the old keyset: find out why, then rotate them again".to_owned()
+            "failed devices stay on the old keyset: find out why, then rotate them to another key version"
+                .to_owned()
         }
         RotationState::RollingBack => format!("chancery rotation watch {name}"),
         RotationState::RolledBack => "devices that were kept have only the new keyset".to_owned(),

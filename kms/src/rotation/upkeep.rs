@@ -19,6 +19,8 @@ use crate::{Engines, KmsError};
 
 /// Devices of one commit.
 const DEVICES_PER_COMMIT: usize = 200;
+/// Leases that a device gets before it has failed.
+const LEASES_MAX: u32 = 3;
 /// Rotations read at a time.
 const ROTATIONS_PER_SCAN: usize = 100;
 /// Commits that one rotation gets per tick, so that no rotation keeps the others waiting.
@@ -269,8 +271,12 @@ pub(crate) fn end_lease(
             continue;
         }
         let state = match item.state {
-            ItemState::Leased if super::lease::is_ready(store, &rotation, eid, now)? => ItemState::Pending,
-            ItemState::Leased => ItemState::Failed(Failure::DeviceNotActive),
+            ItemState::Leased if !super::lease::is_ready(store, &rotation, eid, now)? => {
+                ItemState::Failed(Failure::DeviceNotActive)
+            }
+            // A silent card must not hold up its stage for ever; its late proof still counts.
+            ItemState::Leased if item.leases >= LEASES_MAX => ItemState::Failed(Failure::ProofMissing),
+            ItemState::Leased => ItemState::Pending,
             ItemState::Loaded => ItemState::Failed(Failure::ProofMissing),
             _ => continue,
         };
