@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use domain::RevocationReason;
 use pki::crl::{Crl, CrlInputs, RevokedCertificate, build_tbs, lint};
-use pki::{Certificate, CivilTime};
+use pki::{
+    Certificate, CertificateInputs, CivilTime, ProfileName, SerialNumber, SubjectValues, key_identifier,
+};
 
 pub const CI: &str = "sgp26_varO_2020/CERT_CI_ECDSA_NIST.der";
 pub const CI_KEY: &str = "sgp26_varO_2020/SK_CI_ECDSA_NIST.pem";
@@ -18,6 +20,8 @@ pub const DP_PB_KEY: &str = "sgp26_varO_2020/SK_S_SM_DPpb_ECDSA_NIST.pem";
 pub const DP_TLS: &str = "sgp26_varO_2020/CERT_S_SM_DP_TLS_NIST.der";
 pub const DP_TLS_KEY: &str = "sgp26_varO_2020/SK_S_SM_DP_TLS_NIST.pem";
 pub const CI_2024: &str = "sgp26_v3.0.2_varO_2024/CERT_CI_SIG_NIST.der";
+/// The EUM kept its key from 2020 to 2024.
+pub const EUM_KEY: &str = "sgp26_varO_2020/SK_EUM_ECDSA_NIST.pem";
 pub const EUM_2024: &str = "sgp26_v3.0.2_varO_2024/CERT_EUM_SIG_NIST.der";
 pub const EUICC_2024: &str = "sgp26_v3.0.2_varO_2024/CERT_EUICC_SIG_NIST.der";
 /// Holds no policy at all.
@@ -60,4 +64,34 @@ pub fn list(this_update: CivilTime, revoked: &[(&Certificate, RevocationReason)]
     let signer = pki::PrivateKey::from_pkcs8(&key(CI_KEY)).unwrap();
     let signature = signer.sign_plain(linted.bytes()).unwrap();
     linted.assemble(&signature, &issuer).unwrap()
+}
+
+/// An eUICC certificate that the published EUM's key signed, for any organisation and EID.
+pub fn euicc(organization: &str, eid: &str) -> Certificate {
+    let (issuer, published) = (certificate(EUM_2024), certificate(EUICC_2024));
+    let inputs = CertificateInputs {
+        serial: SerialNumber::from_random([7; 20]),
+        issuer_name_der: issuer.subject_name_der().to_vec(),
+        issuer_key_identifier: Some(key_identifier(issuer.spki()).unwrap()),
+        subject: SubjectValues {
+            country: Some("ES".to_owned()),
+            organization: Some(organization.to_owned()),
+            eid: Some(eid.parse().unwrap()),
+            common_name: Some("Test eUICC".to_owned()),
+            ..SubjectValues::default()
+        },
+        subject_spki: published.spki().to_vec(),
+        not_before: published.not_before(),
+        not_after: published.not_after(),
+        registered_id: None,
+        dns_name: None,
+        ip_addresses: Vec::new(),
+        crl_urls: Vec::new(),
+        permitted: Vec::new(),
+    };
+    let profile = ProfileName::Euicc.profile();
+    let linted = pki::lint(profile, &inputs, pki::build_tbs(profile, &inputs).unwrap()).unwrap();
+    let signer = pki::PrivateKey::from_pkcs8(&key(EUM_KEY)).unwrap();
+    let signature = signer.sign_plain(linted.bytes()).unwrap();
+    linted.assemble(&signature, issuer.spki()).unwrap()
 }

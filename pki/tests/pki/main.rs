@@ -11,4 +11,5 @@ mod issuance;
 mod keys;
 mod lint;
 mod openssl;
+mod revocation;
 mod sgp26;

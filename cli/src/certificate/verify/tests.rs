@@ -143,15 +143,18 @@ fn a_changed_byte_breaks_the_signature_or_the_form_and_never_passes() {
 }
 
 #[test]
-fn an_eid_outside_its_manufacturers_range_is_refused_before_anything_else_is_believed() {
-    // An EID with another IIN, and a name that the EUM may not certify, both signed by nobody: the signature is first.
+fn a_manufacturer_certifies_its_own_name_and_range_and_no_other() {
     let scratch = Scratch::new();
-    let mut euicc = std::fs::read(path(EUICC_2024)).unwrap();
-    let eid = euicc.windows(8).rposition(|bytes| bytes == b"89049032").unwrap();
-    euicc[eid + 7] = b'3';
-    let file = scratch.put("euicc.der", &euicc);
-    let arguments = ["--ci", &at(CI_2024), "--chain", &at(EUM_2024), "--at", JUNE];
-    assert_eq!(findings(&file, &arguments), [("bad-signature", Some(0))]);
+    let judged = |organization, eid| {
+        let file = scratch.put("euicc.der", euicc(organization, eid).der());
+        findings(&file, &["--ci", &at(CI_2024), "--chain", &at(EUM_2024), "--at", JUNE])
+    };
+    // The IIN is the beginning of the EID, not the whole of a subject's attribute.
+    assert_eq!(judged("RSP Test EUM", "89049032123451234512345678901235"), []);
+    let eid = judged("RSP Test EUM", "89882119900000000000000000000005");
+    assert_eq!(eid, [("eid-not-permitted", Some(0))]);
+    let organization = judged("RSP Test EUM Ltd", "89049032123451234512345678901235");
+    assert_eq!(organization, [("organization-not-permitted", Some(0))]);
 }
 
 #[test]
