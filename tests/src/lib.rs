@@ -10,6 +10,7 @@ mod put_key;
 
 pub mod card;
 pub mod host;
+pub mod process;
 pub mod transport;
 
 pub use channel::{Apdu, SecurityLevel};

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tests::process::{Signal, signal};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -48,7 +49,7 @@ fn a_terminated_demonstration_takes_its_daemon_and_the_workers_along() {
         .spawn()
         .unwrap();
     let processes = daemon_and_workers(&mut demo);
-    assert!(Command::new("kill").args(["-TERM", &demo.id().to_string()]).status().unwrap().success());
+    signal(demo.id(), Signal::TERM).unwrap();
     assert_eq!(demo.wait().unwrap().code(), Some(143));
     // A daemon that was still starting ends at once; its workers find out when they read on.
     let ended = Instant::now();

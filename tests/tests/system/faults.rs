@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use audit::{EventType, Outcome};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
+use tests::process::{Signal, signal};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -128,9 +129,7 @@ async fn workers_killed_under_load_are_replaced_and_callers_hear_only_to_come_ag
     let workers = deployment.worker_pids();
     assert!(workers.len() >= 3, "a worker for each token at least");
     for worker in workers {
-        let status =
-            std::process::Command::new("kill").args(["-KILL", &worker.to_string()]).status().unwrap();
-        assert!(status.success());
+        signal(worker, Signal::KILL).unwrap();
         // Both workers of one token may be gone for a moment; then the calls go on.
         println!("calls answered again after {:?}", load.await_answers(8).await);
     }

@@ -16,6 +16,7 @@ use proto::v1::operation::Kind;
 use proto::v1::{
     GetCertificateRequest, GetCertificateResponse, IssueCertificate, RevokeCertificate, issue_certificate,
 };
+use tests::process::{Signal, signal};
 use tonic::Code;
 
 use crate::caller::Caller;
@@ -65,9 +66,10 @@ fn openssl(deployment: &Deployment, arguments: &[&str]) -> Output {
     Command::new("openssl").args(arguments).current_dir(deployment.path("")).output().unwrap()
 }
 
-fn signal(processes: &[u32], signal: &str) {
-    let processes = processes.iter().map(u32::to_string);
-    assert!(Command::new("kill").arg(signal).args(processes).status().unwrap().success());
+fn signal_all(processes: &[u32], sent: Signal) {
+    for process in processes {
+        signal(*process, sent).unwrap();
+    }
 }
 
 /// What OpenSSL makes of a certificate with a list: its error number, or none.
@@ -278,7 +280,7 @@ async fn numbers_of_lists_strictly_increase_over_kills_at_any_moment_and_no_revo
             behind @ 1..=3 => {
                 if behind == LOST_NUMBER {
                     // The number is taken and the token does not come to sign.
-                    signal(&workers, "-STOP");
+                    signal_all(&workers, Signal::STOP);
                 }
                 while deployment.log_size() <= size + behind {
                     tokio::task::yield_now().await;
@@ -296,7 +298,7 @@ async fn numbers_of_lists_strictly_increase_over_kills_at_any_moment_and_no_revo
         lists.newest();
         deployment.kill9();
         if number as u64 == LOST_NUMBER {
-            signal(&workers, "-CONT");
+            signal_all(&workers, Signal::CONT);
         }
         let (executed, digest) = executed.await.unwrap();
         deployment.serve();

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::caller::Caller;
 use crate::devices::{self, Device};
+use tests::process::{Signal, signal};
 
 pub const AUTHORITY: &str = "test-authority";
 pub const ISSUER: &str = "eum-one-ca";
@@ -260,7 +261,7 @@ impl Deployment {
     /// Stops the daemon in good order.
     pub fn stop(&mut self) {
         let daemon = self.daemon.as_mut().unwrap();
-        assert!(Command::new("kill").args(["-TERM", &daemon.id().to_string()]).status().unwrap().success());
+        signal(daemon.id(), Signal::TERM).unwrap();
         let started = Instant::now();
         while started.elapsed() < PATIENCE && daemon.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(20));

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tests::process;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Says that a folder is ours to empty.
@@ -329,7 +330,7 @@ fn running() -> MutexGuard<'static, Option<u32>> {
 }
 
 fn terminate(pid: u32) -> std::io::Result<()> {
-    Command::new("kill").args(["-TERM", &pid.to_string()]).status().map(|_| ())
+    process::signal(pid, process::Signal::TERM)
 }
 
 /// From now on SIGTERM ends the daemon before it ends the demonstration. A terminal's SIGINT reaches both by itself.

@@ -8,6 +8,7 @@ use std::time::Instant;
 use audit::{EventType, Outcome};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
+use tests::process::{Signal, signal};
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -107,7 +108,7 @@ async fn a_token_that_vanishes_is_said_to_be_away_and_serves_again_when_it_is_ba
     fs::rename(&folder, &away).unwrap();
     // Workers that know the token go on until they look; their successors find none.
     for pid in deployment.worker_pids() {
-        assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+        signal(pid, Signal::KILL).unwrap();
     }
     let started = Instant::now();
     while token_metric(&deployment, "workers_ready", "kms") > 0 {
