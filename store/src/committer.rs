@@ -2,7 +2,7 @@
 //!
 //! The cycle of a batch: 1. take one commit and whatever else waits; 2. read the clock; 3. check preconditions one
 //! after the other, against the rows and the batch so far, a failed commit drops out alone; 4. seal entries, grow the
-//! tree; 5. write and sync, once; 6. apply to memory and view; 7. publish the new tree; 8. answer. A fault in 2 to 6
+//! tree; 5. write and sync, once; 6. make the rows visible; 7. publish the new tree; 8. answer. A fault in 2 to 6
 //! stops the store: nothing is answered with success before 7, nothing is tried twice.
 
 use std::{
@@ -24,7 +24,7 @@ use crate::{
     memory::MemoryWrite,
     segment::SECTOR,
     tail::LogTail,
-    view::{ViewPosition, ViewWrites},
+    view::ViewWrites,
 };
 
 const CLOCK_BEHIND_MICROS_MAX: i64 = 1_000_000;
@@ -104,7 +104,6 @@ pub(crate) struct Committer {
     pub clock: ClockRule,
     pub frontier: Frontier,
     pub last_time: Option<Timestamp>,
-    pub view_position: ViewPosition,
 }
 
 impl Committer {
@@ -207,7 +206,7 @@ impl Committer {
         })?;
         let shared = Arc::clone(&self.shared);
         let _applying = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        self.apply(accepted, header.number, hash)?;
+        self.show(accepted, header.number, hash)?;
         self.shared.publish(tree, header.number, first_index, at);
         Ok(())
     }
@@ -242,7 +241,7 @@ impl Committer {
         Ok(Ok((Receipt { first_index, time, leaf_hashes }, sealed)))
     }
 
-    fn apply(&mut self, accepted: Vec<(Commit, u64)>, batch: u64, hash: [u8; 32]) -> Result<(), String> {
+    fn show(&self, accepted: Vec<(Commit, u64)>, batch: u64, hash: [u8; 32]) -> Result<(), String> {
         let mut memory = Vec::new();
         let mut view = ViewWrites::default();
         for (commit, version) in accepted {
@@ -253,12 +252,11 @@ impl Committer {
                         let row = change.value.map(|value| Versioned { value: value.into(), version });
                         memory.push(MemoryWrite { code, key: change.key, row });
                     }
-                    Home::View => view.add(code, &change.key, change.value, version),
+                    Home::View => view.add(code, &change.key, change.value.as_deref(), version),
                 }
             }
         }
-        // Also when no row of the view changed: its position is what notices batches cut off the end of the log.
-        self.shared.view.apply(view, &mut self.view_position, batch, hash)?;
+        self.shared.view.take_in(view, batch, hash)?;
         self.shared.memory.apply(memory);
         Ok(())
     }

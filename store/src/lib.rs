@@ -1,9 +1,10 @@
 //! The log-first engine: what happened is in an append-only log, what stands is a view of it.
 //!
 //! A commit is entries and the row changes they record. One committer thread gathers waiting commits into a batch,
-//! writes it to a zero-filled segment with one `fdatasync`, applies the changes to rows in memory or in sled, and only
-//! then answers. The log is the truth: every batch carries the hash of the one before and an HMAC under a key from the
-//! log token; the view may be lost at any time. The docs of the modules `segment` and `batch` describe the bytes.
+//! writes it to a zero-filled segment with one `fdatasync`, makes the changed rows visible, and only then answers. Rows
+//! live in memory or, a moment later, in sled. The log is the truth: every batch carries the hash of the one before and
+//! an HMAC under a key from the log token; the view may be lost at any time. The docs of the modules `segment` and
+//! `batch` describe the bytes.
 //!
 //! The crate sees records as bytes; entries come from `audit`.
 
@@ -24,6 +25,7 @@ mod verify;
 mod walk;
 
 mod batch;
+mod current;
 mod disk;
 mod mac;
 mod memory;

@@ -16,6 +16,8 @@ pub const BATCH_COMMITS_MAX: usize = 512;
 pub const BATCH_BYTES_TARGET: usize = 1024 * 1024;
 /// sled leaks without bound when one of its batches holds about a thousand writes; 512 and fewer is measured safe.
 pub const VIEW_WRITES_PER_BATCH_MAX: usize = 512;
+/// The most rows that wait to be moved to sled; the committer moves them itself then.
+pub const VIEW_BACKLOG_ROWS_MAX: usize = 16_384;
 /// The smallest segment: one sector of header and room for a small batch.
 pub const SEGMENT_BYTES_MIN: u64 = 32 * 1024;
 /// The largest segment; offsets within one fit 32 bits.

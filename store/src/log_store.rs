@@ -17,6 +17,7 @@ use crate::{
     StoreError, TreeHead, Versioned, ViewReport,
     commit::StopSwitch,
     committer::{Committer, Job, Message, bytes_max},
+    current::CurrentView,
     disk::Disk,
     keyspace::Keyspaces,
     limits,
@@ -26,11 +27,10 @@ use crate::{
     prepare::is_full,
     read::{EntryReader, SparseIndex},
     verify,
-    view::View,
     walk::LogPlace,
 };
 
-/// How long applied rows may stay without being synced. Losing them costs a replay from the log, nothing else.
+/// How often sled is brought up to date and synced. Losing what it lacks costs a replay from the log, nothing else.
 const VIEW_SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// How to open a store.
@@ -116,7 +116,7 @@ pub(crate) struct Shared {
     pub log_mac: KeyedMac,
     pub keyspaces: Keyspaces,
     pub memory: MemoryRows,
-    pub view: View,
+    pub view: CurrentView,
     pub switch: Arc<StopSwitch>,
     pub published: RwLock<Published>,
     /// Held while a batch is applied and published: who takes it sees no batch half way.

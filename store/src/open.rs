@@ -16,6 +16,7 @@ use crate::{
     batch::Batch,
     commit::StopSwitch,
     committer::{ClockRule, Committer, batch_capacity},
+    current::CurrentView,
     disk::{Disk, DiskDirectory, sync_directory},
     keyspace::Keyspaces,
     limits,
@@ -208,7 +209,7 @@ pub(crate) fn open(
         log_mac,
         keyspaces,
         memory,
-        view,
+        view: CurrentView::new(view, view_position),
         switch: Arc::new(StopSwitch::default()),
         published: RwLock::new(Published { tree, batch: recovery.batches, index }),
         applying: Mutex::new(()),
@@ -223,7 +224,6 @@ pub(crate) fn open(
         clock,
         frontier,
         last_time,
-        view_position,
     })?;
     Ok((store, recovery))
 }
@@ -251,7 +251,7 @@ fn replay(
                 writes.push(MemoryWrite { code, key: change.key.to_vec(), row });
             }
             Home::View if for_view => {
-                view.pending.add(code, change.key, change.value.map(<[u8]>::to_vec), change.version);
+                view.pending.add(code, change.key, change.value, change.version);
             }
             Home::View => {}
         }
@@ -263,7 +263,7 @@ fn replay(
     memory.apply(writes);
     if for_view {
         view.reached = Some((batch.header.number, batch.header_hash));
-        if view.pending.len() >= limits::VIEW_WRITES_PER_BATCH_MAX - 1 {
+        if view.pending.rows.len() >= limits::VIEW_WRITES_PER_BATCH_MAX - 1 {
             view.flush();
         }
     }
@@ -325,7 +325,7 @@ impl<'a> OpenView<'a> {
     fn flush(&mut self) {
         let writes = std::mem::take(&mut self.pending);
         if let (Some(view), Some((batch, hash))) = (&self.view, self.reached.take())
-            && let Err(reason) = view.apply(writes, &mut self.position, batch, hash)
+            && let Err(reason) = view.apply(&writes, &mut self.position, batch, hash)
         {
             self.view = None;
             self.unfit = Some(reason);

@@ -63,17 +63,17 @@ impl RowSum {
     }
 }
 
-/// Writes that reach the view together; of two writes to one key the later stands.
+/// Writes that reach the view together, by keyspace code and key; of two writes to one key the later stands.
 #[derive(Default)]
-pub(crate) struct ViewWrites(BTreeMap<Vec<u8>, Option<(Vec<u8>, u64)>>);
+pub(crate) struct ViewWrites {
+    /// `None` deletes.
+    pub rows: BTreeMap<Vec<u8>, Option<Versioned>>,
+}
 
 impl ViewWrites {
-    pub fn add(&mut self, code: u8, key: &[u8], value: Option<Vec<u8>>, version: u64) {
-        self.0.insert(view_key(code, key), value.map(|value| (value, version)));
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
+    pub fn add(&mut self, code: u8, key: &[u8], value: Option<&[u8]>, version: u64) {
+        let row = value.map(|value| Versioned { value: value.into(), version });
+        self.rows.insert(view_key(code, key), row);
     }
 }
 
@@ -163,27 +163,27 @@ impl View {
     /// the new batch, so that an end in between is caught up by replaying the batch.
     pub fn apply(
         &self,
-        writes: ViewWrites,
+        writes: &ViewWrites,
         position: &mut ViewPosition,
         batch: u64,
         hash: [u8; 32],
     ) -> Result<(), String> {
         guarded(|| {
-            let mut writes = writes.0.into_iter().peekable();
+            let mut writes = writes.rows.iter().peekable();
             loop {
                 let mut chunk = sled::Batch::default();
                 for (key, write) in writes.by_ref().take(limits::VIEW_WRITES_PER_BATCH_MAX - 1) {
-                    let old = self.db.get(&key).map_err(|e| e.to_string())?;
+                    let old = self.db.get(key).map_err(|e| e.to_string())?;
                     if let Some(tag) = old.as_ref().and_then(|old| old.get(8..ROW_OVERHEAD)) {
                         position.sum.subtract(tag);
                     }
                     match write {
-                        Some((value, version)) => {
-                            let row = self.row(&key, &value, version);
+                        Some(Versioned { value, version }) => {
+                            let row = self.row(key, value, *version);
                             position.sum.add(&row[8..ROW_OVERHEAD]);
-                            chunk.insert(key, row);
+                            chunk.insert(&key[..], row);
                         }
-                        None => chunk.remove(key),
+                        None => chunk.remove(&key[..]),
                     }
                 }
                 let last = writes.peek().is_none();
@@ -200,40 +200,32 @@ impl View {
         })?
     }
 
-    pub fn get(&self, code: u8, key: &[u8], keyspace: &'static str) -> Result<Option<Versioned>, StoreError> {
-        let key = view_key(code, key);
-        let stored = guarded(|| self.db.get(&key)).and_then(|got| got.map_err(|e| e.to_string()));
+    /// The row under a key with its keyspace code.
+    pub fn get(&self, key: &[u8], keyspace: &'static str) -> Result<Option<Versioned>, StoreError> {
+        let stored = guarded(|| self.db.get(key)).and_then(|got| got.map_err(|e| e.to_string()));
         match stored.map_err(|reason| StoreError::View { reason })? {
-            Some(stored) => self.open_row(&key, &stored, keyspace).map(Some),
+            Some(stored) => self.open_row(key, &stored, keyspace).map(Some),
             None => Ok(None),
         }
     }
 
+    /// Rows from a key on whose keys begin with a prefix; keys with their keyspace code.
     pub fn scan(
         &self,
-        code: u8,
         prefix: &[u8],
-        after: Option<&[u8]>,
+        from: &[u8],
         limit: usize,
         keyspace: &'static str,
     ) -> Result<Vec<Row>, StoreError> {
-        let prefix = view_key(code, prefix);
-        let mut from = prefix.clone();
-        if let Some(after) = after {
-            let mut next = view_key(code, after);
-            // The smallest key greater than `after`.
-            next.push(0);
-            from = from.max(next);
-        }
         let view = |reason| StoreError::View { reason };
         let rows = guarded(|| {
             let mut rows = Vec::new();
             for row in self.db.range(from..).take(limit) {
                 let (key, stored) = row.map_err(|e| view(e.to_string()))?;
-                if !key.starts_with(&prefix) {
+                if !key.starts_with(prefix) {
                     break;
                 }
-                rows.push((key[1..].to_vec(), self.open_row(&key, &stored, keyspace)?));
+                rows.push((key.to_vec(), self.open_row(&key, &stored, keyspace)?));
             }
             Ok(rows)
         });
@@ -312,8 +304,9 @@ impl View {
     }
 }
 
-fn view_key(code: u8, key: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + key.len() + 1);
+/// A key of sled: the keyspace code, then the key.
+pub(crate) fn view_key(code: u8, key: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + key.len());
     out.push(code);
     out.extend_from_slice(key);
     out
