@@ -33,6 +33,8 @@ macro_rules! reasons {
 reasons! {
     /// The certificate's key is registered for nobody.
     UnknownPrincipal = "UNKNOWN_PRINCIPAL", retry: false, next: "have an officer enrol this credential";
+    /// The certificate of the caller's open connection has ended.
+    CredentialExpired = "CREDENTIAL_EXPIRED", retry: false, next: "have the credential renewed and connect again";
     /// The caller's role does not include this call.
     RoleNotAllowed = "ROLE_NOT_ALLOWED", retry: false, next: "use a credential whose role the call's rule names";
     /// The caller is enrolled but suspended.

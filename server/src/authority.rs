@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::{Ein, PrincipalId, Role};
+use domain::{Ein, PrincipalId, Role, Timestamp};
 use prost::Message;
 use proto::records as stored;
 use store::{Change, Precondition, Store, StoreError, Versioned};
@@ -24,12 +24,19 @@ pub(crate) enum AuthorityError {
     Record(&'static str),
 }
 
+/// A key that somebody calls with, until its certificate ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Credential {
+    pub(crate) principal: PrincipalId,
+    pub(crate) not_after: Timestamp,
+}
+
 /// A person.
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
     pub(crate) name: String,
     pub(crate) roles: Vec<Role>,
-    pub(crate) principals: Vec<PrincipalId>,
+    pub(crate) credentials: Vec<Credential>,
     /// SubjectPublicKeyInfo, DER.
     pub(crate) approval_key: Vec<u8>,
     pub(crate) suspended: bool,
@@ -44,7 +51,7 @@ pub(crate) struct Party {
     pub(crate) role: Role,
     pub(crate) organization: String,
     pub(crate) country: String,
-    pub(crate) principals: Vec<PrincipalId>,
+    pub(crate) credentials: Vec<Credential>,
     pub(crate) eins: Vec<Ein>,
     pub(crate) device_quota: u64,
     pub(crate) transport_key: Vec<u8>,
@@ -68,6 +75,15 @@ impl Actor {
             Self::Person(person) => &person.roles,
             Self::Party(party) => std::slice::from_ref(&party.role),
         }
+    }
+
+    /// Whether a connection that was opened with this key may still call: it may outlive its certificate.
+    pub(crate) fn has_credential(&self, principal: &PrincipalId, now: Timestamp) -> bool {
+        let credentials = match self {
+            Self::Person(person) => &person.credentials,
+            Self::Party(party) => &party.credentials,
+        };
+        credentials.iter().any(|held| held.principal == *principal && now < held.not_after)
     }
 
     pub(crate) fn is_suspended(&self) -> bool {
@@ -226,16 +242,16 @@ impl Policy {
 
 impl Person {
     /// The writes that enrol a new person with its credentials.
-    pub(crate) fn create(&self, not_after_micros: i64) -> (Vec<Change>, Vec<Precondition>) {
+    pub(crate) fn create(&self) -> (Vec<Change>, Vec<Precondition>) {
         let record = stored::Person {
             version: 1,
             name: self.name.clone(),
             roles: self.roles.iter().map(|r| r.as_str().to_owned()).collect(),
-            credentials: credentials(&self.principals, not_after_micros),
+            credentials: self.credentials.iter().map(Credential::encode).collect(),
             approval_key: self.approval_key.clone(),
             suspended: self.suspended,
         };
-        create(PERSONS, &self.name, record.encode_to_vec(), PERSON, &self.principals)
+        create(PERSONS, &self.name, record.encode_to_vec(), PERSON, &self.credentials)
     }
 
     fn decode(row: &Versioned) -> Result<Self, AuthorityError> {
@@ -244,7 +260,7 @@ impl Person {
         Ok(Self {
             name: record.name,
             roles: record.roles.iter().map(|r| role(r)).collect::<Option<_>>().ok_or_else(unreadable)?,
-            principals: principals(&record.credentials).ok_or_else(unreadable)?,
+            credentials: credentials(&record.credentials).ok_or_else(unreadable)?,
             approval_key: record.approval_key,
             suspended: record.suspended,
             version: row.version,
@@ -254,21 +270,21 @@ impl Person {
 
 impl Party {
     /// The writes that enrol a new party with its credentials.
-    pub(crate) fn create(&self, not_after_micros: i64) -> (Vec<Change>, Vec<Precondition>) {
+    pub(crate) fn create(&self) -> (Vec<Change>, Vec<Precondition>) {
         let record = stored::Party {
             version: 1,
             name: self.name.clone(),
             role: self.role.as_str().to_owned(),
             organization: self.organization.clone(),
             country: self.country.clone(),
-            credentials: credentials(&self.principals, not_after_micros),
+            credentials: self.credentials.iter().map(Credential::encode).collect(),
             eins: self.eins.iter().map(Ein::to_string).collect(),
             device_quota: self.device_quota,
             transport_key: self.transport_key.clone(),
             encryption_key: self.encryption_key.map(|key| key.to_vec()).unwrap_or_default(),
             suspended: self.suspended,
         };
-        create(PARTIES, &self.name, record.encode_to_vec(), PARTY, &self.principals)
+        create(PARTIES, &self.name, record.encode_to_vec(), PARTY, &self.credentials)
     }
 
     fn decode(row: &Versioned) -> Result<Self, AuthorityError> {
@@ -284,7 +300,7 @@ impl Party {
             role: role(&record.role).ok_or_else(unreadable)?,
             organization: record.organization,
             country: record.country,
-            principals: principals(&record.credentials).ok_or_else(unreadable)?,
+            credentials: credentials(&record.credentials).ok_or_else(unreadable)?,
             eins: record
                 .eins
                 .iter()
@@ -305,23 +321,31 @@ fn create(
     name: &str,
     record: Vec<u8>,
     kind: &str,
-    principals: &[PrincipalId],
+    credentials: &[Credential],
 ) -> (Vec<Change>, Vec<Precondition>) {
     let mut changes = vec![Change::put(keyspace, name.as_bytes(), record)];
     let mut preconditions = vec![Precondition::Absent { keyspace, key: name.as_bytes().to_vec() }];
-    for principal in principals {
+    for Credential { principal, .. } in credentials {
         changes.push(Change::put(CREDENTIALS, principal.0, format!("{kind}{name}")));
         preconditions.push(Precondition::Absent { keyspace: CREDENTIALS, key: principal.0.to_vec() });
     }
     (changes, preconditions)
 }
 
-fn credentials(principals: &[PrincipalId], not_after_micros: i64) -> Vec<stored::Credential> {
-    principals.iter().map(|p| stored::Credential { principal: p.0.to_vec(), not_after_micros }).collect()
+impl Credential {
+    fn encode(&self) -> stored::Credential {
+        stored::Credential { principal: self.principal.0.to_vec(), not_after_micros: self.not_after.micros() }
+    }
 }
 
-fn principals(credentials: &[stored::Credential]) -> Option<Vec<PrincipalId>> {
-    credentials.iter().map(|c| c.principal.as_slice().try_into().ok().map(PrincipalId)).collect()
+fn credentials(stored: &[stored::Credential]) -> Option<Vec<Credential>> {
+    let read = |credential: &stored::Credential| {
+        Some(Credential {
+            principal: PrincipalId(credential.principal.as_slice().try_into().ok()?),
+            not_after: Timestamp::from_micros(credential.not_after_micros),
+        })
+    };
+    stored.iter().map(read).collect()
 }
 
 fn role(name: &str) -> Option<Role> {

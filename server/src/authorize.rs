@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use domain::{PrincipalId, ReasonCode, Refusal, Role};
+use domain::{PrincipalId, ReasonCode, Refusal, Role, Timestamp};
 use proto::Rule;
 use store::Precondition;
 
@@ -35,8 +35,8 @@ impl AuthorizedCaller {
     }
 
     /// Decides again about the same call, now that the records may be others.
-    pub(crate) fn again(&self, actor: Option<Actor>) -> Result<Self, Refusal> {
-        authorize(&self.rule, self.principal, actor)
+    pub(crate) fn again(&self, actor: Option<Actor>, now: Timestamp) -> Result<Self, Refusal> {
+        authorize(&self.rule, self.principal, actor, now)
     }
 
     /// That whoever acts is still who was admitted: in force, with these roles and keys.
@@ -66,6 +66,7 @@ pub(crate) fn authorize(
     rule: &Arc<Rule>,
     principal: PrincipalId,
     actor: Option<Actor>,
+    now: Timestamp,
 ) -> Result<AuthorizedCaller, Refusal> {
     let Some(actor) = actor else {
         return Err(Refusal::new(
@@ -77,6 +78,12 @@ pub(crate) fn authorize(
         return Err(Refusal::new(
             ReasonCode::PrincipalSuspended,
             "the owner of this credential is suspended",
+        ));
+    }
+    if !actor.has_credential(&principal, now) {
+        return Err(Refusal::new(
+            ReasonCode::CredentialExpired,
+            "the certificate of this connection has ended since it was opened",
         ));
     }
     match rule.roles.iter().find(|role| actor.roles().contains(role)) {
@@ -94,11 +101,16 @@ mod tests {
     use super::*;
     use proto::Rules;
 
+    use crate::authority::Credential;
+
+    const CALLER: PrincipalId = PrincipalId([1; 32]);
+    const NOW: Timestamp = Timestamp::from_seconds(1);
+
     fn person(roles: &[Role], suspended: bool) -> Actor {
         Actor::Person(Arc::new(Person {
             name: "someone".into(),
             roles: roles.to_vec(),
-            principals: Vec::new(),
+            credentials: vec![Credential { principal: CALLER, not_after: Timestamp::from_seconds(2) }],
             approval_key: Vec::new(),
             suspended,
             version: 0,
@@ -111,18 +123,17 @@ mod tests {
         let mut decisions = 0;
         for rule in rules.iter().map(|rule| Arc::new(rule.clone())) {
             for role in Role::ALL {
-                let decision = authorize(&rule, PrincipalId([1; 32]), Some(person(&[role], false)));
+                let decision = authorize(&rule, CALLER, Some(person(&[role], false)), NOW);
                 assert_eq!(decision.is_ok(), rule.roles.contains(&role), "{} {role:?}", rule.path);
-                let suspended = authorize(&rule, PrincipalId([1; 32]), Some(person(&[role], true)));
+                let suspended = authorize(&rule, CALLER, Some(person(&[role], true)), NOW);
                 assert_eq!(suspended.unwrap_err().reason, ReasonCode::PrincipalSuspended);
+                let late = authorize(&rule, CALLER, Some(person(&[role], false)), Timestamp::from_seconds(2));
+                assert_eq!(late.unwrap_err().reason, ReasonCode::CredentialExpired);
                 decisions += 1;
             }
+            assert_eq!(authorize(&rule, CALLER, None, NOW).unwrap_err().reason, ReasonCode::UnknownPrincipal);
             assert_eq!(
-                authorize(&rule, PrincipalId([1; 32]), None).unwrap_err().reason,
-                ReasonCode::UnknownPrincipal
-            );
-            assert_eq!(
-                authorize(&rule, PrincipalId([1; 32]), Some(person(&[], false))).unwrap_err().reason,
+                authorize(&rule, CALLER, Some(person(&[], false)), NOW).unwrap_err().reason,
                 ReasonCode::RoleNotAllowed
             );
         }

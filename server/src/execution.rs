@@ -14,7 +14,7 @@ use proto::v1;
 use proto::v1::operation::Kind;
 use store::{Change, Commit, Precondition};
 
-use crate::authority::{Authority, Party, Person};
+use crate::authority::{Authority, Credential, Party, Person};
 use crate::deeds::Deed;
 use crate::gate::Call;
 use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
@@ -87,8 +87,11 @@ impl Execution {
                     .object(object)
                     .fact("role", Fact::fixed_name(named.as_str()))
                     .fact("key", Fact::Digest(audit::sha256(&person.approval_key)))
-                    .fact("principal", Fact::Pseudonym(pseudonyms.principal(&person.principals[0])));
-                Ok(self.certified(&issued, &about, entry, person.create(client_expiry(call.now)))?)
+                    .fact(
+                        "principal",
+                        Fact::Pseudonym(pseudonyms.principal(&person.credentials[0].principal)),
+                    );
+                Ok(self.certified(&issued, &about, entry, person.create())?)
             }
             Plan::Party { party, tls } => {
                 let object = pseudonyms.party(&party.name);
@@ -100,7 +103,10 @@ impl Execution {
                     .actor(actor)
                     .object(object)
                     .fact("role", Fact::fixed_name(party.role.as_str()))
-                    .fact("principal", Fact::Pseudonym(pseudonyms.principal(&party.principals[0])));
+                    .fact(
+                        "principal",
+                        Fact::Pseudonym(pseudonyms.principal(&party.credentials[0].principal)),
+                    );
                 if party.role == Role::Eum {
                     entry = entry
                         .fact("quota", Fact::Number(party.device_quota))
@@ -110,7 +116,7 @@ impl Execution {
                 if let Some(point) = &party.encryption_key {
                     entry = entry.fact("encryption_key", Fact::Digest(audit::sha256(&pki::p256_spki(point))));
                 }
-                Ok(self.certified(&issued, &about, entry, party.create(client_expiry(call.now)))?)
+                Ok(self.certified(&issued, &about, entry, party.create())?)
             }
             Plan::Issuer { name, party, key } => {
                 // Every worker of the token resolves the key, reads its template back and tries it.
@@ -169,8 +175,8 @@ impl Execution {
 
     fn plan(&self, kind: &Kind, now: Timestamp) -> Result<Plan, ServiceError> {
         match kind {
-            Kind::EnrolPerson(person) => self.plan_person(person),
-            Kind::EnrolParty(party) => self.plan_party(party),
+            Kind::EnrolPerson(person) => self.plan_person(person, now),
+            Kind::EnrolParty(party) => self.plan_party(party, now),
             Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer),
             Kind::IssueCertificate(certificate) => self.plan_certificate(certificate),
             Kind::CreateGrant(grant) => self.plan_grant(grant, now),
@@ -182,7 +188,7 @@ impl Execution {
         }
     }
 
-    fn plan_person(&self, person: &v1::EnrolPerson) -> Result<Plan, ServiceError> {
+    fn plan_person(&self, person: &v1::EnrolPerson, now: Timestamp) -> Result<Plan, ServiceError> {
         self.check_new_name(&person.name)?;
         let roles = person.roles.iter().map(|role| role_of(*role)).collect::<Result<Vec<_>, _>>()?;
         let distinct: HashSet<_> = roles.iter().collect();
@@ -219,7 +225,7 @@ impl Execution {
         let person = Person {
             name: person.name.clone(),
             roles,
-            principals: vec![self.new_principal(&tls)?],
+            credentials: vec![self.new_credential(&tls, now)?],
             approval_key: approval.public_key().spki().to_vec(),
             suspended: false,
             version: 0,
@@ -227,7 +233,7 @@ impl Execution {
         Ok(Plan::Person { person, tls })
     }
 
-    fn plan_party(&self, party: &v1::EnrolParty) -> Result<Plan, ServiceError> {
+    fn plan_party(&self, party: &v1::EnrolParty, now: Timestamp) -> Result<Plan, ServiceError> {
         self.check_new_name(&party.name)?;
         let role = role_of(party.role)?;
         check_text("organization", &party.organization, 64)?;
@@ -240,7 +246,7 @@ impl Execution {
             role,
             organization: party.organization.clone(),
             country: party.country.clone(),
-            principals: vec![self.new_principal(&tls)?],
+            credentials: vec![self.new_credential(&tls, now)?],
             eins: Vec::new(),
             device_quota: 0,
             transport_key: Vec::new(),
@@ -483,7 +489,7 @@ impl Execution {
         Ok(())
     }
 
-    fn new_principal(&self, key: &SubjectKey) -> Result<PrincipalId, ServiceError> {
+    fn new_credential(&self, key: &SubjectKey, now: Timestamp) -> Result<Credential, ServiceError> {
         let principal = PrincipalId(key.public_key().digest());
         if self.authority.actor(&principal)?.is_some() {
             return Err(ServiceError::refused(
@@ -491,7 +497,7 @@ impl Execution {
                 "this TLS key is registered already",
             ));
         }
-        Ok(principal)
+        Ok(Credential { principal, not_after: client_expiry(now) })
     }
 
     fn check_ranges(&self, ranges: &[String]) -> Result<Vec<Ein>, ServiceError> {

@@ -186,11 +186,12 @@ impl Gate {
         request_digest: [u8; 32],
     ) -> Result<Call, ServiceError> {
         let principal = context.principal;
-        let caller = authorize(&context.rule, principal, self.authority.actor(&principal)?)?;
+        let now = self.clock.now();
+        let caller = authorize(&context.rule, principal, self.authority.actor(&principal)?, now)?;
         Ok(Call {
             caller,
             pseudonyms: self.pseudonyms.load_full(),
-            now: self.clock.now(),
+            now,
             deadline,
             request_digest,
             is_repeat: false,
@@ -199,7 +200,9 @@ impl Gate {
 
     /// Decides about the caller again, as the records are now: a stream outlives the moment of its admission.
     pub(crate) fn admit_again(&self, call: &mut Call) -> Result<(), ServiceError> {
-        call.caller = call.caller.again(self.authority.actor(&call.caller.principal())?)?;
+        // Grants and keysets may have ended while the call was on its way.
+        call.now = self.clock.now();
+        call.caller = call.caller.again(self.authority.actor(&call.caller.principal())?, call.now)?;
         Ok(())
     }
 
@@ -319,12 +322,8 @@ impl Gate {
                 OnRepeat::MadeAgain => Vec::new(),
             };
             let row_key = row_key(day(call.now), &call.caller.principal(), key);
-            let record = records::Idempotency {
-                version: 1,
-                request_digest: call.request_digest.to_vec(),
-                response,
-                expires_micros: call.now.plus_seconds(2 * DAY_SECONDS).micros(),
-            };
+            let record =
+                records::Idempotency { version: 1, request_digest: call.request_digest.to_vec(), response };
             commit.preconditions.push(Precondition::Absent { keyspace: IDEMPOTENCY, key: row_key.clone() });
             commit.changes.push(Change::put(IDEMPOTENCY, row_key, record.encode_to_vec()));
             self.clear_expired(&mut commit, call.now)?;

@@ -1,6 +1,7 @@
 //! `chanceryd init`: the founding ceremony. Tokens and keys are made, the roots sign themselves, the first persons are
 //! seated from their own requests, and the signed transcript's digest becomes entry 0 of the log.
 
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -20,7 +21,7 @@ use store::{
 };
 use zeroize::Zeroizing;
 
-use crate::authority::{Person, Policy};
+use crate::authority::{Credential, Person, Policy};
 use crate::clock::SystemClock;
 use crate::config::{Config, TOKENS};
 use crate::foundation::{self, Foundation, FoundingKey};
@@ -77,7 +78,7 @@ struct IdentityFile {
 /// Founds the authority. Results for the persons go to `out`.
 pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> Result<(), InitError> {
     let seats = folders.iter().map(|folder| read_seat(folder)).collect::<Result<Vec<_>, _>>()?;
-    check_seats(&seats)?;
+    check_seats(&seats, config.known_keys())?;
     let clock = Arc::new(SystemClock::new());
     let now = clock.now();
     prepare_directories(config)?;
@@ -133,10 +134,12 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
             SubjectKey::from_request(&seat.tls_request, config.known_keys()).map_err(ServiceError::from)?;
         let approval = SubjectKey::from_request(&seat.approval_request, config.known_keys())
             .map_err(ServiceError::from)?;
+        let credential =
+            Credential { principal: PrincipalId(key.public_key().digest()), not_after: client_expiry(now) };
         let person = Person {
             name: seat.name.clone(),
             roles: vec![seat.role],
-            principals: vec![PrincipalId(key.public_key().digest())],
+            credentials: vec![credential],
             approval_key: approval.public_key().spki().to_vec(),
             suspended: false,
             version: 0,
@@ -149,7 +152,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
                 "{} role {} tls-key-sha256 {} approval-key-sha256 {} certificate-sha256 {}",
                 seat.name,
                 seat.role.as_str(),
-                hex::encode(person.principals[0].0),
+                hex::encode(credential.principal.0),
                 hex::encode(approval.public_key().digest()),
                 hex::encode(issued.certificate.digest()),
             ),
@@ -160,10 +163,10 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
             EntryDraft::new(EventType::PersonEnrolled, Outcome::Done)
                 .object(object)
                 .fact("role", Fact::fixed_name(seat.role.as_str()))
-                .fact("principal", Fact::Pseudonym(pseudonyms.principal(&person.principals[0])))
+                .fact("principal", Fact::Pseudonym(pseudonyms.principal(&credential.principal)))
                 .fact("key", Fact::Digest(approval.public_key().digest())),
         );
-        add(&mut commit, person.create(client_expiry(now)));
+        add(&mut commit, person.create());
         add_entry(&mut commit, issued.founding(&about));
         certificates.push((seat.name.clone(), issued.certificate));
     }
@@ -293,9 +296,9 @@ pub(crate) fn client_request(
     }
 }
 
-/// When an mTLS certificate issued at `now` ends, in microseconds.
-pub(crate) fn client_expiry(now: Timestamp) -> i64 {
-    now.plus_seconds(i64::from(ProfileName::OperatorClient.profile().validity_days) * 86_400).micros()
+/// When an mTLS certificate issued at `now` ends.
+pub(crate) fn client_expiry(now: Timestamp) -> Timestamp {
+    now.plus_seconds(i64::from(ProfileName::OperatorClient.profile().validity_days) * 86_400)
 }
 
 fn server_request(
@@ -447,7 +450,7 @@ fn read_seat(folder: &Path) -> Result<Seat, InitError> {
     })
 }
 
-fn check_seats(seats: &[Seat]) -> Result<(), InitError> {
+fn check_seats(seats: &[Seat], known_keys: pki::KnownKeys) -> Result<(), InitError> {
     for role in [Role::Officer, Role::Approver] {
         if !seats.iter().any(|seat| seat.role == role) {
             return Err(InitError::Persons(
@@ -459,6 +462,16 @@ fn check_seats(seats: &[Seat]) -> Result<(), InitError> {
     names.sort_unstable();
     if names.windows(2).any(|pair| pair[0] == pair[1]) {
         return Err(InitError::Persons("two persons have the same name"));
+    }
+    // One key in two places would let one person be two.
+    let mut keys = HashSet::new();
+    for request in seats.iter().flat_map(|seat| [&seat.tls_request, &seat.approval_request]) {
+        let key = SubjectKey::from_request(request, known_keys).map_err(ServiceError::from)?;
+        if !keys.insert(key.public_key().digest()) {
+            return Err(InitError::Persons(
+                "a key stands in two requests; each person has a TLS key and an approval key of their own",
+            ));
+        }
     }
     Ok(())
 }

@@ -194,7 +194,7 @@ impl Verdict {
 /// The gRPC code of each reason.
 pub(crate) const fn code(reason: ReasonCode) -> Code {
     match reason {
-        ReasonCode::UnknownPrincipal => Code::Unauthenticated,
+        ReasonCode::UnknownPrincipal | ReasonCode::CredentialExpired => Code::Unauthenticated,
         ReasonCode::RoleNotAllowed
         | ReasonCode::PrincipalSuspended
         | ReasonCode::NotGranted
