@@ -31,6 +31,9 @@ pub enum KeyError {
         /// Bytes given.
         actual: usize,
     },
+    /// The random generator gave no key.
+    #[error("no ephemeral key could be generated")]
+    Entropy,
     /// The recipient's bytes are no uncompressed point of P-256.
     #[error("the recipient key is no uncompressed P-256 point")]
     RecipientKey,

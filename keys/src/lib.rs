@@ -1,7 +1,7 @@
 //! Key derivation and card formats: SCP03, our derivation scheme, PUT KEY, key check values, sealing; pure.
 //!
 //! Everything here works over a [`Prf`], so that the same code runs with a key inside a token and with a
-//! [`SoftwareKey`]. No randomness of its own: whoever seals brings the [`seal::EphemeralSeed`].
+//! [`SoftwareKey`]. No randomness but that of an [`seal::EphemeralKey`], which whoever seals brings.
 
 mod error;
 mod rfc9180;

@@ -2,9 +2,10 @@
 //! HKDF-SHA256, AES-256-GCM. The primitives are those of aws-lc; only the framing between them is ours
 //! (docs/decisions/0005-hpke-on-aws-lc.md); tests compare it with the crate `hpke` and with published vectors.
 
+use std::sync::LazyLock;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use zeroize::Zeroizing;
 
@@ -20,15 +21,30 @@ const MODE_BASE: u8 = 0;
 /// SEC 1 §2.3.3: the first byte of an uncompressed point. RFC 9180 §7.1.1 has no other form, aws-lc would read some.
 const UNCOMPRESSED: u8 = 0x04;
 
-/// SealBase (RFC 9180 §6.1) with the ephemeral key of `seed` (ikmE).
+/// The sender's key pair of one message (skE, pkE).
+pub struct EphemeralKey(PrivateKey);
+
+impl EphemeralKey {
+    /// GenerateKeyPair (RFC 9180 §4). Cheaper than deriving: a scalar that is read is multiplied twice, to make the
+    /// point and to check it.
+    pub fn generate() -> Result<Self, KeyError> {
+        PrivateKey::generate(&ECDH_P256).map(Self).map_err(|_| KeyError::Entropy)
+    }
+
+    /// DeriveKeyPair of a seed (ikmE), as the vectors have it.
+    pub fn derive(seed: &[u8; 32]) -> Self {
+        Self(derive_key_pair(seed))
+    }
+}
+
+/// SealBase (RFC 9180 §6.1).
 pub fn seal(
     recipient: &[u8; 65],
     info: &[u8],
     aad: &[u8],
     plaintext: &[u8],
-    seed: &[u8; 32],
+    EphemeralKey(ephemeral): EphemeralKey,
 ) -> Result<Sealed, KeyError> {
-    let ephemeral = derive_key_pair(seed);
     let encapsulated_key = public_key(&ephemeral);
     let context = shared_context(
         &ephemeral,
@@ -75,7 +91,7 @@ pub fn open(
 
 /// DeriveKeyPair of P-256 (RFC 9180 §7.1.3).
 fn derive_key_pair(seed: &[u8; 32]) -> PrivateKey {
-    let dkp_prk = labeled_extract(&[], KEM, b"dkp_prk", seed);
+    let dkp_prk = prk(&labeled_extract(&NO_SALT, KEM, b"dkp_prk", seed));
     (0..=255)
         .find_map(|counter| {
             let candidate = labeled_expand::<32>(&dkp_prk, KEM, b"candidate", &[counter]);
@@ -114,7 +130,7 @@ fn shared_context(
         return Err(peer_error);
     }
     agree(own, UnparsedPublicKey::new(&ECDH_P256, peer), peer_error, |dh| {
-        let eae_prk = labeled_extract(&[], KEM, b"eae_prk", dh);
+        let eae_prk = prk(&labeled_extract(&NO_SALT, KEM, b"eae_prk", dh));
         let both_points = [*kem_context.encapsulated_key, *kem_context.recipient].concat();
         let shared_secret = labeled_expand::<32>(&eae_prk, KEM, b"shared_secret", &both_points);
         Ok(key_schedule(&shared_secret, info))
@@ -123,49 +139,53 @@ fn shared_context(
 
 /// KeySchedule of base mode (RFC 9180 §5.1): no PSK, and the nonce of sequence number 0 is the base nonce.
 fn key_schedule(shared_secret: &[u8; 32], info: &[u8]) -> Context {
-    let psk_id_hash = labeled_extract(&[], HPKE, b"psk_id_hash", &[]);
-    let info_hash = labeled_extract(&[], HPKE, b"info_hash", info);
-    let context = [&[MODE_BASE], &psk_id_hash[..], &info_hash[..]].concat();
-    let secret = labeled_extract(shared_secret, HPKE, b"secret", &[]);
+    // The same for every message.
+    static PSK_ID_HASH: LazyLock<[u8; 32]> =
+        LazyLock::new(|| *labeled_extract(&NO_SALT, HPKE, b"psk_id_hash", &[]));
+    let info_hash = labeled_extract(&NO_SALT, HPKE, b"info_hash", info);
+    let context = [&[MODE_BASE], &PSK_ID_HASH[..], &info_hash[..]].concat();
+    let secret = prk(&labeled_extract(&prk(shared_secret), HPKE, b"secret", &[]));
     let key = labeled_expand::<32>(&secret, HPKE, b"key", &context);
     let base_nonce = labeled_expand::<12>(&secret, HPKE, b"base_nonce", &context);
     let key = UnboundKey::new(&AES_256_GCM, &*key).expect("32 bytes are a key of AES-256-GCM");
     Context { key: LessSafeKey::new(key), nonce: Nonce::assume_unique_for_key(*base_nonce) }
 }
 
-/// LabeledExtract (RFC 9180 §4). HKDF-Extract is HMAC with the salt as key (RFC 5869 §2.2); `aws_lc_rs::hkdf::Salt`
-/// would keep the shared secret in memory that nobody wipes.
-fn labeled_extract(salt: &[u8], suite: &[u8], label: &[u8], ikm: &[u8]) -> Zeroizing<[u8; 32]> {
-    let labeled_ikm = Zeroizing::new([b"HPKE-v1", suite, label, ikm].concat());
-    let mut prk = Zeroizing::new([0; 32]);
-    hmac::sign_to_buffer(&hmac::Key::new(HMAC_SHA256, salt), &labeled_ikm, &mut *prk)
-        .expect("HMAC-SHA-256 takes any key and fills 32 bytes");
-    prk
+/// The salt of the first steps: an empty one, which HMAC fills up with zeros.
+static NO_SALT: LazyLock<hmac::Key> = LazyLock::new(|| prk(&[0; 32]));
+
+/// A pseudo-random key as both steps of HKDF use it, the key of an HMAC (RFC 5869 §2.2, §2.3), absorbed once. Wiped on
+/// drop.
+fn prk(bytes: &[u8; 32]) -> hmac::Key {
+    hmac::Key::new(HMAC_SHA256, bytes)
 }
 
-/// LabeledExpand (RFC 9180 §4); labels and info are public.
+/// LabeledExtract (RFC 9180 §4).
+fn labeled_extract(salt: &hmac::Key, suite: &[u8], label: &[u8], ikm: &[u8]) -> Zeroizing<[u8; 32]> {
+    let labeled_ikm = Zeroizing::new([b"HPKE-v1", suite, label, ikm].concat());
+    hmac_sha256(salt, &labeled_ikm)
+}
+
+/// LabeledExpand (RFC 9180 §4) to at most 32 bytes; labels and info are public.
 fn labeled_expand<const N: usize>(
-    prk: &[u8; 32],
+    prk: &hmac::Key,
     suite: &[u8],
     label: &[u8],
     info: &[u8],
 ) -> Zeroizing<[u8; N]> {
-    let len = u16::try_from(N).expect("no output of this suite is longer than 32 bytes").to_be_bytes();
+    const { assert!(N <= 32, "one block of HKDF-SHA-256") };
+    let length = (N as u16).to_be_bytes();
+    // RFC 5869 §2.3: T(1) = HMAC(PRK, info || 01).
+    let block = hmac_sha256(prk, &[&length[..], b"HPKE-v1", suite, label, info, &[1]].concat());
     let mut output = Zeroizing::new([0; N]);
-    Prk::new_less_safe(HKDF_SHA256, prk)
-        .expand(&[&len, b"HPKE-v1", suite, label, info], Bytes(N))
-        .and_then(|okm| okm.fill(&mut *output))
-        .expect("HKDF-SHA-256 expands to up to 8,160 bytes");
+    output.copy_from_slice(&block[..N]);
     output
 }
 
-/// How many bytes to expand to.
-struct Bytes(usize);
-
-impl KeyType for Bytes {
-    fn len(&self) -> usize {
-        self.0
-    }
+fn hmac_sha256(key: &hmac::Key, message: &[u8]) -> Zeroizing<[u8; 32]> {
+    let mut tag = Zeroizing::new([0; 32]);
+    hmac::sign_to_buffer(key, message, &mut *tag).expect("HMAC-SHA-256 fills 32 bytes");
+    tag
 }
 
 #[cfg(test)]
@@ -220,7 +240,7 @@ mod tests {
         ) {
             let (private_key, recipient) = Hpke::derive_keypair(&recipient_seed);
             let recipient_bytes: [u8; 65] = recipient.to_bytes().into();
-            let ours = seal(&recipient_bytes, &info, &aad, &plaintext, &seed).unwrap();
+            let ours = seal(&recipient_bytes, &info, &aad, &plaintext, EphemeralKey::derive(&seed)).unwrap();
 
             let (encapsulated_key, ciphertext) = hpke::single_shot_seal_with_rng::<AesGcm256, HkdfSha256, Hpke>(
                 &OpModeS::Base, &recipient, &info, &plaintext, &aad, &mut SeedOnce(Some(seed)),
@@ -249,8 +269,11 @@ mod tests {
         let good = public_key(&private_key);
         let mut hybrid = good;
         hybrid[0] = 0x06 | (good[64] & 1);
-        assert!(seal(&good, b"info", &[], b"keys", &[2; 32]).is_ok());
-        assert_eq!(seal(&hybrid, b"info", &[], b"keys", &[2; 32]), Err(KeyError::RecipientKey));
+        assert!(seal(&good, b"info", &[], b"keys", EphemeralKey::derive(&[2; 32])).is_ok());
+        assert_eq!(
+            seal(&hybrid, b"info", &[], b"keys", EphemeralKey::derive(&[2; 32])),
+            Err(KeyError::RecipientKey)
+        );
         let message = Sealed { encapsulated_key: hybrid, ciphertext: vec![0; 20] };
         assert_eq!(open(&[3; 32], b"info", &[], &message), Err(KeyError::Sealed));
     }

@@ -15,8 +15,24 @@ pub const SESSION_KEYS_VERSION: u8 = 1;
 
 const SESSION_KEYS_CONTEXT: &[u8] = b"chancery-session-keys/v1\0";
 
-/// 32 bytes of fresh entropy for one ephemeral key. It is used up by [`seal`]: the same seed for two messages would
-/// give both the same key and nonce.
+/// The key pair of one message. It is used up by [`seal`]: the same one for two messages to a recipient would give both
+/// the same key and nonce.
+pub struct EphemeralKey(rfc9180::EphemeralKey);
+
+impl EphemeralKey {
+    /// A fresh one, from the random generator of aws-lc, which the kernel seeds. Fails when that fails.
+    pub fn generate() -> Result<Self, KeyError> {
+        rfc9180::EphemeralKey::generate().map(Self)
+    }
+}
+
+impl From<EphemeralSeed> for EphemeralKey {
+    fn from(seed: EphemeralSeed) -> Self {
+        Self(rfc9180::EphemeralKey::derive(&seed.0))
+    }
+}
+
+/// 32 bytes of fresh entropy for one [`EphemeralKey`], as published examples give it.
 pub struct EphemeralSeed(Zeroizing<[u8; 32]>);
 
 impl EphemeralSeed {
@@ -67,9 +83,9 @@ pub fn seal(
     recipient: &[u8; 65],
     info: &[u8],
     plaintext: &[u8],
-    seed: EphemeralSeed,
+    ephemeral: impl Into<EphemeralKey>,
 ) -> Result<Sealed, KeyError> {
-    seal_with_aad(recipient, info, &[], plaintext, seed)
+    seal_with_aad(recipient, info, &[], plaintext, ephemeral.into())
 }
 
 /// Opens what was sealed to the public key of `private_key` (a 32-byte big-endian scalar) under the same info.
@@ -83,9 +99,9 @@ fn seal_with_aad(
     info: &[u8],
     aad: &[u8],
     plaintext: &[u8],
-    seed: EphemeralSeed,
+    ephemeral: EphemeralKey,
 ) -> Result<Sealed, KeyError> {
-    rfc9180::seal(recipient, info, aad, plaintext, &seed.0)
+    rfc9180::seal(recipient, info, aad, plaintext, ephemeral.0)
 }
 
 fn open_with_aad(
@@ -141,7 +157,7 @@ mod tests {
         let seed = EphemeralSeed::from_entropy(Zeroizing::new(bytes("ikmE").try_into().unwrap()));
         let recipient = bytes("pkRm").try_into().unwrap();
         assert_eq!(
-            seal_with_aad(&recipient, &bytes("info"), &bytes("aad"), &bytes("pt"), seed).unwrap(),
+            seal_with_aad(&recipient, &bytes("info"), &bytes("aad"), &bytes("pt"), seed.into()).unwrap(),
             sealed
         );
 

@@ -18,7 +18,7 @@ use keys::scp03::{
     CardChallenge, Challenges, Cryptogram, DerivationConstant, HostChallenge, SessionKeys, derivation_data,
     session_key,
 };
-use keys::seal::{EphemeralSeed, seal};
+use keys::seal::{EphemeralKey, seal};
 use keys::{Prf, SecretKey, SoftwareKey};
 use zeroize::Zeroizing;
 
@@ -182,8 +182,9 @@ pub(crate) fn session_keys(
         s_mac,
     };
     let host_cryptogram = keys.host_cryptogram(&challenges).0;
-    let sealed = seal(recipient, &job.info, &keys.encode(), EphemeralSeed::from_entropy(entropy()?))
-        .map_err(|e| HsmError::caller(e.to_string()))?;
+    let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
+    let sealed =
+        seal(recipient, &job.info, &keys.encode(), ephemeral).map_err(|e| HsmError::caller(e.to_string()))?;
     Ok(JobOutput::SessionKeys {
         encapsulated_key: sealed.encapsulated_key.to_vec(),
         ciphertext: sealed.ciphertext,
@@ -210,13 +211,6 @@ pub(crate) fn service_secret(
     let mut secret = [0; 32];
     kbkdf_counter(&TokenPrf { session, key }, &[], &fixed, &mut secret)?;
     Ok(secret)
-}
-
-fn entropy() -> Result<Zeroizing<[u8; 32]>, HsmError> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(&mut bytes[..])
-        .map_err(|e| HsmError::token(format!("the kernel gives no entropy: {e}")))?;
-    Ok(bytes)
 }
 
 /// CKM_AES_CMAC by its name, for templates of throw-away keys.
