@@ -137,11 +137,11 @@ impl Fact {
         use fmt::Write;
         let written = match self {
             Self::Number(number) => write!(out, "{number}"),
-            Self::Digest(digest) => write!(out, "\"sha256:{}\"", hex::encode(digest)),
+            Self::Digest(digest) => write_hex(out, "\"sha256:", digest),
             Self::Name(name) => write!(out, "\"{name}\""),
-            Self::Pseudonym(pseudonym) => write!(out, "\"p:{pseudonym}\""),
+            Self::Pseudonym(pseudonym) => write_hex(out, "\"p:", pseudonym.as_bytes()),
             Self::Time(time) => write!(out, "\"{time}\""),
-            Self::Bytes(bytes) => write!(out, "\"x:{}\"", hex::encode(bytes.as_bytes())),
+            Self::Bytes(bytes) => write_hex(out, "\"x:", bytes.as_bytes()),
         };
         debug_assert!(written.is_ok(), "writing to a string cannot fail");
     }
@@ -166,6 +166,18 @@ impl Fact {
         }
         Self::name(text).ok()
     }
+}
+
+/// Appends an opening, at most 64 bytes in hex, and the closing quote. Every entry has several of these, and all are
+/// written by the one thread of the committer: no string is made for each.
+fn write_hex(out: &mut String, opening: &str, bytes: &[u8]) -> fmt::Result {
+    let mut digits = [0; 128];
+    let digits = digits.get_mut(..2 * bytes.len()).ok_or(fmt::Error)?;
+    hex::encode_to_slice(bytes, digits).map_err(|_| fmt::Error)?;
+    out.push_str(opening);
+    out.push_str(std::str::from_utf8(digits).map_err(|_| fmt::Error)?);
+    out.push('"');
+    Ok(())
 }
 
 pub(crate) fn read_pseudonym(digits: &str) -> Option<Pseudonym> {
