@@ -201,10 +201,12 @@ pub(crate) mod tests {
         }
     }
 
+    type Change = fn(&mut v1::RotationTerms);
+
     #[test]
     fn terms_that_would_be_dangerous_or_unclear_are_refused_one_by_one() {
         assert!(RotationTerms::parse(&message()).is_ok());
-        let cases: [(&str, fn(&mut v1::RotationTerms)); 11] = [
+        let cases: [(&str, Change); 11] = [
             ("no name", |m| m.name.clear()),
             ("nobody", |m| m.eins.clear()),
             ("a wrong EID", |m| m.eids.push("89049032123451234512345678901236".into())),
