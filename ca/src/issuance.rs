@@ -108,10 +108,7 @@ pub struct Issued {
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
-    let digest = request.key.public_key.digest();
-    if engines.store.get(CERTIFIED_KEYS, &digest)?.is_some() {
-        return Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"));
-    }
+    check_key_is_new(engines, &request)?;
     let issuer = request.issuer.certificate()?;
     let standing = in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?;
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
@@ -119,6 +116,14 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
         inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
     Ok(Prepared { request, serial, linted, standing })
+}
+
+/// Whether the request's key is certified for nobody yet; for those who want to know before persons approve it.
+pub fn check_key_is_new(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
+    match engines.store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? {
+        Some(_) => Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already")),
+        None => Ok(()),
+    }
 }
 
 impl Prepared {

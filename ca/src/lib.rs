@@ -15,7 +15,9 @@ mod revocation;
 use std::sync::Arc;
 
 pub use error::{CaError, Refused};
-pub use issuance::{About, CertificateRequest, Issued, Prepared, Root, SubjectKey, prepare, self_sign, sign};
+pub use issuance::{
+    About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_key_is_new, prepare, self_sign, sign,
+};
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;
 pub use publication::{

@@ -368,6 +368,7 @@ impl Execution {
             holder: party.name.clone(),
             certifies,
         };
+        ca::check_key_is_new(&self.ca, &request)?;
         Ok(Plan::Certificate(Box::new(request)))
     }
 

@@ -256,7 +256,10 @@ impl Committer {
                 }
             }
         }
-        self.shared.view.take_in(view, batch, hash)?;
+        self.shared
+            .view
+            .take_in(view, batch, hash)
+            .inspect_err(|_| self.shared.release_reserve_if_no_room())?;
         self.shared.memory.apply(memory);
         Ok(())
     }

@@ -165,8 +165,20 @@ impl Shared {
     pub fn release_reserve_if_full(&self, error: &StoreError) {
         if let StoreError::Io { source, .. } = error
             && is_full(source)
-            && std::fs::remove_file(self.directory.join(open::RESERVE_FILE)).is_ok()
         {
+            self.release_reserve();
+        }
+    }
+
+    /// The same for the view, whose engine does not say why it failed.
+    pub fn release_reserve_if_no_room(&self) {
+        if open::room(&self.directory).is_err() {
+            self.release_reserve();
+        }
+    }
+
+    fn release_reserve(&self) {
+        if std::fs::remove_file(self.directory.join(open::RESERVE_FILE)).is_ok() {
             tracing::error!(
                 "the disk is full; the reserve was given up, free space before it is needed again"
             );
@@ -227,6 +239,7 @@ impl LogStore {
             .spawn(move || {
                 while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(VIEW_SYNC_EVERY) {
                     if let Err(reason) = viewed.view.sync() {
+                        viewed.release_reserve_if_no_room();
                         viewed.stop(format!("the view failed: {reason}"));
                         return;
                     }

@@ -36,6 +36,8 @@ const VIEW_DIRECTORY: &str = "view";
 const LOCK_FILE: &str = "lock";
 pub(crate) const CLEAN_END_FILE: &str = "view.clean";
 pub(crate) const RESERVE_FILE: &str = "reserve";
+/// Free bytes below which a failure of the view is the disk's and not its own.
+const ROOM_MIN: u64 = 4 << 20;
 /// The reserve is filled only while this many times its size is free.
 const RESERVE_SHARE_OF_FREE: u64 = 4;
 
@@ -306,6 +308,8 @@ impl<'a> OpenView<'a> {
 
     fn start_again(&mut self) -> Result<(), StoreError> {
         let reason = self.unfit.clone().unwrap_or_default();
+        // On a full disk sled fails whatever state it is in: a good view is not given up for that.
+        room(self.path).map_err(StoreError::io("find room for", VIEW_DIRECTORY))?;
         tracing::warn!(reason, "the view is put aside and made again from the log");
         self.view = None;
         self.position = ViewPosition::default();
@@ -381,6 +385,12 @@ fn take_clean_end(directory: &Path) -> Result<bool, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(fail("remove")(error)),
     }
+}
+
+/// Whether there is the room that opening, or a last batch, needs.
+pub(crate) fn room(place: &Path) -> io::Result<()> {
+    let free = rustix::fs::statvfs(place).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))?;
+    if free < ROOM_MIN { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
 }
 
 /// Fills the reserve if there is room; its absence is worth a warning, never a refusal.

@@ -27,9 +27,8 @@ use proto::v1::rotation_service_client::RotationServiceClient;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use proto::v1::standing_service_client::StandingServiceClient;
 use proto::v1::{
-    CardProof, DecideOperationRequest, Decision, EnrolParty, ExecuteOperationRequest,
-    FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, GetCheckpointRequest, GetDeviceRequest,
-    IssueCertificate, KeysetName, ListOperationsRequest, Operation, OrderHeader, OrderLine,
+    CardProof, EnrolParty, FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, GetCheckpointRequest,
+    GetDeviceRequest, IssueCertificate, KeysetName, ListOperationsRequest, Operation, OrderHeader, OrderLine,
     PlaceOrderRequest, ReportRotationRequest, RequestOperationRequest, RotationReport, SuspendPartyRequest,
     order_line_result, place_order_request, place_order_response,
 };
@@ -415,23 +414,13 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
     stage.refuses("a transport key of 1,024 bits", (invalid, "WEAK_KEY"), call).await;
     let call = request(&officer, party(tls_csr.clone(), rsa.spki.clone()));
     stage.refuses("a party with another's key", (Code::AlreadyExists, "DUPLICATE_KEY"), call).await;
+    // Nobody is asked to approve what cannot be carried out.
+    let call = request(&officer, certificate(tls_csr));
+    stage.refuses("the key of a party again", (Code::AlreadyExists, "DUPLICATE_KEY"), call).await;
     let mut operations = OperationServiceClient::new(officer.channel.clone());
     let open = ListOperationsRequest { open_only: true, ..ListOperationsRequest::default() };
     let open = operations.list_operations(open).await.unwrap().into_inner().operations;
     assert!(open.is_empty(), "a refused operation was stored");
-    // Who has what key may change until the execution, which is where it counts.
-    let digest = request(&officer, certificate(tls_csr)).await.unwrap();
-    let approver = deployment.caller("approver").await;
-    let decision = DecideOperationRequest {
-        idempotency_key: "approve".to_owned(),
-        digest: digest.clone(),
-        decision: Decision::Approve.into(),
-        signature: approver.approve(&digest),
-    };
-    OperationServiceClient::new(approver.channel).decide_operation(decision).await.unwrap();
-    let call = operations
-        .execute_operation(ExecuteOperationRequest { idempotency_key: "execute".to_owned(), digest });
-    stage.refuses("the key of a party again", (Code::AlreadyExists, "DUPLICATE_KEY"), call).await;
 
     // The main job.
     let change = |key: &str, change: &dyn Fn(&mut FetchSessionKeysRequest)| {

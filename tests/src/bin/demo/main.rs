@@ -48,6 +48,9 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
+        Err(_) if stage::is_terminated() => loop {
+            std::thread::park();
+        },
         Err(failure) => {
             eprintln!("\ndemo: {failure}");
             ExitCode::FAILURE

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -333,6 +334,13 @@ fn terminate(pid: u32) -> std::io::Result<()> {
     process::signal(pid, process::Signal::TERM)
 }
 
+static TERMINATED_BY_SIGNAL: AtomicBool = AtomicBool::new(false);
+
+/// Whether SIGTERM came: what fails then fails because the daemon was stopped, and the program ends by itself.
+pub fn is_terminated() -> bool {
+    TERMINATED_BY_SIGNAL.load(Ordering::SeqCst)
+}
+
 /// From now on SIGTERM ends the daemon before it ends the demonstration. A terminal's SIGINT reaches both by itself.
 pub fn end_daemon_when_terminated() -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -345,6 +353,7 @@ pub fn end_daemon_when_terminated() -> Result<(), Failure> {
     };
     std::thread::spawn(move || {
         runtime.block_on(signals.recv());
+        TERMINATED_BY_SIGNAL.store(true, Ordering::SeqCst);
         // Held until the end, so that no daemon is started after this.
         let running = running();
         if let Some(pid) = *running {
