@@ -9,7 +9,7 @@ use proto::{records, v1};
 use store::{Precondition, Store, Versioned};
 
 use crate::KmsError;
-use crate::keyspaces::{DEVICES, KEYSETS};
+use crate::keyspaces::{DEVICES, FROZEN, KEYSETS};
 
 /// Name of our own derivation scheme in keyset records.
 pub(crate) const SCHEME: &str = "chancery-cmac-v1";
@@ -107,12 +107,17 @@ impl DeviceRecord {
     pub fn read(store: &dyn Store, eid: &Eid) -> Result<Option<Self>, KmsError> {
         let Some(row) = store.get(DEVICES, eid.bcd())? else { return Ok(None) };
         let record = records::Device::decode(&*row.value).map_err(|_| KmsError::Record("device"))?;
+        // The frozen set decides, whatever the row says; a row that says frozen without it is as frozen.
+        let frozen = store.get(FROZEN, eid.bcd())?;
+        let freeze = frozen.map(|row| Freeze::decode(&row.value)).transpose()?;
+        let state =
+            if freeze.is_some() { Some(DeviceState::Frozen) } else { read_device_state(&record.state)? };
         Ok(Some(Self {
-            state: read_device_state(&record.state)?,
+            state,
             eum: record.eum,
             order: record.order,
             line: record.line,
-            freeze: record.freeze.map(Freeze::decode).transpose()?,
+            freeze,
             version: row.version,
         }))
     }
@@ -130,15 +135,15 @@ impl DeviceRecord {
             state: self.state.map_or(RESERVED, DeviceState::as_str).to_owned(),
             order: self.order.clone(),
             line: self.line,
-            freeze: self.freeze.as_ref().map(Freeze::encode),
         }
         .encode_to_vec()
     }
 }
 
 impl Freeze {
-    fn decode(record: records::Freeze) -> Result<Self, KmsError> {
-        let unreadable = || KmsError::Record("device");
+    fn decode(bytes: &[u8]) -> Result<Self, KmsError> {
+        let unreadable = || KmsError::Record("freeze");
+        let record = records::Freeze::decode(bytes).map_err(|_| unreadable())?;
         Ok(Self {
             reason: FreezeReason::ALL
                 .into_iter()
@@ -151,14 +156,16 @@ impl Freeze {
         })
     }
 
-    fn encode(&self) -> records::Freeze {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         records::Freeze {
+            version: 1,
             reason: self.reason.as_str().to_owned(),
             reference: self.reference.clone(),
             person: self.person.clone(),
             time_micros: self.time.micros(),
             state_before: self.state_before.as_str().to_owned(),
         }
+        .encode_to_vec()
     }
 }
 

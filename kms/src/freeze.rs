@@ -1,5 +1,6 @@
 //! Freeze and restore of a device: the steps of `docs/cycles/freeze.md`. Each release names the version of the device's
-//! row as a precondition, so the log's order decides: behind a freeze no release is ever committed.
+//! row as a precondition, so the log's order decides: behind a freeze no release is ever committed. That a device is
+//! frozen stands in memory, rebuilt from the verified log, so an edited or older row of the view changes nothing.
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{DeviceState, Eid, FreezeReason, ReasonCode, Role, Timestamp};
@@ -7,7 +8,7 @@ use store::{Change, Commit, Store};
 
 use crate::KmsError;
 use crate::devices::{DeviceRecord, Freeze};
-use crate::keyspaces::DEVICES;
+use crate::keyspaces::{DEVICES, FROZEN};
 
 /// Longest reference of a report, in characters.
 const REFERENCE_CHARACTERS_MAX: usize = 100;
@@ -63,13 +64,13 @@ pub fn freeze(
     }
     let unchanged = device.unchanged(&request.eid);
     device.state = Some(DeviceState::Frozen);
-    device.freeze = Some(Freeze {
+    let freeze = Freeze {
         reason: request.reason,
         reference: request.reference.clone(),
         person: request.person.clone(),
         time: now,
         state_before: state,
-    });
+    };
     let entry = EntryDraft::new(EventType::DeviceFrozen, Outcome::Done)
         .role(request.role)
         .actor(request.actor)
@@ -78,7 +79,11 @@ pub fn freeze(
         .fact("kind", Fact::fixed_name(request.reason.as_str()));
     Ok(Commit {
         entries: vec![entry],
-        changes: vec![Change::put(DEVICES, *request.eid.bcd(), device.encode(&request.eid))],
+        changes: vec![
+            Change::put(FROZEN, *request.eid.bcd(), freeze.encode()),
+            // Its version is what every release names.
+            Change::put(DEVICES, *request.eid.bcd(), device.encode(&request.eid)),
+        ],
         preconditions: vec![unchanged],
     })
 }
@@ -117,7 +122,10 @@ pub fn restore(
         .fact("state", Fact::fixed_name(freeze.state_before.as_str()));
     Ok(Commit {
         entries: vec![entry],
-        changes: vec![Change::put(DEVICES, *eid.bcd(), device.encode(eid))],
+        changes: vec![
+            Change::delete(FROZEN, *eid.bcd()),
+            Change::put(DEVICES, *eid.bcd(), device.encode(eid)),
+        ],
         preconditions: vec![unchanged],
     })
 }
@@ -141,5 +149,45 @@ fn registered(
             "no device is registered under this EID",
             Some(object),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Store as _;
+
+    use super::*;
+    use crate::rotation::tests::{NOW, device, log, pseudonyms, write};
+
+    #[test]
+    fn an_older_row_of_the_view_does_not_unfreeze_a_device() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log(&directory);
+        let eid: Eid = "89049032123451234512345678901235".parse().unwrap();
+        let active = device(DeviceState::Active).encode(&eid);
+        write(&log, vec![Change::put(DEVICES, *eid.bcd(), active.clone())]);
+        let actor = pseudonyms().person("olivia");
+        let request = FreezeRequest {
+            eid,
+            reason: FreezeReason::Stolen,
+            reference: "report 1".into(),
+            person: "olivia".into(),
+            role: Role::Officer,
+            actor,
+            request_digest: [1; 32],
+        };
+        let state = || DeviceRecord::read(&log, &eid).unwrap().unwrap().state;
+        log.commit(freeze(&log, &pseudonyms(), &request, NOW).unwrap()).wait().unwrap();
+        assert_eq!(state(), Some(DeviceState::Frozen));
+        assert!(freeze(&log, &pseudonyms(), &request, NOW).is_err(), "frozen twice");
+
+        // As if somebody had put the row of before the freeze back.
+        write(&log, vec![Change::put(DEVICES, *eid.bcd(), active)]);
+        assert_eq!(state(), Some(DeviceState::Frozen));
+
+        let restored = restore(&log, &pseudonyms(), (Role::Officer, actor), [2; 32], &eid).unwrap();
+        log.commit(restored).wait().unwrap();
+        assert_eq!(state(), Some(DeviceState::Active));
+        assert!(restore(&log, &pseudonyms(), (Role::Officer, actor), [2; 32], &eid).is_err());
     }
 }

@@ -4,6 +4,9 @@ use store::{Home, Keyspace};
 
 /// Grants: provisioner 00 name -> `records::Grant`.
 pub(crate) const GRANTS: Keyspace = Keyspace { code: 16, name: "grants", home: Home::Memory };
+/// Frozen devices: EID (16 bytes) -> `records::Freeze`. In memory, from the verified log: whoever edits the view cannot
+/// un-freeze a device.
+pub(crate) const FROZEN: Keyspace = Keyspace { code: 17, name: "frozen", home: Home::Memory };
 /// Devices: EID (16 bytes) -> `records::Device`.
 pub(crate) const DEVICES: Keyspace = Keyspace { code: 64, name: "devices", home: Home::View };
 /// Keysets: EID, security domain, protocol, KVN -> `records::Keyset`.
@@ -31,8 +34,9 @@ pub(crate) const DEVICE_ROTATIONS: Keyspace =
     Keyspace { code: 74, name: "device_rotations", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 12] = [
+pub const KEYSPACES: [Keyspace; 13] = [
     GRANTS,
+    FROZEN,
     DEVICES,
     KEYSETS,
     ORDERS,

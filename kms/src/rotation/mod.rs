@@ -9,7 +9,7 @@ mod progress;
 mod report;
 mod terms;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod upkeep;
 
 use std::collections::HashMap;

@@ -23,7 +23,7 @@ use crate::KmsError;
 use crate::devices::{DeviceRecord, KeysetRecord};
 use crate::keyspaces::{DEVICES, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE, ROTATIONS};
 
-const NOW: Timestamp = Timestamp::from_seconds(1_795_478_400);
+pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_795_478_400);
 
 struct Standing;
 
@@ -37,7 +37,7 @@ impl Clock for Standing {
     }
 }
 
-fn log(directory: &TempDir) -> LogStore {
+pub(crate) fn log(directory: &TempDir) -> LogStore {
     let identity = LogIdentity { authority: "authority.test".into(), node: "a".into(), epoch: 1 };
     let mac = LogMacKey::new(Zeroizing::new([0x5a; 32]));
     let keyspaces = crate::KEYSPACES.to_vec();
@@ -50,11 +50,11 @@ fn log(directory: &TempDir) -> LogStore {
     log
 }
 
-fn pseudonyms() -> Pseudonyms {
+pub(crate) fn pseudonyms() -> Pseudonyms {
     Pseudonyms::new(Zeroizing::new([7; 32]), 2026)
 }
 
-fn write(log: &LogStore, changes: Vec<Change>) {
+pub(crate) fn write(log: &LogStore, changes: Vec<Change>) {
     let mut commit = Commit::of(vec![EntryDraft::new(EventType::RotationPrepared, Outcome::Done)]);
     commit.changes = changes;
     log.commit(commit).wait().unwrap();
@@ -87,7 +87,7 @@ fn carrier() -> Carrier {
     }
 }
 
-fn device(state: DeviceState) -> DeviceRecord {
+pub(crate) fn device(state: DeviceState) -> DeviceRecord {
     DeviceRecord {
         state: Some(state),
         eum: "eum".into(),
