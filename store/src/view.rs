@@ -1,8 +1,8 @@
 //! The view: rows in sled, each under an HMAC, disposable.
 //!
 //! sled 0.34.7 is not durable, may refuse to open after a crash and may panic. None of that matters to the log: the
-//! view knows which batch it has seen, and after an unclean end it is believed only if every row verifies and the sum
-//! over all row HMACs is the one its position row holds. Otherwise it is put aside and rebuilt.
+//! view knows which batch it has seen, and it is believed only if every row verifies and the sum over all row HMACs is
+//! the one its position row holds. Otherwise it is put aside and rebuilt.
 
 use std::{
     collections::BTreeMap,
@@ -95,8 +95,8 @@ pub(crate) enum ViewFault {
 }
 
 impl View {
-    /// Opens or makes the view at `path`. Without a clean end before, every row is checked.
-    pub fn open(path: &Path, mac: KeyedMac, ended_clean: bool) -> Result<(Self, ViewPosition), ViewFault> {
+    /// Opens or makes the view at `path`. Every row is checked unless `trusts_rows`, for who compares them one by one.
+    pub fn open(path: &Path, mac: KeyedMac, trusts_rows: bool) -> Result<(Self, ViewPosition), ViewFault> {
         let unfit = |error: io::Error| ViewFault::Unfit(error.to_string());
         fs::create_dir_all(path).map_err(unfit)?;
         remove_torn_snapshots(path).map_err(unfit)?;
@@ -114,7 +114,7 @@ impl View {
             Ok(Self { db, file, mac, dirty: AtomicBool::new(false) })
         })()
         .map_err(unfit)?;
-        let position = view.check(ended_clean).map_err(ViewFault::Unfit)?;
+        let position = view.check(trusts_rows).map_err(ViewFault::Unfit)?;
         Ok((view, position))
     }
 
@@ -132,7 +132,7 @@ impl View {
         path.parent().map_or(Ok(()), sync_directory)
     }
 
-    fn check(&self, ended_clean: bool) -> Result<ViewPosition, String> {
+    fn check(&self, trusts_rows: bool) -> Result<ViewPosition, String> {
         guarded(|| {
             let Some(stored) = self.db.get(POSITION_KEY).map_err(|e| e.to_string())? else {
                 return if self.db.is_empty() {
@@ -142,7 +142,7 @@ impl View {
                 };
             };
             let position = self.read_position(&stored).ok_or("the position row carries a wrong HMAC")?;
-            if !ended_clean {
+            if !trusts_rows {
                 let mut sum = RowSum::default();
                 for row in self.db.range([1_u8]..) {
                     let (key, stored) = row.map_err(|e| e.to_string())?;
@@ -150,7 +150,7 @@ impl View {
                     sum.add(tag);
                 }
                 if sum != position.sum {
-                    return Err("rows are missing or stale after an unclean end".to_owned());
+                    return Err("rows are missing or stale".to_owned());
                 }
             }
             Ok(position)
