@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod process;
+mod wire;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,14 +11,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::{Eid, KeyCheckValue, KeysetAlgorithm};
-use keys::put_key::EncryptedKey;
+use domain::{KeyCheckValue, KeysetAlgorithm};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use self::dispatch::{Dispatch, FRAME_WEIGHT_MAX, PendingJob, Phase};
+use self::dispatch::{Dispatch, PendingJob, Phase};
 use self::process::Link;
 pub(crate) use self::process::spawn;
+use self::wire::{bounded, parts, put_key_blocks, received, unexpected, wire_eids};
 use crate::error::{ErrorClass, HsmError};
 use crate::job::{
     CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
@@ -25,9 +26,7 @@ use crate::job::{
     PutKeyJob, SessionKeysJob, SessionKeysOutcome,
 };
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{
-    Job, JobOutput, WireCardProof, WireDeviceKeys, WireKeyset, WirePutKey, WireSessionKeys,
-};
+use crate::protocol::{Job, JobOutput, WireCardProof, WireKeyset, WirePutKey, WireSessionKeys};
 use crate::report::StartReport;
 use crate::signature::Verifier;
 use crate::spki;
@@ -780,77 +779,6 @@ fn ask_idle_canaries(inner: &Inner, now: Instant) {
     }
 }
 
-impl From<CardProof> for WireCardProof {
-    fn from(proof: CardProof) -> Self {
-        let d = &proof.derivation;
-        Self {
-            keyset: WireKeyset::new(d.protocol, d.security_domain, d.kvn, d.algorithm),
-            eid: *d.eid.bcd(),
-            master: proof.master,
-            host_challenge: proof.host_challenge,
-            card_challenge: proof.card_challenge,
-            card_cryptogram: proof.card_cryptogram,
-        }
-    }
-}
-
-fn wire_eids(eids: &[Eid]) -> Vec<[u8; 16]> {
-    eids.iter().map(|eid| *eid.bcd()).collect()
-}
-
-fn put_key_blocks(device: WireDeviceKeys) -> PutKeyBlocks {
-    let [enc, mac, dek] = device.wrapped;
-    let [kcv_enc, kcv_mac, kcv_dek] = device.kcv.map(KeyCheckValue);
-    [(enc, kcv_enc), (mac, kcv_mac), (dek, kcv_dek)].map(|(block, kcv)| EncryptedKey { block, kcv })
-}
-
-/// Refuses a batch that is empty or longer than one job may be.
-fn bounded(batch: &str, items: &str, len: usize, max: usize) -> Result<(), HsmError> {
-    if (1..=max).contains(&len) {
-        Ok(())
-    } else {
-        Err(HsmError::caller(format!("{batch} has 1 to {max} {items}, not {len}")))
-    }
-}
-
 fn control_options() -> CallOptions {
     CallOptions { deadline: Instant::now() + CONTROL_TIME_MAX, priority: Priority::Incident }
-}
-
-/// Cuts inputs into jobs of one frame each, by number and by bytes.
-fn parts(inputs: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
-    let mut parts = Vec::new();
-    let (mut from, mut bytes) = (0, 0);
-    for (at, input) in inputs.iter().enumerate() {
-        if at > from && (at - from == FRAME_WEIGHT_MAX || bytes + input.len() > INPUT_BYTES_MAX) {
-            parts.push(&inputs[from..at]);
-            (from, bytes) = (at, 0);
-        }
-        bytes += input.len();
-    }
-    if from < inputs.len() {
-        parts.push(&inputs[from..]);
-    }
-    parts
-}
-
-fn received(
-    outcome: Result<Result<JobOutput, HsmError>, oneshot::error::RecvError>,
-) -> Result<JobOutput, HsmError> {
-    outcome.unwrap_or_else(|_| Err(HsmError::new(ErrorClass::ShuttingDown, "the token handle was closed")))
-}
-
-fn unexpected(output: &JobOutput) -> HsmError {
-    HsmError::token(format!(
-        "the worker answered something else: {}",
-        match output {
-            JobOutput::Signatures(_) => "signatures",
-            JobOutput::SessionKeys { .. } | JobOutput::CardCryptogramMismatch => "session keys",
-            JobOutput::OrderChunk { .. } => "an order chunk",
-            JobOutput::PutKey(_) => "PUT KEY blocks",
-            JobOutput::CardProofs(_) => "card proofs",
-            JobOutput::Secret(_) => "a secret",
-            JobOutput::Done => "done",
-        }
-    ))
 }
