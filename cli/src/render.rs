@@ -11,6 +11,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::clock;
+use crate::grant;
 use crate::output::{fields, printable};
 use crate::rotation::terms;
 
@@ -126,7 +127,21 @@ fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
 }
 
 fn create_grant(out: &mut Fields, grant: &CreateGrant) {
-    let CreateGrant { name, provisioner, eids, eins, purpose, lawful_basis, expires } = grant;
+    let CreateGrant {
+        name,
+        provisioner,
+        eids,
+        eins,
+        purpose,
+        lawful_basis,
+        expires,
+        protocols,
+        without_device_proof,
+        tars,
+        instructions,
+        packets_per_minute,
+        tls_delivery,
+    } = grant;
     out.text("name", name);
     out.text("provisioner", provisioner);
     out.list("eids", eids.iter().map(|eid| printable(eid)));
@@ -134,6 +149,27 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
     out.text("purpose", purpose);
     out.text("lawful_basis", lawful_basis);
     out.time("grant_expires", expires.as_ref());
+    if protocols.is_empty() {
+        out.add("protocols", "SCP03 only");
+    } else {
+        out.list("protocols", protocols.iter().map(|code| grant::protocol_words(*code)));
+    }
+    if *without_device_proof {
+        out.add(
+            "without_device_proof",
+            "YES: keys leave although the device has proved nothing; each is counted",
+        );
+    } else {
+        out.add("without_device_proof", "no: the device must prove its keys");
+    }
+    out.list("tars", tars.iter().map(hex::encode));
+    out.list("instructions", instructions.iter().map(|ins| format!("{ins:02X}")));
+    out.add("packets_per_minute", packets_per_minute.to_string());
+    if *tls_delivery {
+        out.add("tls_delivery", "YES: session keys may be answered unsealed, in the TLS channel alone");
+    } else {
+        out.add("tls_delivery", "no: session keys leave sealed to the provisioner's key");
+    }
 }
 
 fn restore_device(out: &mut Fields, restore: &RestoreDevice) {
@@ -298,6 +334,33 @@ mod tests {
             assert!(text.contains(words), "{words} is not in\n{text}");
         }
         assert!(shown(Kind::StartRotation(StartRotation { terms: None })).contains("terms      none"));
+    }
+
+    #[test]
+    fn what_a_grant_allows_beyond_the_strict_default_stands_out() {
+        let text = shown(Kind::CreateGrant(CreateGrant::default()));
+        for words in ["SCP03 only", "must prove its keys", "leave sealed"] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
+        let text = shown(Kind::CreateGrant(CreateGrant {
+            protocols: vec![0x03, 0x80, 7],
+            without_device_proof: true,
+            tars: vec![vec![0xb0, 0x00, 0x10]],
+            instructions: vec![0xf2],
+            packets_per_minute: 60,
+            tls_delivery: true,
+            ..CreateGrant::default()
+        }));
+        for words in [
+            "SCP03, SCP80 (OTA over SMS), UNKNOWN PROTOCOL 7",
+            "YES: keys leave although",
+            "b00010",
+            "F2",
+            "60",
+            "YES: session keys may be answered unsealed",
+        ] {
+            assert!(text.contains(words), "{words} is not in\n{text}");
+        }
     }
 
     #[test]

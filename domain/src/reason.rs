@@ -69,6 +69,9 @@ reasons! {
     NotGranted = "NOT_GRANTED", retry: false, next: "ask an officer for a grant over this device";
     /// The grant that would cover it has expired.
     GrantExpired = "GRANT_EXPIRED", retry: false, next: "ask an officer to renew the grant";
+    /// The grant that covers the device does not allow this: the protocol, a release without proof, a TAR, an instruction
+    /// or a way of delivery.
+    GrantTooNarrow = "GRANT_TOO_NARROW", retry: false, next: "stay within the grant, or ask an officer for one that says this";
     /// The card did not prove that it holds the keys.
     CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
     /// The idempotency key was used for a different request.

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use store::{Change, Precondition, Row, Store};
 
 use crate::KmsError;
+use crate::allowance::{Allowance, Need};
 use crate::keyspaces::GRANTS;
 
 /// Most grants of one provisioner that a decision looks at.
@@ -32,6 +33,8 @@ pub struct GrantTerms {
     pub lawful_basis: String,
     /// From this time on it grants nothing.
     pub expires: Timestamp,
+    /// What it allows beyond sessions of cards that prove themselves.
+    pub allowance: Allowance,
 }
 
 impl GrantTerms {
@@ -46,7 +49,7 @@ impl GrantTerms {
     pub fn create(&self) -> (Change, Precondition) {
         let mut eids: Vec<String> = self.eids.iter().map(Eid::to_string).collect();
         eids.sort_unstable();
-        let record = records::Grant {
+        let mut record = records::Grant {
             version: 1,
             name: self.name.clone(),
             provisioner: self.provisioner.clone(),
@@ -55,7 +58,9 @@ impl GrantTerms {
             purpose: self.purpose.clone(),
             lawful_basis: self.lawful_basis.clone(),
             expires_micros: self.expires.micros(),
+            ..records::Grant::default()
         };
+        self.allowance.write(&mut record);
         let key = self.row_key();
         (
             Change::put(GRANTS, key.clone(), record.encode_to_vec()),
@@ -78,6 +83,7 @@ impl GrantTerms {
         let unreadable = || KmsError::Record("grant");
         let record = records::Grant::decode(bytes).map_err(|_| unreadable())?;
         Ok(Self {
+            allowance: Allowance::read(&record)?,
             name: record.name,
             provisioner: record.provisioner,
             eids: record
@@ -109,6 +115,8 @@ pub enum GrantFinding {
         /// Version of its row: the release holds only while it stays the same.
         version: u64,
     },
+    /// One covers the device and the purpose, but does not allow this.
+    Lacks(Need),
     /// One would, had it not expired.
     Expired,
     /// None does.
@@ -125,23 +133,32 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// What the provisioner's grants say about a device, a purpose and a time.
+    /// What the provisioner's grants say about a device, a purpose, all that the request needs, and a time. One grant
+    /// must allow all of it.
     pub fn find(
         &self,
         store: &dyn Store,
         provisioner: &str,
         eid: &Eid,
         purpose: &str,
+        needs: &[Need],
         now: Timestamp,
     ) -> Result<GrantFinding, KmsError> {
         let mut finding = GrantFinding::NotGranted;
         for row in store.scan(GRANTS, &prefix(provisioner), None, GRANTS_PER_PROVISIONER_MAX)? {
             let (terms, version) = self.terms(row)?;
-            if terms.covers(eid, purpose) {
-                if now < terms.expires {
-                    return Ok(GrantFinding::Granted { terms, version });
+            if !terms.covers(eid, purpose) {
+                continue;
+            }
+            if now >= terms.expires {
+                if matches!(finding, GrantFinding::NotGranted) {
+                    finding = GrantFinding::Expired;
                 }
-                finding = GrantFinding::Expired;
+                continue;
+            }
+            match needs.iter().find(|need| !terms.allowance.allows(**need)) {
+                None => return Ok(GrantFinding::Granted { terms, version }),
+                Some(need) => finding = GrantFinding::Lacks(*need),
             }
         }
         Ok(finding)

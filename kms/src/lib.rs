@@ -3,6 +3,7 @@
 //! Each operation reads, decides purely, has the token do the cryptography and returns the [`store::Commit`] that must be
 //! durable before its answer may leave (`docs/cycles/session-keys.md`, `docs/cycles/issuance.md`). Knows no transport.
 
+mod allowance;
 mod delivery;
 mod devices;
 mod error;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use domain::MasterGeneration;
 
+pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
 pub use delivery::{ChunkOutput, OrderOutput};
 pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};

@@ -8,6 +8,7 @@ use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use store::{Change, Commit};
 
+use crate::allowance::Need;
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::grants::{self, GrantFinding};
 use crate::keyspaces::{DEVICES, KEYSETS};
@@ -78,6 +79,7 @@ pub struct ReleaseFacts<'a> {
 pub fn decide_release(facts: ReleaseFacts<'_>) -> Result<(), Refusal> {
     match facts.grant {
         GrantFinding::Granted { .. } => {}
+        GrantFinding::Lacks(need) => return Err(need.refusal()),
         GrantFinding::Expired => {
             return Err(Refusal::new(ReasonCode::GrantExpired, "the grant over this device has expired"));
         }
@@ -122,7 +124,14 @@ pub async fn release(
     let object = pseudonyms.device(eid);
     let refuse = |refusal: Refusal| KmsError::refused(refusal.reason, refusal.message, Some(object));
     // 3. Read device, keyset, grant.
-    let grant = engines.grants.find(store, &caller.name, eid, &request.purpose, now)?;
+    let grant = engines.grants.find(
+        store,
+        &caller.name,
+        eid,
+        &request.purpose,
+        &[Need::Protocol(request.keyset.protocol)],
+        now,
+    )?;
     let device = DeviceRecord::read(store, eid)?;
     let keyset = KeysetRecord::read(store, eid, &request.keyset)?;
     // 4. Decide.
@@ -232,7 +241,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::GrantTerms;
+    use crate::{Allowance, GrantTerms};
 
     fn granted() -> GrantFinding {
         let terms = GrantTerms {
@@ -243,6 +252,7 @@ mod tests {
             purpose: "remote-management".into(),
             lawful_basis: "contract".into(),
             expires: Timestamp::from_seconds(1),
+            allowance: Allowance::default(),
         };
         GrantFinding::Granted { terms: Arc::new(terms), version: 7 }
     }

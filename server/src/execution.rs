@@ -7,8 +7,8 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{About, CertificateRequest, Issued, Issuers, KeyRegistration, Prepared, Reservation, SubjectKey};
 use domain::{Ein, PrincipalId, ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
-use kms::GrantTerms;
 use kms::rotation::{Rotations, Turn};
+use kms::{Allowance, GrantTerms};
 use pki::{ProfileName, PublicKey, SubjectValues, TransportPublicKey};
 use proto::v1;
 use proto::v1::operation::Kind;
@@ -165,6 +165,7 @@ impl Execution {
                     .fact("devices", Fact::Number(terms.eids.len() as u64))
                     .fact("ranges", Fact::Number(terms.eins.len() as u64))
                     .fact("expires", Fact::Time(terms.expires));
+                let entry = allowance_facts(entry, &terms.allowance)?;
                 let (change, is_new) = terms.create();
                 let commit =
                     Commit { entries: vec![entry], changes: vec![change], preconditions: vec![is_new] };
@@ -407,6 +408,7 @@ impl Execution {
             purpose: grant.purpose.clone(),
             lawful_basis: grant.lawful_basis.clone(),
             expires,
+            allowance: Allowance::parse(grant)?,
         }))
     }
 
@@ -518,6 +520,25 @@ impl Execution {
         }
         Ok(eins)
     }
+}
+
+/// What a grant allows beyond the strict default; a number of 1 means that it does.
+fn allowance_facts(mut entry: EntryDraft, allowance: &Allowance) -> Result<EntryDraft, ServiceError> {
+    let protocols: Vec<u8> = allowance.protocols().iter().map(|protocol| protocol.code()).collect();
+    entry = entry.fact("protocols", Fact::bytes(&protocols)?);
+    if allowance.without_device_proof() {
+        entry = entry.fact("without_device_proof", Fact::Number(1));
+    }
+    if allowance.tls_delivery() {
+        entry = entry.fact("tls_delivery", Fact::Number(1));
+    }
+    if allowance.packets_per_minute() > 0 {
+        entry = entry
+            .fact("tars", Fact::Number(allowance.tars().len() as u64))
+            .fact("instructions", Fact::Number(allowance.instructions().len() as u64))
+            .fact("packets_per_minute", Fact::Number(u64::from(allowance.packets_per_minute())));
+    }
+    Ok(entry)
 }
 
 /// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).

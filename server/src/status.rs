@@ -199,6 +199,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::PrincipalSuspended
         | ReasonCode::NotGranted
         | ReasonCode::GrantExpired
+        | ReasonCode::GrantTooNarrow
         | ReasonCode::CardCryptogramMismatch
         | ReasonCode::SelfApproval
         | ReasonCode::InvalidApprovalSignature
