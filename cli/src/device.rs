@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::{Eid, KeyVersionNumber};
+use domain::Eid;
 use proto::v1::device_service_client::DeviceServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::{
@@ -222,8 +222,8 @@ impl From<&Keyset> for ShownKeyset {
         let name = keyset.name.unwrap_or_default();
         Self {
             security_domain: domain_name(name.security_domain),
-            kvn: KeyVersionNumber::scp03(name.key_version_number)
-                .map_or_else(|_| name.key_version_number.to_string(), |kvn| kvn.to_string()),
+            kvn: u8::try_from(name.key_version_number)
+                .map_or_else(|_| name.key_version_number.to_string(), |kvn| format!("0x{kvn:02x}")),
             key_bits: keyset.key_bits,
             state: printable(&keyset.state),
             effective_strength: keyset.effective_strength,

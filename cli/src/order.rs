@@ -97,6 +97,8 @@ pub enum SecurityDomainArg {
     IsdR,
     /// eUICC controlling authority security domain
     Ecasd,
+    /// Security domain of the operator in a profile
+    MnoSd,
 }
 
 impl KeysetArgs {
@@ -105,6 +107,7 @@ impl KeysetArgs {
         let domain = match self.security_domain {
             SecurityDomainArg::IsdR => SecurityDomain::IsdR,
             SecurityDomainArg::Ecasd => SecurityDomain::Ecasd,
+            SecurityDomainArg::MnoSd => SecurityDomain::MnoSd,
         };
         KeysetName {
             security_domain: domain.code().into(),

@@ -12,14 +12,13 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
-use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use hsm::ceremony::Ceremony;
 use hsm::{
     CallOptions, CardProof, CardProofJob, KeyRole, KeysetVersion, OrderChunk, OrderChunkJob,
     PUT_KEY_DEVICES_MAX, Priority, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
     TokenConfig, WorkerCommand,
 };
-use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge, session_keys};
 use keys::{SecretKey, SoftwareKey};
 
@@ -88,7 +87,7 @@ async fn measure(jobs: usize) {
     let card = card_cryptogram(&token.order_chunk(one, options()).await.unwrap(), manufacturer, &challenges);
     let session = SessionKeysJob {
         master: keys[0].key.clone(),
-        derivation: KeysetDerivation {
+        derivation: DeviceKeyset {
             eid,
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use keys::derivation::KeysetDerivation;
+use domain::{DeviceKeyset, Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
@@ -58,7 +57,7 @@ pub struct SessionKeysJob {
     /// The master the keyset was derived from.
     pub master: KeyRef,
     /// Which keyset of which device.
-    pub derivation: KeysetDerivation,
+    pub derivation: DeviceKeyset,
     /// The host's challenge of INITIALIZE UPDATE.
     pub host_challenge: [u8; 8],
     /// The card's challenge.
@@ -177,7 +176,7 @@ pub struct CardProof {
     /// The master the keyset was derived from.
     pub master: KeyRef,
     /// Which keyset of which device the card is said to hold.
-    pub derivation: KeysetDerivation,
+    pub derivation: DeviceKeyset,
     /// The host's challenge.
     pub host_challenge: [u8; 8],
     /// The card's challenge.

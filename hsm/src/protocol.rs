@@ -5,8 +5,7 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use keys::derivation::KeysetDerivation;
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -88,7 +87,7 @@ pub(crate) struct WirePutKey {
     pub(crate) eids: Vec<[u8; 16]>,
 }
 
-/// Everything of a [`KeysetDerivation`] but the device.
+/// Everything of a [`DeviceKeyset`] but the device.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct WireKeyset {
     protocol: u8,
@@ -112,13 +111,14 @@ impl WireKeyset {
         }
     }
 
-    pub(crate) fn of_device(self, eid: &[u8; 16]) -> Result<KeysetDerivation, HsmError> {
+    pub(crate) fn of_device(self, eid: &[u8; 16]) -> Result<DeviceKeyset, HsmError> {
         let unknown = |e: domain::UnknownCode| HsmError::caller(e.to_string());
-        Ok(KeysetDerivation {
+        let protocol = Protocol::from_code(self.protocol.into()).map_err(unknown)?;
+        Ok(DeviceKeyset {
             eid: Eid::from_bcd(*eid).map_err(|e| HsmError::caller(e.to_string()))?,
-            protocol: Protocol::from_code(self.protocol.into()).map_err(unknown)?,
+            protocol,
             security_domain: SecurityDomain::from_code(self.security_domain.into()).map_err(unknown)?,
-            kvn: KeyVersionNumber::scp03(self.kvn.into()).map_err(unknown)?,
+            kvn: KeyVersionNumber::new(protocol, self.kvn.into()).map_err(unknown)?,
             algorithm: KeysetAlgorithm::from_code(self.key_bits.into()).map_err(unknown)?,
         })
     }

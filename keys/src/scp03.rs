@@ -99,7 +99,9 @@ pub fn session_key<P: Prf>(
     algorithm: KeysetAlgorithm,
     challenges: &Challenges,
 ) -> Result<SecretKey, P::Error> {
-    SecretKey::try_filled(algorithm, |key| derive(prf, constant, algorithm.key_bits(), challenges, key))
+    SecretKey::try_filled(algorithm.key_bytes(), |key| {
+        derive(prf, constant, algorithm.key_bits(), challenges, key)
+    })
 }
 
 /// All three session keys; not to be used before the card has proved itself.

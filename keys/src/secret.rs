@@ -15,12 +15,7 @@ pub struct SecretKey {
 impl SecretKey {
     /// Copies a key of 16, 24 or 32 bytes; the caller zeroizes its own copy.
     pub fn from_slice(bytes: &[u8]) -> Result<Self, KeyError> {
-        let algorithm = match bytes.len() {
-            16 => KeysetAlgorithm::Aes128,
-            24 => KeysetAlgorithm::Aes192,
-            32 => KeysetAlgorithm::Aes256,
-            other => return Err(KeyError::KeyLength(other)),
-        };
+        let algorithm = aes_of(bytes.len()).ok_or(KeyError::KeyLength(bytes.len()))?;
         Ok(Self::filled(algorithm, |target| target.copy_from_slice(bytes)))
     }
 
@@ -31,11 +26,15 @@ impl SecretKey {
         key
     }
 
-    /// Has `fill` write the bytes in place, or fail.
+    /// Has `fill` write 16, 24 or 32 bytes in place, or fail.
+    ///
+    /// # Panics
+    /// When no AES key is `key_bytes` long.
     pub(crate) fn try_filled<E>(
-        algorithm: KeysetAlgorithm,
+        key_bytes: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
+        let algorithm = aes_of(key_bytes).expect("callers name the length of an AES key");
         let mut key = Self { bytes: Zeroizing::new([0; 32]), algorithm };
         fill(&mut key.bytes[..algorithm.key_bytes()])?;
         Ok(key)
@@ -49,6 +48,16 @@ impl SecretKey {
     /// Which AES this key is for.
     pub const fn algorithm(&self) -> KeysetAlgorithm {
         self.algorithm
+    }
+}
+
+/// The AES that takes keys of so many bytes.
+const fn aes_of(key_bytes: usize) -> Option<KeysetAlgorithm> {
+    match key_bytes {
+        16 => Some(KeysetAlgorithm::Aes128),
+        24 => Some(KeysetAlgorithm::Aes192),
+        32 => Some(KeysetAlgorithm::Aes256),
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@ use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Aes192, Aes256};
 use cmac::Cmac;
 use cmac::digest::{InnerInit, Mac};
-use domain::{KeyCheckValue, KeysetAlgorithm};
+use domain::KeyCheckValue;
 use zeroize::Zeroizing;
 
 use crate::{Prf, SecretKey};
@@ -23,12 +23,12 @@ enum RoundKeys {
 impl SoftwareKey {
     /// Expands `key`.
     pub fn new(key: &SecretKey) -> Self {
-        const LENGTH: &str = "the length of a SecretKey is that of its algorithm";
+        const LENGTH: &str = "a SecretKey has 16, 24 or 32 bytes";
         let bytes = key.expose();
-        Self(match key.algorithm() {
-            KeysetAlgorithm::Aes128 => RoundKeys::Aes128(Aes128::new_from_slice(bytes).expect(LENGTH)),
-            KeysetAlgorithm::Aes192 => RoundKeys::Aes192(Aes192::new_from_slice(bytes).expect(LENGTH)),
-            KeysetAlgorithm::Aes256 => RoundKeys::Aes256(Aes256::new_from_slice(bytes).expect(LENGTH)),
+        Self(match bytes.len() {
+            16 => RoundKeys::Aes128(Aes128::new_from_slice(bytes).expect(LENGTH)),
+            24 => RoundKeys::Aes192(Aes192::new_from_slice(bytes).expect(LENGTH)),
+            _ => RoundKeys::Aes256(Aes256::new_from_slice(bytes).expect(LENGTH)),
         })
     }
 

@@ -31,10 +31,11 @@ impl KeysetName {
         let invalid = |e: UnknownCode| Refusal::new(ReasonCode::InvalidField, e.to_string());
         let message =
             message.ok_or_else(|| Refusal::new(ReasonCode::InvalidField, "the keyset is missing"))?;
+        let protocol = Protocol::from_code(message.protocol).map_err(invalid)?;
         Ok(Self {
             security_domain: SecurityDomain::from_code(message.security_domain).map_err(invalid)?,
-            protocol: Protocol::from_code(message.protocol).map_err(invalid)?,
-            kvn: KeyVersionNumber::scp03(message.key_version_number).map_err(invalid)?,
+            protocol,
+            kvn: KeyVersionNumber::new(protocol, message.key_version_number).map_err(invalid)?,
         })
     }
 
@@ -56,10 +57,11 @@ impl KeysetName {
     /// Reads the last three bytes of a row key.
     pub(crate) fn of_codes(codes: &[u8]) -> Option<Self> {
         let [security_domain, protocol, kvn] = *codes else { return None };
+        let protocol = Protocol::from_code(protocol.into()).ok()?;
         Some(Self {
             security_domain: SecurityDomain::from_code(security_domain.into()).ok()?,
-            protocol: Protocol::from_code(protocol.into()).ok()?,
-            kvn: KeyVersionNumber::scp03(kvn.into()).ok()?,
+            protocol,
+            kvn: KeyVersionNumber::new(protocol, kvn.into()).ok()?,
         })
     }
 

@@ -3,8 +3,8 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{
-    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, Protocol, ReasonCode,
-    Refusal, Role, SecurityDomain, Timestamp,
+    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, ReasonCode, Refusal,
+    Role, Timestamp,
 };
 use prost::Message;
 use proto::records;
@@ -310,19 +310,8 @@ impl<'a> Orders<'a> {
             .fact("order", Fact::Pseudonym(order))
             .fact("line", Fact::Number(reserved.line.line))
             .fact("kvn", Fact::Number(u64::from(self.terms.keyset.kvn.value())))
-            .fact(
-                "protocol",
-                match self.terms.keyset.protocol {
-                    Protocol::Scp03 => Fact::fixed_name("scp03"),
-                },
-            )
-            .fact(
-                "security_domain",
-                match self.terms.keyset.security_domain {
-                    SecurityDomain::IsdR => Fact::fixed_name("isd-r"),
-                    SecurityDomain::Ecasd => Fact::fixed_name("ecasd"),
-                },
-            )
+            .fact("protocol", Fact::fixed_name(self.terms.keyset.protocol.as_str()))
+            .fact("security_domain", Fact::fixed_name(self.terms.keyset.security_domain.as_str()))
             .fact("algorithm", algorithm_name(self.terms.algorithm))
             .fact("mode", Fact::fixed_name("derived"))
             .fact("generation", Fact::Number(u64::from(generation.0)))
@@ -451,7 +440,7 @@ fn effective_strength(algorithm: KeysetAlgorithm, rsa_bits: u32) -> u32 {
         7680..15360 => 192,
         15360.. => 256,
     };
-    path.min(u32::from(algorithm.key_bits()))
+    path.min(algorithm.strength_bits())
 }
 
 #[cfg(test)]

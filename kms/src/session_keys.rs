@@ -2,9 +2,9 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
 use domain::{
-    DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, ReasonCode, Refusal, Role, Timestamp,
+    DeviceKeyset, DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, Protocol, ReasonCode, Refusal,
+    Role, Timestamp,
 };
-use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use store::{Change, Commit};
 
@@ -142,6 +142,14 @@ pub async fn release(
         awaits_proof: keyset.as_ref().is_some_and(|k| k.rotation.is_some()),
     })
     .map_err(refuse)?;
+    if request.keyset.protocol != Protocol::Scp03
+        || !keyset.as_ref().is_some_and(|k| k.algorithm.may_be_made())
+    {
+        return Err(refuse(Refusal::new(
+            ReasonCode::InvalidField,
+            "session keys come from AES keysets of SCP03",
+        )));
+    }
     let (GrantFinding::Granted { terms, version: grant_version }, Some(mut device), Some(mut keyset)) =
         (grant, device, keyset)
     else {
@@ -162,7 +170,7 @@ pub async fn release(
     .map_err(|e| KmsError::refused(ReasonCode::InvalidField, e.to_string(), Some(object)))?;
     let job = hsm::SessionKeysJob {
         master: engines.master(keyset.master_generation)?.clone(),
-        derivation: KeysetDerivation {
+        derivation: DeviceKeyset {
             eid: *eid,
             protocol: request.keyset.protocol,
             security_domain: request.keyset.security_domain,
@@ -232,6 +240,8 @@ pub(crate) const fn algorithm_name(algorithm: KeysetAlgorithm) -> Fact {
         KeysetAlgorithm::Aes128 => Fact::fixed_name("aes-128"),
         KeysetAlgorithm::Aes192 => Fact::fixed_name("aes-192"),
         KeysetAlgorithm::Aes256 => Fact::fixed_name("aes-256"),
+        KeysetAlgorithm::TripleDes2Key => Fact::fixed_name("3des-2key"),
+        KeysetAlgorithm::TripleDes3Key => Fact::fixed_name("3des-3key"),
     }
 }
 

@@ -392,6 +392,9 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     let keyset = kms::KeysetName::parse(header.keyset.as_ref())?;
     let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits)
         .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, e.to_string()))?;
+    if !algorithm.may_be_made() || keyset.protocol != domain::Protocol::Scp03 {
+        return Err(ServiceError::refused(ReasonCode::InvalidField, "an order makes AES keysets for SCP03"));
+    }
     Ok(OrderTerms { order: header.order.clone(), issuer: header.issuer.clone(), keyset, algorithm })
 }
 

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
-use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::{
     CardProof, CardProofJob, ErrorClass, HsmError, KeyRef, KeyRole, KeysetVersion, OrderChunkJob, Priority,
     PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
 };
-use keys::derivation::KeysetDerivation;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use serde::Deserialize;
 use serde_json::json;
@@ -123,7 +122,7 @@ struct DeviceLine {
 
 /// A card's proof, ready to be put into a job.
 struct Proof {
-    derivation: KeysetDerivation,
+    derivation: DeviceKeyset,
     challenges: Challenges,
     cryptogram: [u8; 8],
     info: Vec<u8>,
@@ -231,7 +230,7 @@ impl Work {
                 let proof = |eid| {
                     Ok::<_, HsmError>(CardProof {
                         master: key.clone(),
-                        derivation: KeysetDerivation {
+                        derivation: DeviceKeyset {
                             eid,
                             protocol: Protocol::Scp03,
                             security_domain: SecurityDomain::IsdR,
@@ -273,7 +272,7 @@ fn proof(line: &str) -> Option<Proof> {
         card: CardChallenge(eight(&line.card_challenge)?),
     };
     Some(Proof {
-        derivation: KeysetDerivation {
+        derivation: DeviceKeyset {
             eid,
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,

@@ -80,10 +80,10 @@ impl Card {
     /// A key block: AES-CBC under Key-DEK, initial value zero.
     fn decrypt(&self, block: &[u8]) -> Result<SecretKey, CliError> {
         let wrong = |_| CliError::Answer("a key block of PUT KEY does not decrypt".to_owned());
-        let algorithm = match self.dek.algorithm() {
-            KeysetAlgorithm::Aes128 => &cipher::AES_128,
-            KeysetAlgorithm::Aes192 => &cipher::AES_192,
-            KeysetAlgorithm::Aes256 => &cipher::AES_256,
+        let algorithm = match self.dek.expose().len() {
+            16 => &cipher::AES_128,
+            24 => &cipher::AES_192,
+            _ => &cipher::AES_256,
         };
         let key = UnboundCipherKey::new(algorithm, self.dek.expose()).and_then(DecryptingKey::cbc);
         let key = key.map_err(wrong)?;

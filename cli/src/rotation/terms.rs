@@ -308,6 +308,7 @@ pub fn domain_name(code: u32) -> String {
     match SecurityDomain::from_code(code) {
         Ok(SecurityDomain::IsdR) => "ISD-R".to_owned(),
         Ok(SecurityDomain::Ecasd) => "ECASD".to_owned(),
+        Ok(SecurityDomain::MnoSd) => "MNO-SD".to_owned(),
         Err(_) => format!("UNKNOWN DOMAIN {code}"),
     }
 }
@@ -315,7 +316,7 @@ pub fn domain_name(code: u32) -> String {
 /// `SCP03 keyset 0x30 of the ISD-R`.
 pub fn keyset_words(name: &KeysetName) -> String {
     let protocol = match Protocol::from_code(name.protocol) {
-        Ok(Protocol::Scp03) => "SCP03".to_owned(),
+        Ok(protocol) => protocol.as_str().to_uppercase(),
         Err(_) => format!("UNKNOWN PROTOCOL {}", name.protocol),
     };
     format!(

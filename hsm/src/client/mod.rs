@@ -376,6 +376,10 @@ impl Token {
         bounded("a PUT KEY job", "devices", job.eids.len(), PUT_KEY_DEVICES_MAX)?;
         match job.new.algorithm {
             KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => {}
+            // SP 800-131A: no new 3DES keys.
+            KeysetAlgorithm::TripleDes2Key | KeysetAlgorithm::TripleDes3Key => {
+                return Err(HsmError::caller("no 3DES keyset is made; take AES-256"));
+            }
             // 24 bytes are no whole blocks, and a token pads no key that it wraps by AES-CBC.
             KeysetAlgorithm::Aes192 => {
                 return Err(HsmError::caller(

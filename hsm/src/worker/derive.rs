@@ -11,8 +11,9 @@ use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
 use cryptoki_sys::CKM_AES_ECB_ENCRYPT_DATA;
-use domain::KeyUsage;
-use keys::derivation::{KeyKind, KeysetDerivation, block_count, final_block};
+use domain::{DeviceKeyset, KeyUsage};
+use keys::derivation::chancery::{KeyKind, second_block};
+use keys::derivation::{block_count, final_block};
 use keys::kdf::kbkdf_counter;
 use keys::scp03::{
     CardChallenge, Challenges, Cryptogram, DerivationConstant, HostChallenge, SessionKeys, derivation_data,
@@ -90,7 +91,7 @@ pub(crate) fn derive_from<'s>(
 pub(crate) fn device_key<'s>(
     session: &'s TokenSession,
     master: &ResolvedKey,
-    derivation: &KeysetDerivation,
+    derivation: &DeviceKeyset,
     usage: KeyUsage,
     may: SessionKeyUse,
 ) -> Result<SessionObject<'s>, HsmError> {
@@ -101,8 +102,8 @@ pub(crate) fn device_key<'s>(
     let blocks = block_count(derivation.algorithm);
     let mut inputs = Zeroizing::new([0; 32]);
     for (counter, input) in (1..=blocks).zip(inputs.chunks_exact_mut(16)) {
-        let first = constants.first_block(session, master.handle, derivation.kind(usage, counter))?;
-        input.copy_from_slice(&final_block(&constants.l, &first, derivation.second_block())[..]);
+        let first = constants.first_block(session, master.handle, KeyKind::of(derivation, usage, counter))?;
+        input.copy_from_slice(&final_block(&constants.l, &first, second_block(&derivation.eid))[..]);
     }
     let data = &inputs[..16 * usize::from(blocks)];
     derive_from(session, master.handle, data, may, derivation.algorithm.key_bytes())
@@ -124,7 +125,7 @@ impl Prf for TokenPrf<'_> {
 
 /// A card that has proved itself: what its proof was checked with.
 struct ProvedCard<'s> {
-    derivation: KeysetDerivation,
+    derivation: DeviceKeyset,
     challenges: Challenges,
     key_mac: SessionObject<'s>,
     s_mac: SecretKey,
@@ -207,7 +208,8 @@ pub(crate) fn service_secret(
     context: &str,
 ) -> Result<[u8; 32], HsmError> {
     // SP 800-108r1 §4.1: label, 00, context, L; the counter leads.
-    let fixed = [keys::derivation::LABEL, &[0][..], context.as_bytes(), &256u16.to_be_bytes()].concat();
+    let fixed =
+        [keys::derivation::chancery::LABEL, &[0][..], context.as_bytes(), &256u16.to_be_bytes()].concat();
     let mut secret = [0; 32];
     kbkdf_counter(&TokenPrf { session, key }, &[], &fixed, &mut secret)?;
     Ok(secret)
@@ -278,14 +280,14 @@ mod tests {
         let model = SoftwareKey::new(&SecretKey::from_slice(&value).unwrap());
         for algorithm in [KeysetAlgorithm::Aes128, KeysetAlgorithm::Aes192, KeysetAlgorithm::Aes256] {
             for usage in KeyUsage::ALL {
-                let derivation = KeysetDerivation {
+                let derivation = DeviceKeyset {
                     eid: "89049032123451234512345678901235".parse::<Eid>().unwrap(),
                     protocol: Protocol::Scp03,
                     security_domain: SecurityDomain::Ecasd,
                     kvn: KeyVersionNumber::scp03(0x3f).unwrap(),
                     algorithm,
                 };
-                let Ok(expected) = derivation.derive(&model, usage);
+                let Ok(expected) = keys::derivation::chancery::derive(&model, &derivation, usage);
                 let derived = device_key(&session, &master, &derivation, usage, SessionKeyUse::Cmac).unwrap();
                 // It cannot be read, so it is compared by what it does.
                 assert!(session.key_value::<16>(derived.handle()).is_err());

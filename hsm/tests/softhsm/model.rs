@@ -7,9 +7,8 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
-use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use hsm::{DeviceKeyBlobs, KeyRef, OaepHash, OrderChunk, OrderChunkJob, SessionKeysJob, Token};
-use keys::derivation::KeysetDerivation;
 
 use crate::support::soon;
 
@@ -128,7 +127,7 @@ pub fn session(
 ) -> SessionKeysJob {
     SessionKeysJob {
         master: master.clone(),
-        derivation: KeysetDerivation {
+        derivation: DeviceKeyset {
             eid: eid(number),
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,

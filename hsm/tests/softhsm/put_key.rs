@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
-use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use hsm::{
     CARD_PROOFS_MAX, CardProof, CardProofJob, ErrorClass, KeyRef, KeyRole, KeysetVersion,
     PUT_KEY_DEVICES_MAX, PutKeyJob, Token,
 };
-use keys::derivation::KeysetDerivation;
 use keys::put_key::EncryptedKey;
 
 use crate::model::{CARD, HOST, Manufacturer, check_value, device, eid, order};
@@ -59,7 +58,7 @@ pub fn put_key(master: &KeyRef, old: KeysetAlgorithm, devices: u32) -> PutKeyJob
 pub fn proof(master: &KeyRef, algorithm: KeysetAlgorithm, card_cryptogram: [u8; 8]) -> CardProof {
     CardProof {
         master: master.clone(),
-        derivation: KeysetDerivation {
+        derivation: DeviceKeyset {
             eid: eid(1),
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,

@@ -1,15 +1,16 @@
 use std::collections::HashSet;
 
-use domain::{Eid, KeyUsage, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use keys::derivation::{KeysetDerivation, block_count, final_block};
+use domain::{DeviceKeyset, Eid, KeyUsage, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use keys::derivation::chancery::{self, KeyKind};
+use keys::derivation::{block_count, final_block};
 use keys::{Prf, SecretKey, SoftwareKey, key_check_value};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use crate::{array, bytes, key, kvn, list, vectors};
 
-fn keyset(eid: &Value, vector: &Value) -> KeysetDerivation {
-    KeysetDerivation {
+fn keyset(eid: &Value, vector: &Value) -> DeviceKeyset {
+    DeviceKeyset {
         eid: eid.as_str().unwrap().parse().unwrap(),
         protocol: Protocol::Scp03,
         security_domain: match vector["security_domain"].as_str().unwrap() {
@@ -45,9 +46,9 @@ fn every_published_key_of_our_scheme_is_derived() {
         let messages = list(&vector["messages"]);
         assert_eq!(messages.len(), usize::from(block_count(keyset.algorithm)));
         for (counter, message) in (1..).zip(messages) {
-            assert_eq!(keyset.message(usage, counter), array::<32>(message));
+            assert_eq!(chancery::message(&keyset, usage, counter), array::<32>(message));
         }
-        let Ok(derived) = keyset.derive(&master, usage);
+        let Ok(derived) = chancery::derive(&master, &keyset, usage);
         assert_eq!(derived.expose(), bytes(&vector["key"]), "{vector}");
         assert_eq!(key_check_value(&derived).to_string(), vector["kcv"].as_str().unwrap());
     }
@@ -62,8 +63,12 @@ fn every_published_key_comes_out_of_single_aes_blocks_too() {
         let (keyset, usage) = (keyset(&file["eid"], vector), usage(vector));
         let mut derived = vec![];
         for counter in 1..=block_count(keyset.algorithm) {
-            let c1 = master.encrypt_block(&keyset.kind(usage, counter).first_block());
-            derived.extend_from_slice(&*master.encrypt_block(&final_block(&l, &c1, keyset.second_block())));
+            let c1 = master.encrypt_block(&KeyKind::of(&keyset, usage, counter).first_block());
+            derived.extend_from_slice(&*master.encrypt_block(&final_block(
+                &l,
+                &c1,
+                chancery::second_block(&keyset.eid),
+            )));
         }
         assert_eq!(derived[..keyset.algorithm.key_bytes()], bytes(&vector["key"]), "{vector}");
     }
@@ -84,11 +89,10 @@ fn no_two_kinds_of_key_share_a_first_block() {
     for security_domain in [SecurityDomain::IsdR, SecurityDomain::Ecasd] {
         for kvn in (0x30..=0x3f).map(|kvn| KeyVersionNumber::scp03(kvn).unwrap()) {
             for algorithm in [KeysetAlgorithm::Aes128, KeysetAlgorithm::Aes192, KeysetAlgorithm::Aes256] {
-                let keyset =
-                    KeysetDerivation { eid, protocol: Protocol::Scp03, security_domain, kvn, algorithm };
+                let keyset = DeviceKeyset { eid, protocol: Protocol::Scp03, security_domain, kvn, algorithm };
                 for usage in KeyUsage::ALL {
                     for counter in 1..=block_count(algorithm) {
-                        let kind = keyset.kind(usage, counter);
+                        let kind = KeyKind::of(&keyset, usage, counter);
                         assert!(kinds.insert(kind));
                         assert!(blocks.insert(kind.first_block()));
                     }

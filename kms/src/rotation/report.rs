@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{DeviceState, Eid, KeyState, ReasonCode, Role, Timestamp};
+use domain::{DeviceKeyset, DeviceState, Eid, KeyState, ReasonCode, Role, Timestamp};
 use hsm::{CardProof, CardProofJob};
-use keys::derivation::KeysetDerivation;
 use keys::put_key::PutKeyAnswer;
 use store::{Change, Commit, Store};
 
@@ -85,7 +84,7 @@ pub async fn check_proofs(
         asked.push(at);
         proofs.push(CardProof {
             master: engines.master(keyset.master_generation)?.clone(),
-            derivation: KeysetDerivation {
+            derivation: DeviceKeyset {
                 eid: report.eid,
                 protocol: terms.from.protocol,
                 security_domain: terms.from.security_domain,

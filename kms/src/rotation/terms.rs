@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use domain::{Eid, Ein, KeyVersionNumber, KeysetAlgorithm, ReasonCode, Refusal};
+use domain::{Eid, Ein, KeyVersionNumber, KeysetAlgorithm, Protocol, ReasonCode, Refusal};
 use keys::put_key::Dialect;
 use prost::Message;
 use proto::v1;
@@ -78,6 +78,9 @@ impl RotationTerms {
             .collect::<Result<_, domain::EidError>>()
             .map_err(|e| invalid(e.to_string()))?;
         let from = KeysetName::parse(message.from.as_ref())?;
+        if from.protocol != Protocol::Scp03 {
+            return Err(invalid("keysets are changed in an SCP03 session".into()));
+        }
         let to_kvn =
             KeyVersionNumber::scp03(message.to_key_version_number).map_err(|e| invalid(e.to_string()))?;
         if to_kvn == from.kvn {
