@@ -96,11 +96,11 @@ const NEEDS: &[Need] = &[
     Need {
         package: "python3-venv",
         brings: "Python with environments of their own",
-        why: "a judge: pkilint, a linter of certificates and lists, is installed below target/ and nowhere else",
+        why: "a client and judges that are not in Rust; their packages are installed below target/ and nowhere else",
         variable: None,
         places: &[],
         shown_by: &["python3", "-c", "import ensurepip, venv"],
-        purposes: &[Purpose::Interop],
+        purposes: &[Purpose::Test, Purpose::Interop],
     },
 ];
 
@@ -304,7 +304,8 @@ mod tests {
 
     fn packages(purpose: Purpose, there: &[&str]) -> Vec<&'static str> {
         let is_there = |path: &Path| there.iter().any(|file| path == Path::new(file));
-        let sorted = sort(purpose, &|_| None, &is_there, &|_| false);
+        // Python alone is shown by a command and by no file.
+        let sorted = sort(purpose, &|_| None, &is_there, &|command| command[0] == "python3");
         sorted.unwrap().1.iter().map(|need| need.package).collect()
     }
 
@@ -319,6 +320,12 @@ mod tests {
     fn the_demo_does_without_the_spy() {
         assert_eq!(packages(Purpose::Demo, &ALL[..2]), Vec::<&str>::new());
         assert_eq!(packages(Purpose::Test, &ALL[..2]), ["opensc"]);
+    }
+
+    #[test]
+    fn python_is_missed_by_its_command_alone() {
+        let missing = sort(Purpose::Test, &|_| None, &|_| true, &|_| false).unwrap().1;
+        assert_eq!(missing.iter().map(|need| need.package).collect::<Vec<_>>(), ["python3-venv"]);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let scratch = root.join("target/interop");
     std::fs::create_dir_all(&scratch)
         .map_err(|error| Failure::new(format!("{}: {error}", scratch.display())))?;
-    let pkilint = pkilint::Pkilint::install(root, &scratch)?;
+    let pkilint = pkilint::Pkilint::install(&scratch)?;
     let artefacts = artefacts.into_pem(&scratch)?;
 
     let judging = Instant::now();

@@ -11,6 +11,7 @@ mod install;
 mod interop;
 mod layers;
 mod policy;
+mod python;
 mod run;
 mod spdx;
 mod text;
@@ -19,7 +20,8 @@ mod workspace;
 use std::path::Path;
 use std::process::ExitCode;
 
-use install::Purpose;
+use install::{Found, Purpose};
+use python::Packages;
 use run::{Failure, cargo, step};
 use workspace::Workspace;
 
@@ -57,7 +59,11 @@ const TASKS: &[Task] = &[
         line: "install judges that are not ours, let them judge what the demo left",
         run: interop,
     },
-    Task { name: "install", line: "only install the system packages that tests and demo need", run: install },
+    Task {
+        name: "install",
+        line: "only install what tests and demo need: system packages, Python packages below target/",
+        run: install,
+    },
 ];
 
 fn main() -> ExitCode {
@@ -93,7 +99,7 @@ fn check(root: &Path, arguments: &[String]) -> Result<(), Failure> {
 
 fn test(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     refuse_arguments(arguments)?;
-    let found = install::run(Purpose::Test)?;
+    let found = prepare(root)?;
     check::run(root)?;
     // The whole-system tests start target/debug/chanceryd and chancery, which `cargo test` alone would not build.
     // Built together with the tests, so that dependencies have the same features and are compiled once.
@@ -130,9 +136,18 @@ fn interop(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     interop::run(root)
 }
 
-fn install(_root: &Path, arguments: &[String]) -> Result<(), Failure> {
+fn install(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     refuse_arguments(arguments)?;
-    install::run(Purpose::Test).map(|_| ())
+    prepare(root).map(|_| ())
+}
+
+/// What the tests need of the machine: system packages, and the packages of their client in Python.
+fn prepare(root: &Path) -> Result<Found, Failure> {
+    let found = install::run(Purpose::Test)?;
+    let requirements = root.join("tests/python/requirements.txt");
+    let what = "the packages of the test client in Python";
+    python::install(&root.join("target/python"), &Packages::Hashed(&requirements), what)?;
+    Ok(found)
 }
 
 /// Builds every program in release mode and returns the directory they are in.

@@ -15,6 +15,7 @@ mod faults;
 mod freeze;
 mod idempotency;
 mod orders;
+mod python;
 mod refusals;
 mod revocation;
 mod rotation;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Judgement;
 use super::artefacts::{Artefacts, LIST};
-use crate::run::{Failure, step};
+use crate::python::{self, Packages};
+use crate::run::Failure;
 
 /// Fixed, so that a finding appears or goes because of us; a new version is a change here and on the page.
 const PACKAGES: [&str; 4] =
@@ -50,30 +51,10 @@ struct Description {
 
 impl Pkilint {
     /// Installs it into an environment of its own under `scratch`, unless this version is there.
-    pub fn install(root: &Path, scratch: &Path) -> Result<Self, Failure> {
-        let environment = scratch.join("pkilint");
-        let python = environment.join("bin/python");
-        let stamp = environment.join("installed");
-        let wanted = PACKAGES.join("\n");
-        if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-            return Ok(Self { python });
-        }
-        println!("== missing on this machine:");
-        println!(
-            "   {}: linter of certificates and lists, from PyPI, into {}",
-            PACKAGES[0],
-            environment.display()
-        );
-        let create = ["-m", "venv", "--clear"];
-        step(
-            "make a Python environment",
-            Command::new("python3").current_dir(root).args(create).arg(&environment),
-        )?;
-        let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-        step("install pkilint", Command::new(&python).args(install).args(PACKAGES))?;
-        std::fs::write(&stamp, wanted)
-            .map_err(|error| Failure::new(format!("{}: {error}", stamp.display())))?;
-        Ok(Self { python })
+    pub fn install(scratch: &Path) -> Result<Self, Failure> {
+        let what = format!("{}: linter of certificates and lists", PACKAGES[0]);
+        python::install(&scratch.join("pkilint"), &Packages::Named(&PACKAGES), &what)
+            .map(|python| Self { python })
     }
 
     /// The interpreter of its environment.

@@ -1,0 +1,57 @@
+//! A provisioning server in Python, from the `.proto` files and the pages of docs/formats alone: tests/python/.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::devices::{KVN, eid};
+use crate::support::{Deployment, GRANTED, PURPOSE};
+
+/// The interpreter of the environment that `cargo xtask install` makes of the pinned requirements.
+fn interpreter(scripts: &Path) -> PathBuf {
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
+    let wanted = fs::read_to_string(scripts.join("requirements.txt")).unwrap();
+    let installed = fs::read_to_string(environment.join("installed")).unwrap_or_default();
+    assert!(
+        installed == wanted,
+        "the Python environment of the tests is not there or not of today's requirements: run `cargo xtask install`"
+    );
+    environment.join("bin/python")
+}
+
+/// Runs a script of tests/python with what it finds in the deployment; its failure is ours.
+fn run(script: &str, deployment: &Deployment, scene: &Value) {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
+    let path = deployment.path("scene.json");
+    fs::write(&path, scene.to_string()).unwrap();
+    let output = Command::new(interpreter(&scripts))
+        .args(["-B", script, "--verbose"])
+        .current_dir(&scripts)
+        .env("CHANCERY_SCENE", path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{script}: {text}");
+    assert!(!text.contains("skipped"), "{script}: {text}");
+}
+
+#[test]
+fn a_provisioner_in_python_fetches_unseals_and_uses_session_keys() {
+    let deployment = Deployment::found();
+    let (granted, not_granted) = (eid(GRANTED, 1), eid("890490327", 2));
+    deployment.order("first", &[granted.clone(), not_granted.clone()]);
+    let scene = json!({
+        "provisioner": deployment.path("provisioner"),
+        "officer": deployment.path("officer"),
+        "card_program": env!("CARGO_BIN_EXE_simulated-card"),
+        "order": deployment.path("first.jsonl"),
+        "transport_key": deployment.path("eum/transport-key.pem"),
+        "granted": granted,
+        "not_granted": not_granted,
+        "kvn": KVN,
+        "purpose": PURPOSE,
+    });
+    run("test_provisioner.py", &deployment, &scene);
+}
