@@ -51,6 +51,7 @@ pub enum BenchCommand {
     /// again. Nothing of a running authority is touched.
     #[command(after_help = "Examples:
   chancery bench session-keys
+  chancery bench session-keys --batch 64 --in-flight 4
   chancery bench session-keys --in-flight 64 --seconds 10 --token-delay-us 1000 --output json")]
     SessionKeys(BenchArgs),
     /// eUICC certificates per second: fresh keys, linted, signed in the token, verified, logged.
@@ -87,6 +88,9 @@ pub struct BenchArgs {
     /// Worker processes of each token
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     workers: u64,
+    /// Session keys: stream this many cards in one message, instead of single calls; levels are then batches in flight
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    batch: Option<u16>,
     /// Injected delay of each token job, in microseconds
     #[arg(long, default_value_t = 0, value_name = "MICROSECONDS")]
     token_delay_us: u64,
@@ -186,10 +190,15 @@ impl BenchArgs {
         load.run(16, WARM_UP, &numbers).await?;
         let time = Duration::from_secs(self.seconds);
         let mut levels = Vec::new();
-        for in_flight in self.levels(&[1, 16, 64, 256]) {
-            output.step(&format!("{in_flight} calls in flight for {} s", self.seconds));
+        let usual: &[usize] = if self.batch.is_some() { &[1, 4, 8] } else { &[1, 16, 64, 256] };
+        for in_flight in self.levels(usual) {
+            let what = self.batch.map_or("calls".to_owned(), |batch| format!("batches of {batch}"));
+            output.step(&format!("{in_flight} {what} in flight for {} s", self.seconds));
             let before = Usage::read(authority, SESSION_KEY_WORK)?;
-            let measured = load.run(in_flight, time, &numbers).await?;
+            let measured = match self.batch.map(usize::from) {
+                None => load.run(in_flight, time, &numbers).await?,
+                Some(batch) => load.run_batches(in_flight, batch, time, &numbers).await?,
+            };
             let used = Usage::read(authority, SESSION_KEY_WORK)?.since(before);
             levels.push(self.level(in_flight, &measured, used, SESSION_KEY_WORK));
         }

@@ -35,7 +35,7 @@ pub enum SessionKeysCommand {
       --purpose remote-management --identity otaco/
   chancery session-keys fetch ... --output json --reveal")]
     Fetch(Fetch),
-    /// Fetch the session keys of many cards, 64 at a time, from a file of challenges into a file of opened keys.
+    /// Fetch the session keys of many cards over one stream, from a file of challenges into a file of opened keys.
     ///
     /// A card that is refused gets a line with the reason; the others go on. The file of keys is readable only by its
     /// owner: use it and delete it.

@@ -1,6 +1,8 @@
 //! The way of every call: admit, look for a repeat, run the operation, commit, answer. Refusals take the same way, so
 //! each one has its durable entry before the caller hears of it.
 
+mod batch;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -23,12 +25,14 @@ use crate::layer::CallContext;
 use crate::records::IDEMPOTENCY;
 use crate::status::{ServiceError, Verdict};
 
+pub(crate) use batch::ItemRefused;
+
 /// Longest idempotency key in bytes.
 const IDEMPOTENCY_KEY_MAX: usize = 64;
 /// How often an operation is run again when it lost a race over a record.
 const ATTEMPTS_MAX: usize = 4;
 /// Deadline of a call that names none, and the longest one a caller gets.
-const DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 const DAY_SECONDS: i64 = 86_400;
 /// Expired idempotency rows that one commit clears away.
 const EXPIRED_PER_COMMIT: usize = 4;
@@ -214,15 +218,31 @@ impl Gate {
         request: Option<[u8; 32]>,
         error: &ServiceError,
     ) -> Status {
-        let verdict = error.verdict();
-        if matches!(verdict.refusal.reason, ReasonCode::Internal | ReasonCode::LogUnavailable) {
-            tracing::error!(method = %context.rule.path, error = %chain(error), "a call failed");
-        }
-        self.counters.refuse(verdict.refusal.reason);
+        let (verdict, index) = self.record_refusal(context, role, request, error).await;
+        verdict.into_status(index)
+    }
+
+    async fn record_refusal(
+        &self,
+        context: &CallContext,
+        role: Option<domain::Role>,
+        request: Option<[u8; 32]>,
+        error: &ServiceError,
+    ) -> (Verdict, Option<u64>) {
+        let verdict = self.count_refusal(error);
         let entry = self.refusal_entry(context, role, request, &verdict);
         // When the refusal itself cannot be recorded the caller still hears no: nothing is released either way.
         let index = self.store.commit(Commit::of(vec![entry])).await.ok().map(|receipt| receipt.first_index);
-        verdict.into_status(index)
+        (verdict, index)
+    }
+
+    fn count_refusal(&self, error: &ServiceError) -> Verdict {
+        let verdict = error.verdict();
+        if matches!(verdict.refusal.reason, ReasonCode::Internal | ReasonCode::LogUnavailable) {
+            tracing::error!(error = %chain(error), "a call failed");
+        }
+        self.counters.refuse(verdict.refusal.reason);
+        verdict
     }
 
     /// The entry of a refusal.
@@ -314,8 +334,25 @@ impl Gate {
     ) -> Result<A, ServiceError> {
         // The turns, if there are any, end with this function.
         let Completed { commit, mut answer, turns: _turns } = completed;
-        let Some(mut commit) = commit else { return Ok(answer) };
+        let Some(commit) = commit else { return Ok(answer) };
+        let mut commit = Self::claimed(call, key, on_repeat, &answer, commit);
         commit.preconditions.push(call.caller.unchanged());
+        if key.is_some() {
+            self.clear_expired(&mut commit, call.now)?;
+        }
+        let receipt: Receipt = self.store.commit(commit).await?;
+        answer.set_entry_index(receipt.first_index);
+        Ok(answer)
+    }
+
+    /// The commit with the idempotency row of a call that is no repeat.
+    fn claimed<A: Indexed>(
+        call: &Call,
+        key: Option<&str>,
+        on_repeat: OnRepeat,
+        answer: &A,
+        mut commit: Commit,
+    ) -> Commit {
         if let Some(key) = key {
             let response = match on_repeat {
                 OnRepeat::Stored => answer.encode_to_vec(),
@@ -326,11 +363,8 @@ impl Gate {
                 records::Idempotency { version: 1, request_digest: call.request_digest.to_vec(), response };
             commit.preconditions.push(Precondition::Absent { keyspace: IDEMPOTENCY, key: row_key.clone() });
             commit.changes.push(Change::put(IDEMPOTENCY, row_key, record.encode_to_vec()));
-            self.clear_expired(&mut commit, call.now)?;
         }
-        let receipt: Receipt = self.store.commit(commit).await?;
-        answer.set_entry_index(receipt.first_index);
-        Ok(answer)
+        commit
     }
 
     /// A row of an earlier call under the same key: the same request, or the refusal of another one.

@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{PrincipalId, ReasonCode};
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
-use proto::v1::{FetchSessionKeysRequest, KeysetName};
+use proto::v1::session_keys_result::Outcome;
+use proto::v1::{FetchSessionKeysRequest, KeysetName, StreamSessionKeysRequest};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use zeroize::Zeroizing;
 
@@ -79,6 +83,72 @@ impl SessionKeyLoad {
             async move { load.fetch(connection, number).await }
         })
         .await
+    }
+
+    /// Keeps `streams` streams going for `time`, each with one batch of `batch` cards at a time. Every card of a batch counts
+    /// as one operation that took as long as its batch.
+    pub async fn run_batches(
+        &self,
+        streams: usize,
+        batch: usize,
+        time: Duration,
+        numbers: &Arc<AtomicU64>,
+    ) -> Result<Measured, CliError> {
+        let started = Instant::now();
+        let mut tasks = JoinSet::new();
+        for stream in 0..streams {
+            let (load, numbers) = (self.clone(), Arc::clone(numbers));
+            tasks.spawn(async move { load.stream(stream, batch, started + time, &numbers).await });
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            latencies.extend(done.map_err(|error| CliError::Local(error.to_string()))??);
+        }
+        Ok(Measured::new(started.elapsed(), latencies))
+    }
+
+    async fn stream(
+        &self,
+        stream: usize,
+        batch: usize,
+        until: Instant,
+        numbers: &AtomicU64,
+    ) -> Result<Vec<u32>, CliError> {
+        let parts = &*self.0;
+        let (sender, receiver) = mpsc::channel(1);
+        let mut client = parts.clients[stream % parts.clients.len()].clone();
+        let mut answers = client.stream_session_keys(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut latencies = Vec::new();
+        while Instant::now() < until {
+            let first = numbers.fetch_add(batch as u64, Ordering::Relaxed);
+            let items: Vec<_> = (first..first + batch as u64).map(|number| parts.request(number)).collect();
+            let samples: Vec<_> = (0..batch)
+                .filter(|at| (first + *at as u64).is_multiple_of(SAMPLE_EVERY))
+                .map(|at| (at, items[at].clone()))
+                .collect();
+            let sent = Instant::now();
+            let closed = |_| CliError::Answer("the stream was closed".to_owned());
+            sender.send(StreamSessionKeysRequest { items }).await.map_err(closed)?;
+            let answer = answers.message().await?;
+            let results = answer.map(|answer| answer.results).unwrap_or_default();
+            if results.len() != batch {
+                return Err(CliError::Answer("a batch was not answered whole".to_owned()));
+            }
+            latencies.extend(std::iter::repeat_n(load::micros(sent.elapsed()), batch));
+            if let Some(refusal) = results.iter().find_map(|result| match &result.outcome {
+                Some(Outcome::Keys(_)) => None,
+                other => Some(format!("{other:?}")),
+            }) {
+                return Err(CliError::Answer(format!("an item was refused: {refusal}")));
+            }
+            for (at, request) in samples {
+                if let Some(Outcome::Keys(answer)) = &results[at].outcome {
+                    open(answer, &request, &parts.principal, &parts.encryption_key)?;
+                    parts.checked.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(latencies)
     }
 
     /// One fetch for the card at this place. The index of the entry that records the release; none when the device is

@@ -1,5 +1,7 @@
 //! `chancery.v1.SessionKeyService`.
 
+mod stream;
+
 use std::sync::Arc;
 
 use domain::ReasonCode;
@@ -7,8 +9,9 @@ use hsm::{CallOptions, Priority};
 use kms::{Provisioner, SessionKeysRequest};
 use proto::v1;
 use proto::v1::session_key_service_server::SessionKeyService;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use self::stream::Answers;
 use crate::gate::{Call, Completed, Gate, OnRepeat};
 use crate::status::ServiceError;
 
@@ -20,27 +23,49 @@ pub(crate) struct SessionKeyApi {
 
 #[tonic::async_trait]
 impl SessionKeyService for SessionKeyApi {
+    type StreamSessionKeysStream = Answers;
+
     async fn fetch_session_keys(
         &self,
         request: Request<v1::FetchSessionKeysRequest>,
     ) -> Result<Response<v1::FetchSessionKeysResponse>, Status> {
         self.gate
-            .unary(request, OnRepeat::MadeAgain, |call, message| async move {
-                let caller = provisioner(&call)?;
-                let wanted = parse(&call, &message)?;
-                let options = CallOptions { deadline: call.deadline, priority: Priority::Normal };
-                let (commit, keys) =
-                    kms::release(&self.kms, &call.pseudonyms, &caller, &wanted, call.now, options).await?;
-                let answer = v1::FetchSessionKeysResponse {
-                    encapsulated_key: keys.encapsulated_key.to_vec(),
-                    ciphertext: keys.ciphertext,
-                    host_cryptogram: keys.host_cryptogram.to_vec(),
-                    entry_index: 0,
-                    key_bits: u32::from(keys.algorithm.key_bits()),
-                };
-                Ok(Completed::deed(commit, answer))
-            })
+            .unary(
+                request,
+                OnRepeat::MadeAgain,
+                |call, message| async move { self.fetch(&call, &message).await },
+            )
             .await
+    }
+
+    async fn stream_session_keys(
+        &self,
+        request: Request<Streaming<v1::StreamSessionKeysRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        stream::open(self.clone(), request)
+    }
+}
+
+impl SessionKeyApi {
+    /// One request of an admitted call, up to its commit.
+    async fn fetch(
+        &self,
+        call: &Call,
+        message: &v1::FetchSessionKeysRequest,
+    ) -> Result<Completed<v1::FetchSessionKeysResponse>, ServiceError> {
+        let caller = provisioner(call)?;
+        let wanted = parse(call, message)?;
+        let options = CallOptions { deadline: call.deadline, priority: Priority::Normal };
+        let (commit, keys) =
+            kms::release(&self.kms, &call.pseudonyms, &caller, &wanted, call.now, options).await?;
+        let answer = v1::FetchSessionKeysResponse {
+            encapsulated_key: keys.encapsulated_key.to_vec(),
+            ciphertext: keys.ciphertext,
+            host_cryptogram: keys.host_cryptogram.to_vec(),
+            entry_index: 0,
+            key_bits: u32::from(keys.algorithm.key_bits()),
+        };
+        Ok(Completed::deed(commit, answer))
     }
 }
 

@@ -20,6 +20,7 @@ mod refusals;
 mod revocation;
 mod rotation;
 mod secrets;
+mod session_streams;
 mod spy;
 mod strangers;
 mod wire;
