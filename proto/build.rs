@@ -1,7 +1,7 @@
 //! Compiles the contract without protoc; keeps the descriptor bytes with their custom options.
 use std::{env, error::Error, fs, path::PathBuf};
 
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "chancery/options/v1/rule.proto",
     "chancery/v1/common.proto",
     "chancery/v1/rotation.proto",
@@ -10,6 +10,7 @@ const SOURCES: [&str; 11] = [
     "chancery/v1/standing.proto",
     "chancery/v1/order.proto",
     "chancery/v1/session_keys.proto",
+    "chancery/v1/rsp.proto",
     "chancery/v1/certificate.proto",
     "chancery/v1/audit.proto",
     "chancery/records/v1/records.proto",

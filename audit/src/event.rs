@@ -115,6 +115,14 @@ events! {
     RecordRead = "record.read";
     /// A token worker was killed and replaced.
     TokenWorkerReplaced = "token_worker.replaced";
+    /// An RSP transaction began: our challenge is signed for an SM-DP+.
+    RspInitiated = "rsp.initiated";
+    /// An eUICC proved itself in an RSP transaction; smdpSigned2 is signed.
+    RspAuthenticated = "rsp.authenticated";
+    /// The keys that bind a profile to an eUICC left, sealed to the caller's key.
+    RspBound = "rsp.bound";
+    /// A signing key of an SM-DP+ or eIM was registered for its party.
+    RspKeyRegistered = "rsp_key.registered";
     /// Another log key signs from here on.
     LogKeyAdded = "log_key.added";
 }

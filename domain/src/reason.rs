@@ -114,6 +114,26 @@ reasons! {
     LintFailed = "LINT_FAILED", retry: false, next: "correct what the findings name";
     /// No such certificate.
     UnknownCertificate = "UNKNOWN_CERTIFICATE", retry: false, next: "check the serial number";
+    /// No certified DPauth or DPpb key of the caller is in the token.
+    UnknownRspKey = "UNKNOWN_RSP_KEY", retry: false, next: "have the SM-DP+'s keys registered and certified, or serve the rsp token";
+    /// The server address is not the one registered with the key.
+    ServerAddressMismatch = "SERVER_ADDRESS_MISMATCH", retry: false, next: "send the address that the LPA used; it must be the registered one";
+    /// The eUICC trusts no certificate issuer under which the SM-DP+ is certified.
+    CiNotSupported = "CI_NOT_SUPPORTED", retry: false, next: "the eUICC needs another SM-DP+; compare its CI list with this authority's key identifier";
+    /// The caller has no open RSP transaction of this identifier.
+    UnknownTransaction = "UNKNOWN_TRANSACTION", retry: false, next: "begin a new transaction; they last minutes";
+    /// The RSP transaction is at another step, or has ended.
+    TransactionStep = "TRANSACTION_STEP", retry: false, next: "follow the order of the calls; begin a new transaction after an end";
+    /// The eUICC's certificate does not lead to our certificate issuer by the GSMA rule, or was revoked.
+    EuiccCertificateRefused = "EUICC_CERTIFICATE_REFUSED", retry: false, next: "the device is not of this ecosystem, or its manufacturer was revoked";
+    /// The eUICC's signature does not verify over our challenge or our signature.
+    EuiccSignatureMismatch = "EUICC_SIGNATURE_MISMATCH", retry: false, next: "begin a new transaction; repeated mismatches mean a wrong or cloned device";
+    /// The eUICC answered with an error; the transaction has ended.
+    EuiccReportedError = "EUICC_REPORTED_ERROR", retry: false, next: "look at the error code that the message names (SGP.22 §5.7)";
+    /// The confirmation code is not the one that was set.
+    ConfirmationCodeMismatch = "CONFIRMATION_CODE_MISMATCH", retry: false, next: "ask the subscriber again; tries are counted";
+    /// The confirmation code was wrong too often; the transaction has ended.
+    ConfirmationCodeTriesExceeded = "CONFIRMATION_CODE_TRIES_EXCEEDED", retry: false, next: "begin a new transaction; tries are counted per device and code";
     /// A bounded queue is full.
     Overloaded = "OVERLOADED", retry: true, next: "slow down and retry after the given delay";
     /// A token cannot answer now.

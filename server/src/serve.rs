@@ -19,6 +19,7 @@ use proto::v1::device_service_server::DeviceServiceServer;
 use proto::v1::operation_service_server::OperationServiceServer;
 use proto::v1::order_service_server::OrderServiceServer;
 use proto::v1::rotation_service_server::RotationServiceServer;
+use proto::v1::rsp_service_server::RspServiceServer;
 use proto::v1::session_key_service_server::SessionKeyServiceServer;
 use proto::v1::standing_service_server::StandingServiceServer;
 use store::{Commit, LogStore, Store};
@@ -40,7 +41,8 @@ use crate::layer::RuleLayer;
 use crate::operations::Operations;
 use crate::orders::OrderDesk;
 use crate::services::{
-    AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, SessionKeyApi, StandingApi,
+    AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, RspApi, SessionKeyApi,
+    StandingApi,
 };
 use crate::status::ServiceError;
 use crate::tls;
@@ -249,6 +251,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
     let order_api = OrderApi { gate: Arc::clone(&gate), desk };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
+    let rsp_api = RspApi { gate: Arc::clone(&gate) };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
     let audit_api = AuditApi {
         gate: Arc::clone(&gate),
@@ -266,6 +269,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(OperationServiceServer::new(operation_api).max_decoding_message_size(limit))
         .add_service(OrderServiceServer::new(order_api).max_decoding_message_size(limit))
         .add_service(SessionKeyServiceServer::new(session_key_api).max_decoding_message_size(limit))
+        .add_service(RspServiceServer::new(rsp_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))
         .add_service(RotationServiceServer::new(rotation_api).max_decoding_message_size(limit))

@@ -7,6 +7,7 @@ mod messages;
 mod operation;
 mod order;
 mod rotation;
+mod rsp;
 mod session_keys;
 mod standing;
 
@@ -16,5 +17,6 @@ pub(crate) use device::DeviceApi;
 pub(crate) use operation::OperationApi;
 pub(crate) use order::OrderApi;
 pub(crate) use rotation::RotationApi;
+pub(crate) use rsp::RspApi;
 pub(crate) use session_keys::SessionKeyApi;
 pub(crate) use standing::StandingApi;

@@ -203,12 +203,17 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::CardCryptogramMismatch
         | ReasonCode::SelfApproval
         | ReasonCode::InvalidApprovalSignature
+        | ReasonCode::EuiccCertificateRefused
+        | ReasonCode::EuiccSignatureMismatch
+        | ReasonCode::ConfirmationCodeMismatch
+        | ReasonCode::ConfirmationCodeTriesExceeded
         | ReasonCode::EidOutOfRange => Code::PermissionDenied,
         ReasonCode::MalformedMessage
         | ReasonCode::InvalidField
         | ReasonCode::InvalidEid
         | ReasonCode::WeakKey
         | ReasonCode::InvalidCsr
+        | ReasonCode::ServerAddressMismatch
         | ReasonCode::LintFailed => Code::InvalidArgument,
         ReasonCode::UnknownDevice
         | ReasonCode::UnknownKeyset
@@ -217,6 +222,8 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::UnknownOrder
         | ReasonCode::UnknownRotation
         | ReasonCode::UnknownIssuer
+        | ReasonCode::UnknownRspKey
+        | ReasonCode::UnknownTransaction
         | ReasonCode::UnknownCertificate => Code::NotFound,
         ReasonCode::DuplicateDevice
         | ReasonCode::DuplicateKey
@@ -230,6 +237,9 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::OperationExpired
         | ReasonCode::ApprovalsMissing
         | ReasonCode::PolicyViolation
+        | ReasonCode::CiNotSupported
+        | ReasonCode::TransactionStep
+        | ReasonCode::EuiccReportedError
         | ReasonCode::OutputDigestMismatch => Code::FailedPrecondition,
         ReasonCode::OperationAltered => Code::DataLoss,
         ReasonCode::QuotaExceeded | ReasonCode::Overloaded => Code::ResourceExhausted,
