@@ -1,7 +1,7 @@
 //! Whole-system tests and the simulated cards.
 //!
 //! What stands here plays the parties outside the authority: a manufacturer that unwraps its order, cards personalised
-//! from it, and a provisioning server's channel to them. It uses none of `keys`, `hsm` and `kms`, and other
+//! from it, a provisioning server's channel to them, and eUICCs that download profiles. It uses none of `keys`, `hsm` and `kms`, and other
 //! cryptographic libraries than they do, so that a mistake cannot be made twice in the same way.
 
 mod aes;
@@ -9,6 +9,7 @@ mod channel;
 mod put_key;
 
 pub mod card;
+pub mod euicc;
 pub mod host;
 pub mod process;
 pub mod transport;
