@@ -282,6 +282,15 @@ impl LintedTbs {
 
 /// The bytes and an ECDSA signature with SHA-256 over them, as certificates and revocation lists carry it.
 pub(crate) fn signed(tbs: &[u8], signature_rs: &[u8; 64]) -> Vec<u8> {
+    signed_with(tbs, signature_rs, |_| {})
+}
+
+/// The same, and what follows the signature.
+pub(crate) fn signed_with(
+    tbs: &[u8],
+    signature_rs: &[u8; 64],
+    after: impl FnOnce(&mut der::Writer),
+) -> Vec<u8> {
     let (r, s) = signature_rs.split_at(32);
     let signature = der::nested(der::SEQUENCE, |value| {
         value.raw(&der::unsigned_integer(r)).raw(&der::unsigned_integer(s));
@@ -295,6 +304,7 @@ pub(crate) fn signed(tbs: &[u8], signature_rs: &[u8; 64]) -> Vec<u8> {
         bits.push(0);
         bits.extend_from_slice(&signature);
         signed.element(der::BIT_STRING, &bits);
+        after(signed);
     })
 }
 

@@ -425,6 +425,9 @@ impl Extensions {
                             if usage.client_auth {
                                 found.purposes.push(Purpose::ClientAuthentication);
                             }
+                            if usage.ocsp_signing {
+                                found.purposes.push(Purpose::OcspSigning);
+                            }
                         }
                         _ => {}
                     }

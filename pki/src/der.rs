@@ -176,6 +176,14 @@ pub(crate) fn enter_only(bytes: &[u8], tag: u8) -> Result<Reader<'_>, NotDer> {
     Ok(inside)
 }
 
+/// The content of the one primitive element that `bytes` consists of.
+pub(crate) fn enter_only_primitive(bytes: &[u8], tag: u8) -> Result<&[u8], NotDer> {
+    let mut reader = Reader::new(bytes);
+    let content = reader.expect(tag)?.content;
+    reader.finish()?;
+    Ok(content)
+}
+
 /// Whether `bytes` are well-formed DER all the way down as far as the tags tell: lengths, booleans, integers, object
 /// identifiers, bit strings, and constructed or primitive form.
 pub(crate) fn is_canonical(bytes: &[u8]) -> bool {

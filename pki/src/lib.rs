@@ -14,6 +14,7 @@ mod der;
 mod error;
 mod key;
 mod lint;
+pub mod ocsp;
 mod oid;
 mod pem;
 mod private_key;

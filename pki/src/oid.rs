@@ -23,6 +23,15 @@ pub(crate) const EXTENDED_KEY_USAGE: Arcs = &[2, 5, 29, 37];
 
 pub(crate) const SERVER_AUTHENTICATION: Arcs = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
 pub(crate) const CLIENT_AUTHENTICATION: Arcs = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
+pub(crate) const OCSP_SIGNING: Arcs = &[1, 3, 6, 1, 5, 5, 7, 3, 9];
+
+// RFC 6960 appendix B: id-pkix-ocsp.
+pub(crate) const OCSP_BASIC: Arcs = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 1];
+pub(crate) const OCSP_NONCE: Arcs = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 2];
+pub(crate) const OCSP_NO_CHECK: Arcs = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
+
+pub(crate) const SHA_1: Arcs = &[1, 3, 14, 3, 2, 26];
+pub(crate) const SHA_256: Arcs = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
 
 // SGP.22 annex (RSPDefinitions): id-rspRole = 2.23.146.1.2.1.
 pub(crate) const ROLE_CI: Arcs = &[2, 23, 146, 1, 2, 1, 0];

@@ -11,7 +11,8 @@ use AlternativeName::{DnsNameAndIpAddresses, DnsNameAsCommonName, RegisteredId};
 use AttributeKind::{CommonName, Country, Organization, OrganizationalUnit};
 use ExtensionValue::{
     AuthorityKeyIdentifier, CertificateAuthority, CertificatePolicy, CrlDistributionPoints,
-    EumNameConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
+    EumNameConstraints, ExtendedKeyUsage, KeyUsage, OcspNoCheck, SubjectAlternativeName,
+    SubjectKeyIdentifier,
 };
 use KeyUsageBit::{CrlSign, DigitalSignature, KeyCertSign};
 
@@ -36,11 +37,13 @@ pub enum ProfileName {
     OperatorClient,
     /// mTLS server below the operator CA.
     OperatorServer,
+    /// Signs OCSP answers about certificates of the CI (RFC 6960 §4.2.2.2).
+    OcspResponder,
 }
 
 impl ProfileName {
     /// Every name.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::CertificateIssuer,
         Self::Eum,
         Self::Euicc,
@@ -50,6 +53,7 @@ impl ProfileName {
         Self::OperatorRoot,
         Self::OperatorClient,
         Self::OperatorServer,
+        Self::OcspResponder,
     ];
 
     /// The stable text used in records, messages and files.
@@ -64,6 +68,7 @@ impl ProfileName {
             Self::OperatorRoot => "operator-root",
             Self::OperatorClient => "operator-client",
             Self::OperatorServer => "operator-server",
+            Self::OcspResponder => "ocsp-responder",
         }
     }
 
@@ -79,6 +84,7 @@ impl ProfileName {
             Self::OperatorRoot => &OPERATOR_ROOT,
             Self::OperatorClient => &OPERATOR_CLIENT,
             Self::OperatorServer => &OPERATOR_SERVER,
+            Self::OcspResponder => &OCSP_RESPONDER,
         }
     }
 }
@@ -222,6 +228,8 @@ pub enum ExtensionValue {
     EumNameConstraints,
     /// The purposes, in their order.
     ExtendedKeyUsage(&'static [Purpose]),
+    /// NULL: the responder's own revocation is not asked for (RFC 6960 §4.2.2.2.1), so its certificate lives shortly.
+    OcspNoCheck,
 }
 
 impl ExtensionValue {
@@ -237,6 +245,7 @@ impl ExtensionValue {
             Self::CrlDistributionPoints { .. } => oid::CRL_DISTRIBUTION_POINTS,
             Self::EumNameConstraints => oid::NAME_CONSTRAINTS,
             Self::ExtendedKeyUsage(_) => oid::EXTENDED_KEY_USAGE,
+            Self::OcspNoCheck => oid::OCSP_NO_CHECK,
         }
     }
 
@@ -252,6 +261,7 @@ impl ExtensionValue {
             Self::CrlDistributionPoints { .. } => "cRLDistributionPoints",
             Self::EumNameConstraints => "nameConstraints",
             Self::ExtendedKeyUsage(_) => "extKeyUsage",
+            Self::OcspNoCheck => "ocspNoCheck",
         }
     }
 }
@@ -285,6 +295,8 @@ pub enum Purpose {
     ServerAuthentication,
     /// id-kp-clientAuth.
     ClientAuthentication,
+    /// id-kp-OCSPSigning.
+    OcspSigning,
 }
 
 impl Purpose {
@@ -293,6 +305,7 @@ impl Purpose {
         match self {
             Self::ServerAuthentication => oid::SERVER_AUTHENTICATION,
             Self::ClientAuthentication => oid::CLIENT_AUTHENTICATION,
+            Self::OcspSigning => oid::OCSP_SIGNING,
         }
     }
 }
@@ -375,6 +388,7 @@ impl ExtensionValue {
             Self::CrlDistributionPoints { count } => write!(text, "{count}"),
             Self::EumNameConstraints => write!(text, "permitted directoryName organizationName serialNumber"),
             Self::ExtendedKeyUsage(purposes) => write!(text, "{purposes:?}"),
+            Self::OcspNoCheck => write!(text, "NULL"),
         };
         debug_assert!(result.is_ok(), "writing to a String cannot fail");
         text
@@ -533,6 +547,21 @@ static OPERATOR_SERVER: CertificateProfile = CertificateProfile {
     validity_days: 398,
 };
 
+// No list names it and nobody asks about it, so it ends soon and is renewed by the service.
+static OCSP_RESPONDER: CertificateProfile = CertificateProfile {
+    name: ProfileName::OcspResponder,
+    issued_by: ProfileName::CertificateIssuer,
+    subject: &[required(Organization), required(CommonName)],
+    extensions: &[
+        plain(AuthorityKeyIdentifier),
+        plain(SubjectKeyIdentifier),
+        critical(KeyUsage(&[DigitalSignature])),
+        critical(ExtendedKeyUsage(&[Purpose::OcspSigning])),
+        plain(OcspNoCheck),
+    ],
+    validity_days: 90,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,7 +604,8 @@ mod tests {
                     assert!(rule.critical, "{name}: {}", rule.value.as_str());
                 }
             }
-            let is_gsma = !name.as_str().starts_with("operator-");
+            // SGP.22 knows no OCSP: a responder has no role there.
+            let is_gsma = !name.as_str().starts_with("operator-") && name != ProfileName::OcspResponder;
             assert_eq!(profile.policy().is_some(), is_gsma, "{name}");
         }
     }

@@ -280,6 +280,7 @@ fn extension_content(
                 usage.element(der::OBJECT_IDENTIFIER, &oid::encode(purpose.oid()));
             }
         }),
+        ExtensionValue::OcspNoCheck => der::element(der::NULL, &[]),
     })
 }
 
@@ -337,7 +338,8 @@ pub(crate) fn check_inputs(profile: &CertificateProfile, inputs: &CertificateInp
             | ExtensionValue::KeyUsage(_)
             | ExtensionValue::CertificatePolicy(_)
             | ExtensionValue::CertificateAuthority { .. }
-            | ExtensionValue::ExtendedKeyUsage(_) => {}
+            | ExtensionValue::ExtendedKeyUsage(_)
+            | ExtensionValue::OcspNoCheck => {}
         }
     }
     let name = profile.name;

@@ -10,6 +10,7 @@ mod der;
 mod issuance;
 mod keys;
 mod lint;
+mod ocsp;
 mod openssl;
 mod revocation;
 mod sgp26;
