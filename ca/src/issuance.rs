@@ -16,7 +16,9 @@ use proto::records;
 use store::{Change, Precondition};
 
 use crate::issuers::Issuer;
-use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS, REVOCATIONS};
+use crate::keyspaces::{
+    CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS, RESPONDERS, REVOCATIONS,
+};
 use crate::publication::{CRL_PATH, crl_files};
 use crate::register::Reservation;
 use crate::revocation::in_good_standing;
@@ -79,12 +81,22 @@ pub struct CertificateRequest {
 /// Who asks and about whom, for the entries.
 #[derive(Clone, Copy, Debug)]
 pub struct About {
-    /// Role in which the caller acts.
-    pub role: Role,
+    /// Role in which the caller acts; none when the service acts by itself.
+    pub role: Option<Role>,
     /// Pseudonym of the caller.
     pub actor: Pseudonym,
     /// Pseudonym of the holder.
     pub object: Pseudonym,
+}
+
+impl About {
+    pub(crate) fn draft(&self, event: EventType, outcome: Outcome) -> EntryDraft {
+        let entry = EntryDraft::new(event, outcome).actor(self.actor).object(self.object);
+        match self.role {
+            Some(role) => entry.role(role),
+            None => entry,
+        }
+    }
 }
 
 /// A certificate whose exact bytes passed the lint; nothing is durable and nothing is signed yet.
@@ -95,6 +107,8 @@ pub struct Prepared {
     linted: LintedTbs,
     // Where the index would say that the issuer's own certificate is revoked.
     standing: Option<Vec<u8>>,
+    // Of a renewal: the version of the key's row.
+    renewal: Option<u64>,
 }
 
 /// A certificate that was signed and verified; not yet durable, so it must not leave.
@@ -104,26 +118,41 @@ pub struct Issued {
     pub certificate: Certificate,
     request: CertificateRequest,
     serial: SerialNumber,
+    is_renewal: bool,
 }
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
-    check_key_is_new(engines, &request)?;
+    let renewal = renewal(engines, &request)?;
     let issuer = request.issuer.certificate()?;
     let standing = in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?;
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
     let inputs =
         inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
-    Ok(Prepared { request, serial, linted, standing })
+    Ok(Prepared { request, serial, linted, standing, renewal })
 }
 
 /// Whether the request's key is certified for nobody yet; for those who want to know before persons approve it.
 pub fn check_key_is_new(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
-    match engines.store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? {
-        Some(_) => Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already")),
-        None => Ok(()),
+    renewal(engines, request).map(drop)
+}
+
+/// A key is certified once. Only the service's own responder keeps its key from certificate to certificate: then the version
+/// of the key's row.
+fn renewal(engines: &Engines, request: &CertificateRequest) -> Result<Option<u64>, CaError> {
+    let store = engines.store.as_ref();
+    let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else { return Ok(None) };
+    if request.profile == ProfileName::OcspResponder
+        && let Some(before) = store.get(CERTIFICATES, &row.value)?
+    {
+        let before =
+            records::Certificate::decode(&*before.value).map_err(|_| CaError::Record("certificate"))?;
+        if before.profile == request.profile.as_str() && before.subject == request.holder {
+            return Ok(Some(row.version));
+        }
     }
+    Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"))
 }
 
 impl Prepared {
@@ -133,7 +162,10 @@ impl Prepared {
     }
 
     pub(crate) fn reservation(&self, version: u64) -> Reservation {
-        let digest = self.request.key.public_key.digest().to_vec();
+        let digest = match self.renewal {
+            Some(_) => Vec::new(),
+            None => self.request.key.public_key.digest().to_vec(),
+        };
         Reservation::new(self.serial.as_bytes().to_vec(), self.request.holder.clone(), digest, version)
     }
 
@@ -141,19 +173,29 @@ impl Prepared {
     pub fn intent(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
         let serial = self.serial.as_bytes();
         let digest = self.request.key.public_key.digest();
-        let record = record(&self.request, &self.serial, "reserved", &[]);
-        let entry = EntryDraft::new(EventType::CertificateIntent, Outcome::Intent)
-            .role(about.role)
-            .actor(about.actor)
-            .object(about.object)
+        let mut record = record(&self.request, &self.serial, "reserved", &[]);
+        let entry = about
+            .draft(EventType::CertificateIntent, Outcome::Intent)
             .fact("profile", profile_name(self.request.profile))
             .fact("serial", serial_fact(&self.serial))
             .fact("tbs", Fact::Digest(self.linted.digest()))
             .fact("key", Fact::Digest(digest));
-        let changes =
-            vec![Change::put(RESERVATIONS, serial, record), Change::put(CERTIFIED_KEYS, digest, serial)];
+        let mut changes = Vec::with_capacity(2);
+        let key = digest.to_vec();
+        let key_is_free = match self.renewal {
+            Some(version) => {
+                // Should it fail, the key stays with the certificate before it.
+                record.public_key_digest.clear();
+                Precondition::Version { keyspace: CERTIFIED_KEYS, key, version }
+            }
+            None => {
+                changes.push(Change::put(CERTIFIED_KEYS, digest, serial));
+                Precondition::Absent { keyspace: CERTIFIED_KEYS, key }
+            }
+        };
+        changes.push(Change::put(RESERVATIONS, serial, record.encode_to_vec()));
         let mut preconditions = vec![
-            Precondition::Absent { keyspace: CERTIFIED_KEYS, key: digest.to_vec() },
+            key_is_free,
             Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
             Precondition::Absent { keyspace: RESERVATIONS, key: serial.to_vec() },
         ];
@@ -179,7 +221,7 @@ pub async fn sign(
         .into_iter()
         .zip(signatures)
         .map(|(prepared, signature)| {
-            let Prepared { request, serial, linted, standing: _ } = prepared;
+            let Prepared { request, serial, linted, standing: _, renewal } = prepared;
             let certificate =
                 assemble(linted, &signature, &request.issuer.public_key).map_err(|error| match error {
                     CaError::Verification(PkiError::SignatureInvalid) => {
@@ -187,7 +229,7 @@ pub async fn sign(
                     }
                     other => other,
                 })?;
-            Ok(Issued { certificate, request, serial })
+            Ok(Issued { certificate, request, serial, is_renewal: renewal.is_some() })
         })
         .collect()
 }
@@ -208,6 +250,9 @@ impl Issued {
         let (entry, mut changes, mut preconditions) = self.register(about);
         let serial = self.serial.as_bytes();
         changes.push(Change::delete(RESERVATIONS, serial));
+        if self.is_renewal {
+            changes.push(Change::put(CERTIFIED_KEYS, self.request.key.public_key.digest(), serial));
+        }
         if let Some(issuer) = &self.request.certifies {
             let (change, precondition) = issuer.certified(&self.certificate);
             changes.push(change);
@@ -227,11 +272,9 @@ impl Issued {
 
     fn register(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
         let serial = self.serial.as_bytes();
-        let record = record(&self.request, &self.serial, "issued", self.certificate.der());
-        let entry = EntryDraft::new(EventType::CertificateIssued, Outcome::Done)
-            .role(about.role)
-            .actor(about.actor)
-            .object(about.object)
+        let record = record(&self.request, &self.serial, "issued", self.certificate.der()).encode_to_vec();
+        let entry = about
+            .draft(EventType::CertificateIssued, Outcome::Done)
             .fact("profile", profile_name(self.request.profile))
             .fact("serial", serial_fact(&self.serial))
             .fact("certificate", Fact::Digest(self.certificate.digest()))
@@ -248,6 +291,9 @@ impl Issued {
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
         if self.request.profile == ProfileName::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
+        }
+        if self.request.profile == ProfileName::OcspResponder {
+            changes.push(Change::put(RESPONDERS, self.request.issuer.name.as_bytes(), serial));
         }
         let preconditions = vec![Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() }];
         (entry, changes, preconditions)
@@ -380,7 +426,12 @@ fn issuer_key_digest(spki: &[u8]) -> [u8; 32] {
     Sha256::digest(spki).into()
 }
 
-fn record(request: &CertificateRequest, serial: &SerialNumber, state: &str, der: &[u8]) -> Vec<u8> {
+fn record(
+    request: &CertificateRequest,
+    serial: &SerialNumber,
+    state: &str,
+    der: &[u8],
+) -> records::Certificate {
     records::Certificate {
         version: 1,
         serial_number: serial.as_bytes().to_vec(),
@@ -394,7 +445,6 @@ fn record(request: &CertificateRequest, serial: &SerialNumber, state: &str, der:
         revoked_micros: 0,
         revocation_reason: String::new(),
     }
-    .encode_to_vec()
 }
 
 const fn profile_name(profile: ProfileName) -> Fact {

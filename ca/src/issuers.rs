@@ -98,6 +98,11 @@ impl KeyRegistration {
         store.scan(KEYS, &[], None, 10_000)?.into_iter().map(|(_, row)| Self::decode(&row.value)).collect()
     }
 
+    /// The key of this label, if it is registered.
+    pub fn find(store: &dyn Store, label: &str) -> Result<Option<Self>, CaError> {
+        store.get(KEYS, label.as_bytes())?.map(|row| Self::decode(&row.value)).transpose()
+    }
+
     fn decode(bytes: &[u8]) -> Result<Self, CaError> {
         let unreadable = || CaError::Record("key");
         let record = records::KeyRecord::decode(bytes).map_err(|_| unreadable())?;

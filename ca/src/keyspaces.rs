@@ -22,9 +22,11 @@ pub(crate) const REVOCATIONS: Keyspace = Keyspace { code: 84, name: "revocations
 pub(crate) const CRLS: Keyspace = Keyspace { code: 85, name: "crls", home: Home::View };
 /// Numbers of revocation lists: issuer's name -> `records::CrlNumber`.
 pub(crate) const CRL_NUMBERS: Keyspace = Keyspace { code: 86, name: "crl_numbers", home: Home::View };
+/// The newest certificate of an issuer's OCSP responder: issuer's name -> serial number.
+pub(crate) const RESPONDERS: Keyspace = Keyspace { code: 87, name: "responders", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 9] = [
+pub const KEYSPACES: [Keyspace; 10] = [
     KEYS,
     ISSUERS,
     CERTIFICATES,
@@ -34,4 +36,5 @@ pub const KEYSPACES: [Keyspace; 9] = [
     REVOCATIONS,
     CRLS,
     CRL_NUMBERS,
+    RESPONDERS,
 ];

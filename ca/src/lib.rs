@@ -2,12 +2,14 @@
 //!
 //! A certificate is prepared (profile, lint), its serial number and intent are committed, the token signs exactly the
 //! linted bytes, other code verifies, and the outcome is committed (`docs/cycles/issuance.md`). A revocation is committed, then
-//! the issuer's next list shows it (`docs/cycles/revocation.md`). Knows no transport.
+//! the issuer's next list and every OCSP
+//! answer show it (`docs/cycles/revocation.md`, `docs/cycles/ocsp.md`). Knows no transport.
 
 mod error;
 mod issuance;
 mod issuers;
 mod keyspaces;
+mod ocsp;
 mod publication;
 mod register;
 mod revocation;
@@ -20,6 +22,9 @@ pub use issuance::{
 };
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;
+pub use ocsp::{
+    OCSP_VALIDITY_SECONDS, OcspAnswer, Responder, responder_due, responder_name, responder_request,
+};
 pub use publication::{
     CRL_DISTRIBUTION_POINTS, CRL_PATH, CRL_REFRESH_AFTER_SECONDS, CRL_VALIDITY_DAYS, Due, DueReason,
     PreparedCrl, PublishedCrl, ReservedCrl, SignedCrl, crl_file_issuer, crl_files, crls_due, newest_crl,

@@ -105,10 +105,11 @@ impl Reservation {
         if let Ok(serial) = Fact::bytes(&self.serial) {
             entry = entry.fact("serial", serial);
         }
-        let changes = vec![
-            Change::delete(RESERVATIONS, self.serial.clone()),
-            Change::delete(CERTIFIED_KEYS, self.key_digest.clone()),
-        ];
+        let mut changes = vec![Change::delete(RESERVATIONS, self.serial.clone())];
+        // A renewal took no key: the one before it keeps it.
+        if !self.key_digest.is_empty() {
+            changes.push(Change::delete(CERTIFIED_KEYS, self.key_digest.clone()));
+        }
         let preconditions = vec![Precondition::Version {
             keyspace: RESERVATIONS,
             key: self.serial.clone(),

@@ -112,10 +112,8 @@ impl Revoking {
     pub fn outcome(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
         let serial = self.serial.as_bytes();
         let Revocation { at, reason } = self.revocation;
-        let mut entry = EntryDraft::new(EventType::CertificateRevoked, Outcome::Done)
-            .role(about.role)
-            .actor(about.actor)
-            .object(about.object)
+        let mut entry = about
+            .draft(EventType::CertificateRevoked, Outcome::Done)
             .fact("serial", serial_fact(&self.serial))
             .fact("certificate", Fact::Digest(digest(&self.record.der)))
             .fact("revocation_reason", Fact::fixed_name(reason.as_str()));

@@ -22,10 +22,12 @@ impl fmt::Display for KeyRef {
 /// What a key may be used for. One role, one template ([`crate::template`]), one mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyRole {
-    /// P-256; signs certificates, CRLs and OCSP answers (CKM_ECDSA over a digest).
+    /// P-256; signs certificates and CRLs (CKM_ECDSA over a digest).
     CertificateIssuer,
     /// P-256; signs the mTLS certificates of persons and parties.
     OperatorIssuer,
+    /// P-256; signs OCSP answers for one issuer, under a certificate of that issuer (CKM_ECDSA over a digest).
+    OcspResponder,
     /// AES-256; derives device keys (CKM_AES_ECB_ENCRYPT_DATA), nothing else.
     Master,
     /// Ed25519; signs checkpoints of the log.
@@ -42,9 +44,10 @@ pub enum KeyRole {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
+        Self::OcspResponder,
         Self::Master,
         Self::LogSigner,
         Self::LogMac,
@@ -58,6 +61,7 @@ impl KeyRole {
         match self {
             Self::CertificateIssuer => "certificate-issuer",
             Self::OperatorIssuer => "operator-issuer",
+            Self::OcspResponder => "ocsp-responder",
             Self::Master => "master",
             Self::LogSigner => "log-signer",
             Self::LogMac => "log-mac",
@@ -70,7 +74,9 @@ impl KeyRole {
     /// Which kind of key the role takes, and with it the one mechanism it may use.
     pub const fn kind(self) -> KeyKind {
         match self {
-            Self::CertificateIssuer | Self::OperatorIssuer | Self::CanarySign => KeyKind::P256,
+            Self::CertificateIssuer | Self::OperatorIssuer | Self::OcspResponder | Self::CanarySign => {
+                KeyKind::P256
+            }
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,

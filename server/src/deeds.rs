@@ -84,7 +84,7 @@ impl Execution {
             Deed::Revoke(request) => {
                 let revoking = ca::revoke(&self.ca, &request, call.now)?;
                 let object = pseudonyms.party(revoking.holder());
-                let about = About { role: who.0, actor, object };
+                let about = About { role: Some(who.0), actor, object };
                 let (entry, changes, preconditions) = revoking.outcome(&about);
                 let entry = entry.fact("operation", Fact::Digest(operation));
                 Commit { entries: vec![entry], changes, preconditions }

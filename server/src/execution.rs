@@ -76,7 +76,7 @@ impl Execution {
         match self.plan(kind, call.now)? {
             Plan::Person { person, tls } => {
                 let object = pseudonyms.person(&person.name);
-                let about = About { role, actor, object };
+                let about = About { role: Some(role), actor, object };
                 // A person may hold several roles; the certificate names the first.
                 let named = person.roles.first().copied().unwrap_or(Role::Approver);
                 let issued = self.issue_client(&person.name, named, tls, &about, call.now).await?;
@@ -95,7 +95,7 @@ impl Execution {
             }
             Plan::Party { party, tls } => {
                 let object = pseudonyms.party(&party.name);
-                let about = About { role, actor, object };
+                let about = About { role: Some(role), actor, object };
                 let issued = self.issue_client(&party.name, party.role, tls, &about, call.now).await?;
                 let mut entry = EntryDraft::new(EventType::PartyEnrolled, Outcome::Done)
                     .fact("operation", reference.clone())
@@ -141,7 +141,7 @@ impl Execution {
                 Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn: None })
             }
             Plan::Certificate(request) => {
-                let about = About { role, actor, object: pseudonyms.party(&request.holder) };
+                let about = About { role: Some(role), actor, object: pseudonyms.party(&request.holder) };
                 let issued = self.issue(*request, &about, call.now).await?;
                 let (entry, changes, preconditions) = issued.outcome(&about);
                 let entry = entry.fact("operation", reference.clone());
@@ -323,7 +323,8 @@ impl Execution {
             | ProfileName::Euicc
             | ProfileName::OperatorRoot
             | ProfileName::OperatorClient
-            | ProfileName::OperatorServer => {
+            | ProfileName::OperatorServer
+            | ProfileName::OcspResponder => {
                 return Err(invalid("profile must be eum, dpauth, dppb or dptls"));
             }
         };
@@ -424,29 +425,13 @@ impl Execution {
         self.issue(client_request(&issuer, name, role, key), about, now).await
     }
 
-    /// Prepares, commits the intent, has the token sign, verifies. When the token fails the intent is marked so.
     async fn issue(
         &self,
         request: CertificateRequest,
         about: &About,
         now: Timestamp,
     ) -> Result<Issued, ServiceError> {
-        let prepared: Prepared = ca::prepare(&self.ca, request, now)?;
-        let (entry, changes, preconditions) = prepared.intent(about);
-        let receipt = self.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
-        let reservation = Reservation::of(&prepared, receipt.first_index);
-        match ca::sign(&self.ca.token, vec![prepared], own_call(Priority::Normal)).await {
-            Ok(issued) => issued.into_iter().next().ok_or(ServiceError::Internal("nothing was issued")),
-            Err(error) => {
-                let error = ServiceError::from(error);
-                let reason = error.verdict().refusal.reason;
-                let (entry, changes, preconditions) =
-                    reservation.fail(reason, Some(about.role), about.object);
-                // Should this fail too, the next start marks it.
-                let _ = self.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await;
-                Err(error)
-            }
-        }
+        issue(&self.ca, request, about, now).await
     }
 
     fn certified(
@@ -539,6 +524,31 @@ fn allowance_facts(mut entry: EntryDraft, allowance: &Allowance) -> Result<Entry
             .fact("packets_per_minute", Fact::Number(u64::from(allowance.packets_per_minute())));
     }
     Ok(entry)
+}
+
+/// Prepares, commits the intent, has the token sign, verifies. When the token fails the intent is marked so. The outcome is the
+/// caller's to commit.
+pub(crate) async fn issue(
+    engines: &ca::Engines,
+    request: CertificateRequest,
+    about: &About,
+    now: Timestamp,
+) -> Result<Issued, ServiceError> {
+    let prepared: Prepared = ca::prepare(engines, request, now)?;
+    let (entry, changes, preconditions) = prepared.intent(about);
+    let receipt = engines.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
+    let reservation = Reservation::of(&prepared, receipt.first_index);
+    match ca::sign(&engines.token, vec![prepared], own_call(Priority::Normal)).await {
+        Ok(issued) => issued.into_iter().next().ok_or(ServiceError::Internal("nothing was issued")),
+        Err(error) => {
+            let error = ServiceError::from(error);
+            let reason = error.verdict().refusal.reason;
+            let (entry, changes, preconditions) = reservation.fail(reason, about.role, about.object);
+            // Should this fail too, the next start marks it.
+            let _ = engines.store.commit(Commit { entries: vec![entry], changes, preconditions }).await;
+            Err(error)
+        }
+    }
 }
 
 /// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).

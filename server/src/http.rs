@@ -1,4 +1,4 @@
-//! Public HTTP (CA certificates, revocation lists, log checkpoint and hash tiles, health) and the metrics on loopback.
+//! Public HTTP (CA certificates, revocation lists, OCSP, log checkpoint and hash tiles, health) and the metrics on loopback.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,12 +8,13 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hsm::Token;
 use kms::rotation::Rotation;
 
 use crate::checkpoint::Checkpointer;
 use crate::gate::Gate;
+use crate::http_ocsp;
 use crate::init::CERTIFICATE_ISSUER;
 use crate::tiles::{HashTiles, TileName};
 
@@ -23,6 +24,7 @@ pub(crate) struct Window {
     pub(crate) gate: Arc<Gate>,
     pub(crate) ca: ca::Engines,
     pub(crate) checkpointer: Arc<Checkpointer>,
+    pub(crate) responder: Arc<ca::Responder>,
     pub(crate) tiles: Arc<HashTiles>,
     pub(crate) tokens: Arc<Vec<(&'static str, Token)>>,
 }
@@ -33,6 +35,8 @@ pub(crate) fn public(window: Window) -> Router {
         .route("/healthz", get(health))
         .route("/ca/{file}", get(issuer_certificate))
         .route("/crl/{file}", get(revocation_list))
+        .route("/ocsp", post(http_ocsp::by_post))
+        .route("/ocsp/{*request}", get(http_ocsp::by_get))
         .route("/log/checkpoint", get(newest_checkpoint))
         .route("/log/tile/{*path}", get(hash_tile))
         .with_state(window)
@@ -146,6 +150,14 @@ async fn show_metrics(State(window): State<Window>) -> String {
         line("chancery_revocation_list_number", "", list.number);
         line("chancery_revocation_list_entries", "", list.entries);
         line("chancery_revocation_list_ends_seconds", "", ends);
+    }
+    for (kind, count) in [
+        ("signed", &window.responder.signed),
+        ("repeated", &window.responder.repeated),
+        ("refused", &window.responder.refused),
+    ] {
+        let labels = format!("{{kind=\"{kind}\"}}");
+        line("chancery_ocsp_answers_total", &labels, count.load(Ordering::Relaxed));
     }
     for (name, token) in window.tokens.iter() {
         let (counters, health) = (token.counters(), token.health());

@@ -158,7 +158,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
             ),
         );
         let object = pseudonyms.person(&seat.name);
-        let about = About { role: seat.role, actor: object, object };
+        let about = About { role: Some(seat.role), actor: object, object };
         commit.entries.push(
             EntryDraft::new(EventType::PersonEnrolled, Outcome::Done)
                 .object(object)
@@ -173,8 +173,19 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
     let server_key = pki::generate_p256()?;
     let server = issue(&engines, server_request(config, &operator_issuer, &server_key)?, now).await?;
     let node = pseudonyms.party(&config.node);
-    add_entry(&mut commit, server.founding(&About { role: Role::Officer, actor: node, object: node }));
+    add_entry(&mut commit, server.founding(&About { role: None, actor: node, object: node }));
     transcript.line("server", &format!("certificate-sha256 {}", hex::encode(server.certificate.digest())));
+
+    let responder = find(&keys, "ocsp-responder");
+    let request =
+        ca::responder_request(issuer(CERTIFICATE_ISSUER, ci_key, ci.clone()), responder, config.known_keys())
+            .map_err(ServiceError::from)?;
+    let responder = issue(&engines, request, now).await?;
+    add_entry(&mut commit, responder.founding(&About { role: None, actor: node, object: node }));
+    transcript.line(
+        "ocsp-responder",
+        &format!("certificate-sha256 {}", hex::encode(responder.certificate.digest())),
+    );
 
     step("signing the transcript");
     let transcript = transcript.sign(&log_token, signer, &origin, log_key.public_key()).await?;
@@ -394,6 +405,7 @@ fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegi
                 (KeyRole::CanarySign, "ca"),
                 (KeyRole::CertificateIssuer, CERTIFICATE_ISSUER),
                 (KeyRole::OperatorIssuer, OPERATOR_ISSUER),
+                (KeyRole::OcspResponder, CERTIFICATE_ISSUER),
             ],
             _ => &[(KeyRole::CanaryDerive, "kms"), (KeyRole::Master, "devices")],
         };

@@ -18,6 +18,7 @@ mod execution;
 mod foundation;
 mod gate;
 mod http;
+mod http_ocsp;
 mod init;
 mod layer;
 mod operations;

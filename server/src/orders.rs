@@ -348,7 +348,7 @@ impl OrderStream {
 
     fn about(&self, object: Pseudonym) -> About {
         About {
-            role: self.call.caller.role(),
+            role: Some(self.call.caller.role()),
             actor: self.call.pseudonyms.principal(&self.call.caller.principal()),
             object,
         }

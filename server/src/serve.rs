@@ -207,6 +207,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         gate: Arc::clone(&gate),
         ca: ca.clone(),
         checkpointer: Arc::clone(&checkpointer),
+        responder: Arc::default(),
         tiles: Arc::default(),
         tokens: Arc::new(vec![
             ("log", records.log_token.clone()),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
-use ca::KeyRegistration;
+use ca::{About, KeyRegistration};
 use domain::ReasonCode;
 use hsm::{CallOptions, Priority, Token};
 use kms::rotation::{self, Rotations};
@@ -14,9 +14,11 @@ use store::Commit;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use crate::execution::issue;
 use crate::gate::chain;
 use crate::http::Window;
-use crate::init::pseudonyms;
+use crate::init::{CERTIFICATE_ISSUER, pseudonyms};
+use crate::status::ServiceError;
 
 /// How often each of the tasks looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -88,6 +90,9 @@ impl Upkeep {
                 () = self.revoked.notified() => {}
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
+            if let Err(error) = self.renew_responder().await {
+                tracing::error!(error = %chain(&error), "the OCSP responder has no new certificate");
+            }
             let due = match ca::crls_due(engines, self.window.gate.clock.now()) {
                 Ok(due) => due,
                 Err(error) => {
@@ -111,6 +116,23 @@ impl Upkeep {
                 }
             }
         }
+    }
+
+    /// The responder's certificate ends after three months and is renewed at half of that, by nobody's order: it is the
+    /// service's own, and the entries say so.
+    async fn renew_responder(&self) -> Result<(), ServiceError> {
+        let gate = &self.window.gate;
+        let now = gate.clock.now();
+        let Some(request) = ca::responder_due(&self.window.ca, CERTIFICATE_ISSUER, now)? else {
+            return Ok(());
+        };
+        let name = gate.pseudonyms.load().party(&request.holder);
+        let about = About { role: None, actor: name, object: name };
+        let issued = issue(&self.window.ca, request, &about, now).await?;
+        let (entry, changes, preconditions) = issued.outcome(&about);
+        self.window.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
+        tracing::info!("the OCSP responder has a new certificate");
+        Ok(())
     }
 
     async fn keep_rotations(self, mut stopped: watch::Receiver<bool>) {

@@ -76,6 +76,7 @@ impl Authority {
             create(KeyRole::CertificateIssuer, "ci"),
             create(KeyRole::OperatorIssuer, "operator"),
             create(KeyRole::CertificateIssuer, "maker"),
+            create(KeyRole::OcspResponder, "ci"),
         ];
         drop(ceremony);
         let token = Token::start(config, keys.to_vec(), process("authority::token_worker")).await.unwrap();
@@ -86,7 +87,7 @@ impl Authority {
         authority
     }
 
-    async fn seat(&self, keys: &[hsm::RegisteredKey; 3]) {
+    async fn seat(&self, keys: &[hsm::RegisteredKey; 4]) {
         let mut commit = Commit::of(vec![audit::EntryDraft::new(
             audit::EventType::AuthorityCreated,
             audit::Outcome::Done,
@@ -297,7 +298,7 @@ fn engines(log: &Arc<LogStore>, token: Token) -> Engines {
 
 pub fn about() -> About {
     let someone = Pseudonym::from_bytes([7; 16]);
-    About { role: Role::Officer, actor: someone, object: someone }
+    About { role: Some(Role::Officer), actor: someone, object: someone }
 }
 
 pub fn soon() -> CallOptions {

@@ -4,4 +4,5 @@
 mod authority;
 mod crash;
 mod lists;
+mod ocsp;
 mod revoke;

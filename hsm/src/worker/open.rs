@@ -250,6 +250,7 @@ fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
         }
         KeyRole::CertificateIssuer
         | KeyRole::OperatorIssuer
+        | KeyRole::OcspResponder
         | KeyRole::LogSigner
         | KeyRole::CanarySign
         | KeyRole::CanaryDerive => Vec::new(),

@@ -148,6 +148,48 @@ impl Lists {
     }
 }
 
+/// The OCSP responder on the public listener, asked and judged by OpenSSL.
+struct Responder<'a> {
+    deployment: &'a Deployment,
+}
+
+impl Responder<'_> {
+    /// The state of each certificate, asked for alone, and together with a nonce.
+    fn says(&self, expected: &[(&str, &str)]) {
+        let url = format!("http://127.0.0.1:{}/ocsp", self.deployment.http_port());
+        let common = ["ocsp", "-issuer", "ci.pem", "-CAfile", "ci.pem", "-url", &url];
+        let files: Vec<String> = expected.iter().map(|(name, _)| format!("{name}.pem")).collect();
+        let mut together = vec!["-nonce", "-resp_text"];
+        together.extend(files.iter().flat_map(|file| ["-cert", file.as_str()]));
+        let questions = files.iter().map(|file| vec!["-no_nonce", "-cert", file]).chain([together]);
+        for (number, question) in questions.enumerate() {
+            let output = openssl(self.deployment, &[&common[..], &question].concat());
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert!(output.status.success() && said.contains("Response verify OK"), "{said}");
+            assert!(!said.contains("WARNING: no nonce"), "{said}");
+            let asked = if number < files.len() { &expected[number..=number] } else { expected };
+            for (name, state) in asked {
+                assert!(said.contains(&format!("{name}.pem: {state}")), "{state}: {said}");
+            }
+        }
+    }
+
+    /// RFC 5019 §5: the same question in the path, its answer for caches to keep for a minute.
+    fn answers_by_get(&self) {
+        let ask = ["ocsp", "-issuer", "ci.pem", "-cert", "dppb.pem", "-no_nonce", "-reqout", "request.der"];
+        assert!(openssl(self.deployment, &ask).status.success());
+        let base64 = openssl(self.deployment, &["base64", "-A", "-in", "request.der"]);
+        let base64 = String::from_utf8(base64.stdout).unwrap();
+        let path = base64.trim().replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+        let answer = get(self.deployment.http_port(), &format!("/ocsp/{path}")).unwrap();
+        let read = pki::ocsp::BasicAnswer::from_der(&answer).unwrap();
+        assert!(matches!(read.statuses[0].1, pki::ocsp::CertificateStatus::Revoked { .. }));
+        let malformed = get(self.deployment.http_port(), "/ocsp/bm90aGluZw").unwrap();
+        assert_eq!(malformed, pki::ocsp::error_answer(pki::ocsp::ErrorStatus::MalformedRequest));
+    }
+}
+
 fn pki_pem(text: &str) -> Certificate {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
@@ -195,7 +237,12 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and
     let by_serial = || By::SerialNumber(revoked.serial().as_bytes().to_vec());
     assert_eq!(certificate(&officer, by_serial()).await.state, "issued");
 
+    let responder = Responder { deployment: &deployment };
+    responder.says(&[("dppb", "good"), ("dpauth", "good")]);
+
     let done = persons.carry_out(revocation(revoked.serial())).await.unwrap();
+    responder.says(&[("dppb", "revoked"), ("dpauth", "good")]);
+    responder.answers_by_get();
     let (list, seen_after) = lists.until_shown(revoked.serial()).await;
     assert!(seen_after <= SEEN_WITHIN, "seen after {seen_after:?}");
     assert_eq!(list.revoked().len(), 1);

@@ -28,10 +28,14 @@ pub struct Artefacts {
     pub list_der: PathBuf,
     /// A certificate that is on it.
     pub revoked: PathBuf,
+    /// An OCSP answer about that one and its successor, DER.
+    pub answer: PathBuf,
 }
 
 /// The list's name on the page.
 pub const LIST: &str = "ci.crl";
+/// The OCSP answer's name on the page.
+pub const ANSWER: &str = "ocsp.der";
 /// The revoked certificate's name on the page.
 pub const REVOKED: &str = "dppb-revoked";
 
@@ -68,6 +72,7 @@ impl Artefacts {
             certificates.push(Certificate { name, files, issuer: *issuer, published });
         }
         for (name, file, issuer) in [
+            ("ocsp-responder", "state/ocsp-responder.pem", Some("ci")),
             ("operator-ca", "state/data/tls/operator-ca.pem", None),
             ("operator-server", "state/data/tls/server.pem", Some("operator-ca")),
             ("operator-client", "parties/dp-one/tls.pem", Some("operator-ca")),
@@ -75,7 +80,13 @@ impl Artefacts {
             certificates.push(Certificate { name, files: vec![there(file)?], issuer, published: None });
         }
         let list = there("ci.crl")?;
-        Ok(Self { certificates, list: list.clone(), list_der: list, revoked: there("dppb-revoked.der")? })
+        Ok(Self {
+            certificates,
+            list: list.clone(),
+            list_der: list,
+            revoked: there("dppb-revoked.der")?,
+            answer: there(ANSWER)?,
+        })
     }
 
     /// Copies all of them as PEM into `scratch`: the one form that every judge reads as anchor, chain and list.
@@ -96,7 +107,7 @@ impl Artefacts {
 
     /// How many artefacts there are.
     pub fn count(&self) -> usize {
-        self.certificates.iter().map(|certificate| certificate.files.len()).sum::<usize>() + 2
+        self.certificates.iter().map(|certificate| certificate.files.len()).sum::<usize>() + 3
     }
 
     /// The file of a certificate of which there is one.

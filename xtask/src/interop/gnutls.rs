@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::artefacts::{Artefacts, Certificate, LIST, REVOKED};
+use super::artefacts::{ANSWER, Artefacts, Certificate, LIST, REVOKED};
 use super::openssl::must_refuse;
 use super::{Judgement, ask};
 use crate::run::Failure;
@@ -39,11 +39,23 @@ pub fn judge(artefacts: &Artefacts, scratch: &Path) -> Result<Vec<Judgement>, Fa
         .arg(&artefacts.list))?;
     let findings = (!answer.content || !answer.text.contains(VERIFIED)).then(|| last_line(&answer.text));
     judgements.push(Judgement::new("certtool crl", LIST, findings));
+    judgements.push(ocsp(artefacts)?);
     Ok(judgements)
 }
 
 fn certtool() -> Command {
     Command::new("certtool")
+}
+
+/// Whether the answer verifies down to the CI that delegated its responder.
+fn ocsp(artefacts: &Artefacts) -> Result<Judgement, Failure> {
+    let answer = ask(Command::new("ocsptool")
+        .args(["--verify-response", "--load-trust"])
+        .arg(artefacts.file("ci"))
+        .arg("--load-response")
+        .arg(&artefacts.answer))?;
+    let findings = (!answer.content || !answer.text.contains("Success.")).then(|| last_line(&answer.text));
+    Ok(Judgement::new("ocsptool", ANSWER, findings))
 }
 
 fn info(certificate: &Certificate) -> Result<Judgement, Failure> {

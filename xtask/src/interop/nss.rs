@@ -61,6 +61,7 @@ fn usages(name: &str) -> (&'static [&'static str], &'static str) {
         "operator-server" => (&["1"], "as TLS server"),
         "operator-client" => (&["0"], "as TLS client"),
         "eum" => (&["11"], "as any CA"),
+        "ocsp-responder" => (&["10"], "as OCSP responder"),
         // What asks for digitalSignature and for no extended key usage.
         _ => (&["4"], "as signer of mail"),
     }

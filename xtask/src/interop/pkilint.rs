@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::Judgement;
-use super::artefacts::{Artefacts, LIST};
+use super::artefacts::{ANSWER, Artefacts, LIST};
 use crate::python::{self, Packages};
 use crate::run::Failure;
 
@@ -143,6 +143,13 @@ fn jobs(artefacts: &Artefacts) -> Vec<Job> {
         decoder: "own",
         judge: "pkilint crl",
         artefact: LIST,
+    });
+    jobs.push(Job {
+        linter: "lint_ocsp_response",
+        arguments: vec![text(&artefacts.answer)],
+        decoder: "own",
+        judge: "pkilint ocsp",
+        artefact: ANSWER,
     });
     jobs
 }

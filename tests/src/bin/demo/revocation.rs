@@ -1,4 +1,4 @@
-//! A certificate is revoked: the list over HTTP shows it, and OpenSSL refuses it.
+//! A certificate is revoked: the list over HTTP and the OCSP responder show it, and OpenSSL refuses it.
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,29 @@ pub fn play(stage: &Stage) -> Result<(), Failure> {
     for name in ["dpauth.pem", "dppb.pem", "eum.pem"] {
         stage.expect("openssl", &[&verify[..], &[name]].concat(), 0)?;
     }
-    stage.fails_with("openssl", &[&verify[..], &["dppb-revoked.pem"]].concat(), REVOKED)
+    stage.fails_with("openssl", &[&verify[..], &["dppb-revoked.pem"]].concat(), REVOKED)?;
+    ask_responder(stage)
+}
+
+/// The OCSP responder says the same, and its answer and certificate stay for other judges.
+fn ask_responder(stage: &Stage) -> Result<(), Failure> {
+    let url = format!("http://127.0.0.1:{}/ocsp", stage.http_port());
+    let ask = ["ocsp", "-issuer", "ci.pem", "-CAfile", "ci.pem", "-url", &url, "-respout", "ocsp.der"];
+    let said = stage.expect(
+        "openssl",
+        &[&ask[..], &["-cert", "dppb-revoked.pem", "-cert", "dppb.pem"]].concat(),
+        0,
+    )?;
+    for line in ["dppb-revoked.pem: revoked", "dppb.pem: good"] {
+        if !said.contains(line) {
+            return Err(Failure::new(format!("expected the OCSP answer to say {line}\n{said}")));
+        }
+    }
+    let text = openssl(stage, &["ocsp", "-respin", "ocsp.der", "-resp_text", "-noverify"])?;
+    let begin = text.find("-----BEGIN CERTIFICATE-----");
+    let certificate =
+        begin.map(|begin| &text[begin..]).ok_or_else(|| Failure::new("no responder came along"))?;
+    stage.write("state/ocsp-responder.pem", certificate)
 }
 
 fn readable(stage: &Stage, list: &[u8]) -> Result<String, Failure> {

@@ -199,6 +199,11 @@ impl Stage {
         }
     }
 
+    /// The port of the public listener.
+    pub const fn http_port(&self) -> u16 {
+        self.ports[1]
+    }
+
     /// Runs `chancery --output json`, which has to be refused with `reason`.
     pub fn refused(&self, arguments: &[&str], reason: &str) -> Result<(), Failure> {
         let (line, output) =
