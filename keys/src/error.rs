@@ -25,6 +25,26 @@ pub enum KeyError {
         /// Bytes given.
         bytes: usize,
     },
+    /// An i parameter that Amendment D does not define.
+    #[error("{value:02x} is no i parameter of SCP03 (Amendment D table 5-1)")]
+    IParameter {
+        /// The byte.
+        value: u8,
+    },
+    /// A security level that Amendment D does not define.
+    #[error("{value:02x} is no security level of SCP03: 01, 03, 11, 13 or 33")]
+    SecurityLevel {
+        /// The byte.
+        value: u8,
+    },
+    /// Bytes that are no answer to INITIALIZE UPDATE.
+    #[error(
+        "{bytes} bytes are no answer to INITIALIZE UPDATE of SCP03: 29 or 32 in mode S8, 45 or 48 in S16"
+    )]
+    InitializeUpdateAnswer {
+        /// Bytes given.
+        bytes: usize,
+    },
     /// A request id longer than the sealing context can name.
     #[error("a request id has at most {max} bytes, not {actual}", max = crate::seal::REQUEST_ID_MAX)]
     RequestIdLength {

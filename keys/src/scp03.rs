@@ -1,4 +1,8 @@
-//! SCP03 in mode S8: session keys and cryptograms (GP Card Specification Amendment D §6.2).
+//! SCP03: session keys, cryptograms and pseudo-random challenges, in modes S8 and S16 (GP Card Specification Amendment D
+//! §6.2). Types without a number are those of S8.
+
+mod answer;
+mod options;
 
 use domain::KeysetAlgorithm;
 use subtle::ConstantTimeEq;
@@ -6,44 +10,64 @@ use subtle::ConstantTimeEq;
 use crate::kdf::kbkdf_counter;
 use crate::{KeyError, Prf, SecretKey, SoftwareKey};
 
-/// The host's challenge of INITIALIZE UPDATE.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct HostChallenge(pub [u8; 8]);
+pub use answer::InitializeUpdateAnswer;
+pub use options::{IParameter, Mode, SecurityLevel};
 
-/// The card's challenge in its answer.
+/// The host's challenge of INITIALIZE UPDATE: 8 bytes in mode S8, 16 in S16.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct CardChallenge(pub [u8; 8]);
+pub struct HostChallenge<const N: usize = 8>(pub [u8; N]);
+
+/// The card's challenge in its answer, as long as the host's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CardChallenge<const N: usize = 8>(pub [u8; N]);
 
 /// The two challenges of one secure-channel session, which together are the context of every derivation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Challenges {
+pub struct Challenges<const N: usize = 8> {
     /// From the host.
-    pub host: HostChallenge,
+    pub host: HostChallenge<N>,
     /// From the card.
-    pub card: CardChallenge,
+    pub card: CardChallenge<N>,
 }
 
-impl Challenges {
-    /// `host || card`.
-    pub fn context(&self) -> [u8; 16] {
-        let mut context = [0; 16];
-        context[..8].copy_from_slice(&self.host.0);
-        context[8..].copy_from_slice(&self.card.0);
-        context
+impl<const N: usize> Challenges<N> {
+    /// `host || card`, 16 or 32 bytes.
+    pub fn context(&self) -> Vec<u8> {
+        [self.host.0, self.card.0].concat()
     }
 }
 
-/// An 8-byte card or host cryptogram. It travels in clear, so only its comparison is guarded.
+/// A card or host cryptogram, as long as a challenge. It travels in clear, so only its comparison is guarded.
 #[derive(Clone, Copy, Debug)]
-pub struct Cryptogram(pub [u8; 8]);
+pub struct Cryptogram<const N: usize = 8>(pub [u8; N]);
 
-impl PartialEq for Cryptogram {
+impl<const N: usize> PartialEq for Cryptogram<N> {
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
 }
 
-impl Eq for Cryptogram {}
+impl<const N: usize> Eq for Cryptogram<N> {}
+
+/// What a pseudo-random card challenge is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChallengeOrigin<'a> {
+    /// The card's sequence counter of this session, in its answer to INITIALIZE UPDATE.
+    pub sequence_counter: [u8; 3],
+    /// Application identifier of the security domain that opens the channel, 5 to 16 bytes.
+    pub aid: &'a [u8],
+}
+
+impl ChallengeOrigin<'_> {
+    /// The card's challenge of this session, under Key-ENC (Amendment D §6.2.2.1): anybody who holds the key can say it
+    /// before the card does.
+    pub fn card_challenge<const N: usize, P: Prf>(&self, key_enc: &P) -> Result<CardChallenge<N>, P::Error> {
+        let mut bytes = [0; N];
+        let context = [&self.sequence_counter[..], self.aid].concat();
+        derive(key_enc, DerivationConstant::CardChallenge, bits_of(N), &context, &mut bytes)?;
+        Ok(CardChallenge(bytes))
+    }
+}
 
 /// What a derivation is for (Amendment D table 4-1); the code is the last byte of the label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,7 +100,7 @@ impl DerivationConstant {
     }
 }
 
-/// The PRF input of block `counter` (from 1), two whole AES blocks:
+/// The PRF input of block `counter` (from 1) in mode S8, two whole AES blocks:
 /// `label(11 x 00 || constant) || 00 || L(2, bits) || i(1) || host challenge(8) || card challenge(8)`.
 pub fn derivation_data(
     constant: DerivationConstant,
@@ -88,29 +112,31 @@ pub fn derivation_data(
     data[11] = constant.code();
     data[13..15].copy_from_slice(&bits.to_be_bytes());
     data[15] = counter;
-    data[16..].copy_from_slice(&challenges.context());
+    data[16..24].copy_from_slice(&challenges.host.0);
+    data[24..].copy_from_slice(&challenges.card.0);
     data
 }
 
 /// One session key, as long as the static key behind `prf`: S-ENC from Key-ENC, S-MAC and S-RMAC from Key-MAC.
-pub fn session_key<P: Prf>(
+pub fn session_key<P: Prf, const N: usize>(
     prf: &P,
     constant: DerivationConstant,
     algorithm: KeysetAlgorithm,
-    challenges: &Challenges,
+    challenges: &Challenges<N>,
 ) -> Result<SecretKey, P::Error> {
+    let context = challenges.context();
     SecretKey::try_filled(algorithm.key_bytes(), |key| {
-        derive(prf, constant, algorithm.key_bits(), challenges, key)
+        derive(prf, constant, algorithm.key_bits(), &context, key)
     })
 }
 
 /// All three session keys; not to be used before the card has proved itself.
-pub fn session_keys<P: Prf>(
+pub fn session_keys<P: Prf, const N: usize>(
     key_enc: &P,
     key_mac: &P,
     algorithm: KeysetAlgorithm,
-    challenges: &Challenges,
-) -> Result<UnverifiedSessionKeys, P::Error> {
+    challenges: &Challenges<N>,
+) -> Result<UnverifiedSessionKeys<N>, P::Error> {
     let keys = SessionKeys {
         s_enc: session_key(key_enc, DerivationConstant::SEnc, algorithm, challenges)?,
         s_mac: session_key(key_mac, DerivationConstant::SMac, algorithm, challenges)?,
@@ -120,14 +146,14 @@ pub fn session_keys<P: Prf>(
 }
 
 /// Session keys of a card that has proved nothing yet.
-pub struct UnverifiedSessionKeys {
+pub struct UnverifiedSessionKeys<const N: usize = 8> {
     keys: SessionKeys,
-    challenges: Challenges,
+    challenges: Challenges<N>,
 }
 
-impl UnverifiedSessionKeys {
+impl<const N: usize> UnverifiedSessionKeys<N> {
     /// Releases the keys when `presented` is the cryptogram of a card that holds them; compares in constant time.
-    pub fn verify(self, presented: &Cryptogram) -> Result<SessionKeys, KeyError> {
+    pub fn verify(self, presented: &Cryptogram<N>) -> Result<SessionKeys, KeyError> {
         if self.keys.card_cryptogram(&self.challenges) == *presented {
             Ok(self.keys)
         } else {
@@ -154,29 +180,42 @@ pub struct SessionKeys {
 
 impl SessionKeys {
     /// What the card answers to INITIALIZE UPDATE.
-    pub fn card_cryptogram(&self, challenges: &Challenges) -> Cryptogram {
-        self.cryptogram(DerivationConstant::CardCryptogram, challenges)
+    pub fn card_cryptogram<const N: usize>(&self, challenges: &Challenges<N>) -> Cryptogram<N> {
+        cryptogram(&self.s_mac, DerivationConstant::CardCryptogram, challenges)
     }
 
     /// What the host sends with EXTERNAL AUTHENTICATE.
-    pub fn host_cryptogram(&self, challenges: &Challenges) -> Cryptogram {
-        self.cryptogram(DerivationConstant::HostCryptogram, challenges)
+    pub fn host_cryptogram<const N: usize>(&self, challenges: &Challenges<N>) -> Cryptogram<N> {
+        cryptogram(&self.s_mac, DerivationConstant::HostCryptogram, challenges)
     }
+}
 
-    fn cryptogram(&self, constant: DerivationConstant, challenges: &Challenges) -> Cryptogram {
-        let mut bytes = [0; 8];
-        let Ok(()) = derive(&SoftwareKey::new(&self.s_mac), constant, 64, challenges, &mut bytes);
-        Cryptogram(bytes)
-    }
+/// A cryptogram under S-MAC: its length L is 64 bits in mode S8, 128 in S16.
+pub fn cryptogram<const N: usize>(
+    s_mac: &SecretKey,
+    constant: DerivationConstant,
+    challenges: &Challenges<N>,
+) -> Cryptogram<N> {
+    let mut bytes = [0; N];
+    let context = challenges.context();
+    let Ok(()) = derive(&SoftwareKey::new(s_mac), constant, bits_of(N), &context, &mut bytes);
+    Cryptogram(bytes)
 }
 
 fn derive<P: Prf>(
     prf: &P,
     constant: DerivationConstant,
     bits: u16,
-    challenges: &Challenges,
+    context: &[u8],
     output: &mut [u8],
 ) -> Result<(), P::Error> {
-    let data = derivation_data(constant, bits, 0, challenges);
-    kbkdf_counter(prf, &data[..15], &data[16..], output)
+    let mut label = [0; 15];
+    label[11] = constant.code();
+    label[13..].copy_from_slice(&bits.to_be_bytes());
+    kbkdf_counter(prf, &label, context, output)
+}
+
+/// Challenges and cryptograms have 8 or 16 bytes.
+const fn bits_of(bytes: usize) -> u16 {
+    8 * bytes as u16
 }

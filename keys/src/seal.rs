@@ -14,6 +14,8 @@ pub const REQUEST_ID_MAX: usize = 64;
 pub const SESSION_KEYS_VERSION: u8 = 1;
 
 const SESSION_KEYS_CONTEXT: &[u8] = b"chancery-session-keys/v1\0";
+/// Challenges of 16 bytes: another name, so that no info of one mode is an info of the other.
+const SESSION_KEYS_CONTEXT_S16: &[u8] = b"chancery-session-keys/v1/s16\0";
 
 /// The key pair of one message. It is used up by [`seal`]: the same one for two messages to a recipient would give both
 /// the same key and nonce.
@@ -54,28 +56,22 @@ pub struct Sealed {
 /// The info under which session keys are sealed: everything the keys were released for.
 ///
 /// `"chancery-session-keys/v1\0" || principal(32) || EID(16) || KVN(1) || host challenge(8) || card challenge(8) ||
-/// length of the request id(1) || request id`.
-pub fn session_keys_info(
+/// length of the request id(1) || request id`; in mode S16 the challenges have 16 bytes and the name is
+/// `"chancery-session-keys/v1/s16\0"`.
+pub fn session_keys_info<const N: usize>(
     principal: &PrincipalId,
     eid: &Eid,
     kvn: KeyVersionNumber,
-    challenges: &Challenges,
+    challenges: &Challenges<N>,
     request_id: &[u8],
 ) -> Result<Vec<u8>, KeyError> {
     let request_id_len = match u8::try_from(request_id.len()) {
         Ok(len) if request_id.len() <= REQUEST_ID_MAX => len,
         _ => return Err(KeyError::RequestIdLength { actual: request_id.len() }),
     };
-    Ok([
-        SESSION_KEYS_CONTEXT,
-        &principal.0,
-        eid.bcd(),
-        &[kvn.value()],
-        &challenges.context(),
-        &[request_id_len],
-        request_id,
-    ]
-    .concat())
+    let name = if N == 8 { SESSION_KEYS_CONTEXT } else { SESSION_KEYS_CONTEXT_S16 };
+    Ok([name, &principal.0, eid.bcd(), &[kvn.value()], &challenges.context(), &[request_id_len], request_id]
+        .concat())
 }
 
 /// Seals `plaintext` to `recipient`, an uncompressed P-256 point.

@@ -1,7 +1,7 @@
 use domain::KeysetAlgorithm;
 use keys::scp03::{
-    CardChallenge, Challenges, Cryptogram, DerivationConstant, HostChallenge, UnverifiedSessionKeys,
-    derivation_data, session_keys,
+    CardChallenge, ChallengeOrigin, Challenges, Cryptogram, DerivationConstant, HostChallenge,
+    InitializeUpdateAnswer, Mode, UnverifiedSessionKeys, derivation_data, session_keys,
 };
 use keys::{KeyError, SecretKey, SoftwareKey, key_check_value};
 use serde_json::Value;
@@ -98,5 +98,85 @@ fn published_keys_have_their_published_check_values() {
     let file = vectors("scp03.json");
     for vector in list(&file["kcv_aes"]) {
         assert_eq!(key_check_value(&key(&vector["key"])).to_string(), vector["kcv"].as_str().unwrap());
+    }
+}
+
+#[test]
+fn real_cards_make_their_challenges_from_their_sequence_counter_and_name() {
+    // The traces are of an ISD-R (SGP.02 §2.2.1.3 gives its AID) and of a card's issuer security domain.
+    let isd_r = hex::decode("a0000005591010ffffffff8900000100").unwrap();
+    let issuer = hex::decode("a000000151000000").unwrap();
+    for trace in traces() {
+        let (answer, aid) = match trace.vector.get("init_upd_rsp") {
+            Some(answer) => (answer, &isd_r),
+            None => (&trace.vector["init_update_resp"], &issuer),
+        };
+        let answer = InitializeUpdateAnswer::parse(&bytes(answer)).unwrap();
+        assert!(answer.i.is_pseudo_random() && answer.mode() == Mode::S8);
+        assert_eq!(answer.card_challenge, trace.challenges.card.0);
+        assert_eq!(answer.card_cryptogram, trace.card_cryptogram.0);
+        let mut origin = ChallengeOrigin { sequence_counter: answer.sequence_counter.unwrap(), aid };
+        let key_enc = SoftwareKey::new(&trace.enc);
+        let Ok(challenge) = origin.card_challenge(&key_enc);
+        assert_eq!(challenge, trace.challenges.card);
+        origin.sequence_counter[2] ^= 1;
+        let Ok(another) = origin.card_challenge::<8, _>(&key_enc);
+        assert_ne!(another, trace.challenges.card);
+    }
+}
+
+/// Answers computed by OpenSSL: `openssl mac -cipher AES-128-CBC -macopt hexkey:… CMAC` over the derivation data of
+/// Amendment D v1.2 with challenges of 16 bytes. Nobody publishes S16 traces.
+#[test]
+fn mode_s16_derives_over_challenges_of_16_bytes_and_has_cryptograms_of_16() {
+    let (enc, mac) = (key_of("000102030405060708090a0b0c0d0e0f"), key_of("101112131415161718191a1b1c1d1e1f"));
+    let challenges =
+        Challenges { host: HostChallenge(*b"host challenge 1"), card: CardChallenge(*b"card challenge 2") };
+    let (enc_prf, mac_prf) = (SoftwareKey::new(&enc), SoftwareKey::new(&mac));
+    let Ok(keys) = session_keys(&enc_prf, &mac_prf, KeysetAlgorithm::Aes128, &challenges);
+    let card = Cryptogram(hex_array("31306591215d9f3ca1dbaff70b6738e2"));
+    let keys = keys.verify(&card).unwrap();
+    assert_eq!(hex::encode(keys.s_enc.expose()), "9e0ab4e908e0a9c5f9d259f6980e5d67");
+    assert_eq!(hex::encode(keys.s_mac.expose()), "06a9da68926fcade1c344d0dc9455506");
+    assert_eq!(hex::encode(keys.s_rmac.expose()), "c06dcfbf5ef2ff8faa8e66b910054871");
+    assert_eq!(hex::encode(keys.host_cryptogram(&challenges).0), "887b9fd314065ac34cfdda90abe47c2d");
+    let origin =
+        ChallengeOrigin { sequence_counter: [0, 0, 7], aid: &hex::decode("a000000151000000").unwrap() };
+    let Ok(challenge) = origin.card_challenge::<16, _>(&enc_prf);
+    assert_eq!(hex::encode(challenge.0), "37b6911db5aba69dd67a928d3b87ab25");
+}
+
+fn key_of(hex: &str) -> SecretKey {
+    SecretKey::from_slice(&hex::decode(hex).unwrap()).unwrap()
+}
+
+fn hex_array<const N: usize>(text: &str) -> [u8; N] {
+    hex::decode(text).unwrap().try_into().unwrap()
+}
+
+proptest::proptest! {
+    #[test]
+    fn an_answer_to_initialize_update_is_read_whole_or_not_at_all(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..64)) {
+        if let Ok(answer) = InitializeUpdateAnswer::parse(&bytes) {
+            let mut written = answer.diversification.to_vec();
+            written.extend([answer.kvn, 0x03, answer.i.value()]);
+            written.extend(&answer.card_challenge);
+            written.extend(&answer.card_cryptogram);
+            written.extend(answer.sequence_counter.into_iter().flatten());
+            proptest::prop_assert_eq!(written, bytes);
+        }
+    }
+
+    #[test]
+    fn every_well_formed_answer_is_read(i in proptest::sample::select(vec![0x00_u8, 0x01, 0x10, 0x11, 0x20, 0x31, 0x70, 0x71]), fill: u8, counter: [u8; 3]) {
+        let length = if i & 1 == 0 { 8 } else { 16 };
+        let mut bytes = vec![fill; 10];
+        bytes.extend([0x30, 0x03, i]);
+        bytes.extend(vec![fill; 2 * length]);
+        proptest::prop_assert_eq!(InitializeUpdateAnswer::parse(&bytes).is_ok(), i & 0x10 == 0);
+        bytes.extend(counter);
+        let answer = InitializeUpdateAnswer::parse(&bytes).unwrap();
+        proptest::prop_assert_eq!(answer.sequence_counter, Some(counter));
+        proptest::prop_assert_eq!(answer.card_challenge.len(), length);
     }
 }

@@ -69,7 +69,7 @@ impl Caller {
 
     /// What a provisioner finds in an answer: S-ENC, S-MAC and S-RMAC in their encoding.
     pub fn unseal(&self, request: &FetchSessionKeysRequest, answer: &FetchSessionKeysResponse) -> Vec<u8> {
-        let challenges = Challenges {
+        let challenges: Challenges = Challenges {
             host: HostChallenge(request.host_challenge[..].try_into().unwrap()),
             card: CardChallenge(request.card_challenge[..].try_into().unwrap()),
         };
