@@ -40,11 +40,53 @@ pub enum KeyRole {
     CanarySign,
     /// AES-256; derives a constant to show the same on a token of masters.
     CanaryDerive,
+    /// A master whose value has been outside a token: that of a fleet that moved in, or one made from components. Derives
+    /// device keys and does nothing else, as [`Self::Master`] does.
+    ImportedMaster(MasterAlgorithm),
+    /// AES-256 of a party, imported; wraps keys for it by AES-KWP. What it wrapped cannot be unwrapped here.
+    PartyTransport,
+    /// RSA-3072; unwraps imported keys by OAEP, into keys that cannot be read or wrapped again.
+    TransportImport,
+}
+
+/// What an imported master is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MasterAlgorithm {
+    /// 16 bytes.
+    Aes128,
+    /// 24 bytes.
+    Aes192,
+    /// 32 bytes.
+    Aes256,
+    /// 16 bytes, 2-key triple DES: of old fleets only.
+    TripleDes2Key,
+    /// 24 bytes, 3-key triple DES: of old fleets only.
+    TripleDes3Key,
+}
+
+impl MasterAlgorithm {
+    /// Every one.
+    pub const ALL: [Self; 5] =
+        [Self::Aes128, Self::Aes192, Self::Aes256, Self::TripleDes2Key, Self::TripleDes3Key];
+
+    /// Bytes of the key.
+    pub const fn key_bytes(self) -> usize {
+        match self {
+            Self::Aes128 | Self::TripleDes2Key => 16,
+            Self::Aes192 | Self::TripleDes3Key => 24,
+            Self::Aes256 => 32,
+        }
+    }
+
+    /// Whether it is a cipher of blocks of 8 bytes.
+    pub const fn is_triple_des(self) -> bool {
+        matches!(self, Self::TripleDes2Key | Self::TripleDes3Key)
+    }
 }
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
@@ -54,6 +96,13 @@ impl KeyRole {
         Self::Pseudonym,
         Self::CanarySign,
         Self::CanaryDerive,
+        Self::ImportedMaster(MasterAlgorithm::Aes128),
+        Self::ImportedMaster(MasterAlgorithm::Aes192),
+        Self::ImportedMaster(MasterAlgorithm::Aes256),
+        Self::ImportedMaster(MasterAlgorithm::TripleDes2Key),
+        Self::ImportedMaster(MasterAlgorithm::TripleDes3Key),
+        Self::PartyTransport,
+        Self::TransportImport,
     ];
 
     /// The word in the label and in the token specification.
@@ -68,6 +117,13 @@ impl KeyRole {
             Self::Pseudonym => "pseudonym",
             Self::CanarySign => "canary-sign",
             Self::CanaryDerive => "canary-derive",
+            Self::ImportedMaster(MasterAlgorithm::Aes128) => "imported-master-aes-128",
+            Self::ImportedMaster(MasterAlgorithm::Aes192) => "imported-master-aes-192",
+            Self::ImportedMaster(MasterAlgorithm::Aes256) => "imported-master-aes-256",
+            Self::ImportedMaster(MasterAlgorithm::TripleDes2Key) => "imported-master-3des-2key",
+            Self::ImportedMaster(MasterAlgorithm::TripleDes3Key) => "imported-master-3des-3key",
+            Self::PartyTransport => "party-transport",
+            Self::TransportImport => "transport-import",
         }
     }
 
@@ -80,7 +136,21 @@ impl KeyRole {
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,
+            Self::ImportedMaster(algorithm) => KeyKind::ImportedDerive(algorithm),
+            Self::PartyTransport => KeyKind::AesWrap,
+            Self::TransportImport => KeyKind::RsaUnwrap,
         }
+    }
+
+    /// Whether device keys are derived from it.
+    pub const fn is_master(self) -> bool {
+        matches!(self, Self::Master | Self::ImportedMaster(_))
+    }
+
+    /// Whether its value comes from outside, so that the token cannot vouch for where it has been (PKCS#11: LOCAL,
+    /// ALWAYS_SENSITIVE and NEVER_EXTRACTABLE are false).
+    pub const fn is_imported(self) -> bool {
+        matches!(self, Self::ImportedMaster(_) | Self::PartyTransport)
     }
 
     pub(crate) const fn is_canary(self) -> bool {
@@ -104,15 +174,22 @@ pub enum KeyKind {
     AesDerive,
     /// AES-256, SIGN, CKM_AES_CMAC.
     AesCmac,
+    /// AES or triple DES from outside, DERIVE, CKM_AES_ECB_ENCRYPT_DATA or CKM_DES3_ECB_ENCRYPT_DATA.
+    ImportedDerive(MasterAlgorithm),
+    /// AES-256 from outside, WRAP, AES-KWP.
+    AesWrap,
+    /// RSA-3072 private key, UNWRAP, CKM_RSA_PKCS_OAEP, with an unwrap template.
+    RsaUnwrap,
 }
 
 /// What the record of a key says about its value: the token must show the same at every start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KeyCheck {
-    /// SubjectPublicKeyInfo, DER: a fresh signature must verify under it.
+    /// SubjectPublicKeyInfo, DER: a fresh signature must verify under it, or a key encrypted to it must be unwrapped.
     PublicKey(Vec<u8>),
     /// Three bytes over 16 bytes of 01: for DERIVE keys the leading bytes of AES-ECB (the GlobalPlatform key check
-    /// value), for CMAC keys those of AES-CMAC, the only function such a key has.
+    /// value; for triple DES over 8 bytes of 00), for CMAC keys those of AES-CMAC, for WRAP keys those of AES-KWP of such a
+    /// key: each the only function the key has.
     CheckValue([u8; 3]),
 }
 

@@ -24,6 +24,7 @@ pub mod ceremony;
 pub mod softhsm;
 pub mod worker;
 
+mod nested;
 mod template;
 
 #[expect(unsafe_code, reason = "what the PKCS#11 crate lacks; each block with its proof")]
@@ -37,5 +38,7 @@ pub use job::{
     ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,
     PutKeyJob, SessionKeysJob, SessionKeysOutcome,
 };
-pub use key::{KeyCheck, KeyKind, KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+pub use key::{
+    KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
+};
 pub use report::{Probe, StartReport};

@@ -7,7 +7,7 @@ use std::ptr;
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Result, Rv};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::ObjectHandle;
+use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::Session;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_FUNCTION_LIST, CK_INTERFACE, CK_MECHANISM, CK_MECHANISM_TYPE,
@@ -124,6 +124,79 @@ impl Functions {
         let mut value = Zeroizing::new([0; N]);
         let len = self.read_attribute(session, object, CKA_VALUE, &mut value[..])?;
         if len == N { Ok(value) } else { Err(Error::InvalidValue) }
+    }
+
+    /// C_CreateObject of a secret key whose value stays in the caller's zeroizing memory: the crate's own attribute would
+    /// hold a copy that is neither zeroized nor kept out of debug output.
+    pub(crate) fn create_secret(
+        &self,
+        session: &Session,
+        template: &[Attribute],
+        value: &[u8],
+    ) -> Result<ObjectHandle> {
+        let create = self.table.C_CreateObject.ok_or(Error::NullFunctionPointer)?;
+        let mut template: Vec<CK_ATTRIBUTE> = template.iter().map(CK_ATTRIBUTE::from).collect();
+        template.push(CK_ATTRIBUTE {
+            type_: CKA_VALUE,
+            pValue: value.as_ptr().cast_mut().cast(),
+            ulValueLen: CK_ULONG::try_from(value.len())?,
+        });
+        let mut handle = 0;
+        // SAFETY: as for C_Sign; the entries point into `template`'s attributes and `value`, which outlive the call and
+        // are only read (§5.7.1), and there are as many as said.
+        let rv = unsafe {
+            create(session.handle(), template.as_mut_ptr(), CK_ULONG::try_from(template.len())?, &mut handle)
+        };
+        Rv::from(rv).into_result(Function::CreateObject)?;
+        // SAFETY: the handle is one the module has just given for this session.
+        Ok(unsafe { ObjectHandle::new_from_raw(handle) })
+    }
+
+    /// The attributes of a template within an object, type and value of each.
+    pub(crate) fn nested_attribute(
+        &self,
+        session: &Session,
+        object: ObjectHandle,
+        attribute: CK_ATTRIBUTE_TYPE,
+    ) -> Result<Vec<(CK_ATTRIBUTE_TYPE, Vec<u8>)>> {
+        /// More than any value of ours has.
+        const VALUE_MAX: usize = 64;
+        let get = self.table.C_GetAttributeValue.ok_or(Error::NullFunctionPointer)?;
+        let bytes = self.read_attribute(session, object, attribute, &mut [])?;
+        let count = bytes / size_of::<CK_ATTRIBUTE>();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut values = vec![[0u8; VALUE_MAX]; count];
+        let empty = CK_ATTRIBUTE { type_: 0, pValue: ptr::null_mut(), ulValueLen: 0 };
+        let mut inner: Vec<CK_ATTRIBUTE> = vec![empty; count];
+        // First the types and lengths, then the values.
+        for with_values in [false, true] {
+            if with_values {
+                for (entry, value) in inner.iter_mut().zip(&mut values) {
+                    if usize::try_from(entry.ulValueLen)? > VALUE_MAX {
+                        return Err(Error::InvalidValue);
+                    }
+                    entry.pValue = value.as_mut_ptr().cast();
+                }
+            }
+            let mut template = CK_ATTRIBUTE {
+                type_: attribute,
+                pValue: inner.as_mut_ptr().cast(),
+                ulValueLen: CK_ULONG::try_from(count * size_of::<CK_ATTRIBUTE>())?,
+            };
+            // SAFETY: as for a plain attribute; the value of an array attribute is an array of CK_ATTRIBUTE (§4.8), which
+            // is writable for as many as said, each with a value pointer that is null (the module then writes type and
+            // length only) or writable for the length that the module itself gave.
+            let rv = unsafe { get(session.handle(), object.handle(), &mut template, 1) };
+            Rv::from(rv).into_result(Function::GetAttributeValue)?;
+        }
+        let mut read = Vec::with_capacity(count);
+        for (entry, value) in inner.iter().zip(&values) {
+            let len = usize::try_from(entry.ulValueLen)?;
+            read.push((entry.type_, value.get(..len).ok_or(Error::InvalidValue)?.to_vec()));
+        }
+        Ok(read)
     }
 
     /// Any attribute but a key's value, whatever the crate thinks of its contents.

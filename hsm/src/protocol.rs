@@ -191,7 +191,57 @@ pub(crate) enum ToCeremony {
         name: String,
         epoch: u32,
     },
+    /// Makes a key as the sum of random components, each sealed to its custodian.
+    CreateFromComponents {
+        role: KeyRole,
+        name: String,
+        epoch: u32,
+        custodians: Vec<WireCustodian>,
+    },
+    ImportComponents {
+        role: KeyRole,
+        name: String,
+        epoch: u32,
+        components: Vec<WireComponent>,
+        expected: [u8; 3],
+        refuse_known: bool,
+    },
+    ImportWrapped {
+        role: KeyRole,
+        name: String,
+        epoch: u32,
+        under: KeyRef,
+        wrapped: Vec<u8>,
+        expected: [u8; 3],
+        refuse_known: bool,
+    },
+    /// Initialises the open token again: everything on it is gone.
+    Wipe {
+        label: String,
+        so_pin_file: PathBuf,
+    },
     List,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireCustodian {
+    pub(crate) name: String,
+    /// An uncompressed P-256 point.
+    pub(crate) public_key: Vec<u8>,
+}
+
+/// A key component on its way to the ceremony process. Frames are zeroized after use.
+#[derive(Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub(crate) struct WireComponent {
+    pub(crate) custodian: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) check_value: [u8; 3],
+}
+
+impl std::fmt::Debug for WireComponent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WireComponent({}, ..)", self.custodian)
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -199,6 +249,8 @@ pub(crate) enum FromCeremony {
     TokenMade { serial: String },
     Opened { serial: String },
     Created(Box<crate::ceremony::CreatedKey>),
+    CreatedFromComponents(Box<crate::ceremony::CreatedKey>, Vec<crate::ceremony::SealedComponent>),
+    Wiped,
     Objects(Vec<crate::ceremony::TokenObject>),
     Failed(HsmError),
 }

@@ -26,7 +26,11 @@ impl Verifier {
                 let bytes = spki::ed25519_bytes(spki_der).ok_or_else(malformed)?;
                 (SignatureAlgorithm::Ed25519, ParsedPublicKey::new(&ED25519, bytes))
             }
-            KeyKind::AesDerive | KeyKind::AesCmac => return Ok(None),
+            KeyKind::AesDerive
+            | KeyKind::AesCmac
+            | KeyKind::ImportedDerive(_)
+            | KeyKind::AesWrap
+            | KeyKind::RsaUnwrap => return Ok(None),
         };
         Ok(Some(Self { algorithm, key: key.map_err(|_| malformed())? }))
     }

@@ -62,6 +62,29 @@ pub(crate) fn rsa_public_key(spki: &[u8]) -> Result<RsaPublicKey, HsmError> {
     Ok(key)
 }
 
+/// SubjectPublicKeyInfo of an RSA key (RFC 8017 A.1).
+pub(crate) fn rsa_spki(key: &RsaPublicKey) -> Vec<u8> {
+    let integer = |magnitude: &[u8]| {
+        let start = magnitude.iter().position(|byte| *byte != 0).unwrap_or(magnitude.len());
+        let shortest = &magnitude[start..];
+        let sign: &[u8] = if shortest.first().is_none_or(|first| first & 0x80 != 0) { &[0] } else { &[] };
+        encoded(0x02, &[sign, shortest].concat())
+    };
+    let key = encoded(0x30, &[integer(&key.modulus), integer(&key.exponent)].concat());
+    encoded(0x30, &[&RSA_ALGORITHM[..], &encoded(0x03, &[&[0], &key[..]].concat())].concat())
+}
+
+/// One DER element of at most 65,535 bytes.
+fn encoded(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let [.., high, low] = contents.len().to_be_bytes();
+    let head = match contents.len() {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        _ => vec![tag, 0x82, high, low],
+    };
+    [&head[..], contents].concat()
+}
+
 fn read_rsa(spki: &[u8]) -> Option<RsaPublicKey> {
     let (outer, rest) = element(spki, 0x30)?;
     let bits = outer.strip_prefix(&RSA_ALGORITHM)?;
@@ -134,6 +157,7 @@ mod tests {
         let key = rsa_public_key(spki).unwrap();
         assert_eq!((key.modulus.len(), key.exponent.as_slice()), (384, &[1u8, 0, 1][..]));
         assert!(rsa_public_key(&[spki, &[0]].concat()).is_err());
+        assert_eq!(rsa_spki(&key), spki);
         for cut in 0..spki.len() {
             assert!(rsa_public_key(&spki[..cut]).is_err());
         }

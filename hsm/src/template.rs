@@ -7,16 +7,20 @@ use cryptoki_sys::{
     CK_ATTRIBUTE_TYPE, CK_MECHANISM_TYPE, CK_ULONG, CKA_ALLOWED_MECHANISMS, CKA_ALWAYS_AUTHENTICATE,
     CKA_ALWAYS_SENSITIVE, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_DESTROYABLE, CKA_ENCRYPT,
     CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_LOCAL, CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE,
-    CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP,
-    CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_EC, CKK_EC_EDWARDS, CKM_AES_CBC, CKM_AES_CMAC, CKM_AES_ECB,
-    CKM_AES_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA,
+    CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_UNWRAP_TEMPLATE, CKA_VALUE_LEN,
+    CKA_VERIFY, CKA_WRAP, CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_DES2, CKK_DES3, CKK_EC, CKK_EC_EDWARDS,
+    CKK_RSA, CKM_AES_CBC, CKM_AES_CMAC, CKM_AES_ECB, CKM_AES_ECB_ENCRYPT_DATA, CKM_AES_KEY_WRAP_KWP,
+    CKM_AES_KEY_WRAP_PAD, CKM_DES3_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA, CKM_RSA_PKCS_OAEP,
 };
 
-use crate::key::{KeyKind, KeyRef};
+use crate::key::{KeyKind, KeyRef, MasterAlgorithm};
+use crate::nested::{self, NestedTemplate};
 use crate::pkcs11_gaps::mechanism_type;
 
 /// Bytes of every long-lived AES key.
 pub(crate) const TOKEN_AES_BYTES: usize = 32;
+/// Bits of the transport-import key.
+const RSA_BITS: CK_ULONG = 3072;
 
 /// One attribute of a long-lived key: as it is asked for, and as it must read.
 pub(crate) struct Expected {
@@ -31,6 +35,9 @@ enum Value {
     Flag(bool),
     Number(CK_ULONG),
     Mechanism(CK_MECHANISM_TYPE),
+    /// The one number under which this token does AES-KWP.
+    KeyWrap,
+    Nested(&'static NestedTemplate),
 }
 
 impl Expected {
@@ -38,8 +45,8 @@ impl Expected {
         Self { attribute, name, value: Value::Flag(value), is_asked_for: true }
     }
 
-    const fn evidence(attribute: CK_ATTRIBUTE_TYPE, name: &'static str) -> Self {
-        Self { attribute, name, value: Value::Flag(true), is_asked_for: false }
+    const fn evidence(attribute: CK_ATTRIBUTE_TYPE, name: &'static str, value: bool) -> Self {
+        Self { attribute, name, value: Value::Flag(value), is_asked_for: false }
     }
 
     /// Whether the bytes of C_GetAttributeValue say what is expected.
@@ -47,6 +54,10 @@ impl Expected {
         match self.value {
             Value::Flag(value) => bytes == [u8::from(value)],
             Value::Number(value) | Value::Mechanism(value) => bytes == value.to_ne_bytes(),
+            Value::KeyWrap => {
+                [CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD].iter().any(|kwp| bytes == kwp.to_ne_bytes())
+            }
+            Value::Nested(template) => bytes == nested::canonical(template),
         }
     }
 
@@ -56,6 +67,8 @@ impl Expected {
             Value::Flag(value) => value.to_string(),
             Value::Number(value) => value.to_string(),
             Value::Mechanism(value) => format!("{{{value:#06x}}}"),
+            Value::KeyWrap => "{0x210b} or {0x210a}".to_owned(),
+            Value::Nested(template) => nested::text(&nested::canonical(template)),
         }
     }
 
@@ -74,7 +87,8 @@ impl Expected {
                 Some([number]) => number.to_string(),
                 _ => hex::encode(bytes),
             },
-            (Value::Mechanism(_), bytes) => match numbers(bytes) {
+            (Value::Nested(_), bytes) => nested::text(bytes),
+            (Value::Mechanism(_) | Value::KeyWrap, bytes) => match numbers(bytes) {
                 Some(list) => {
                     format!("{{{}}}", list.iter().map(|m| format!("{m:#06x}")).collect::<Vec<_>>().join(", "))
                 }
@@ -89,26 +103,41 @@ impl KeyKind {
     /// The class of the object that does the work.
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
-            Self::P256 | Self::Ed25519 => ObjectClass::PRIVATE_KEY,
-            Self::AesDerive | Self::AesCmac => ObjectClass::SECRET_KEY,
+            Self::P256 | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
+            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap => {
+                ObjectClass::SECRET_KEY
+            }
         }
     }
 
-    const fn mechanism(self) -> CK_MECHANISM_TYPE {
-        match self {
+    const fn mechanism(self) -> Value {
+        Value::Mechanism(match self {
             Self::P256 => CKM_ECDSA,
             Self::Ed25519 => CKM_EDDSA,
-            Self::AesDerive => CKM_AES_ECB_ENCRYPT_DATA,
+            Self::ImportedDerive(MasterAlgorithm::TripleDes2Key | MasterAlgorithm::TripleDes3Key) => {
+                CKM_DES3_ECB_ENCRYPT_DATA
+            }
+            Self::AesDerive | Self::ImportedDerive(_) => CKM_AES_ECB_ENCRYPT_DATA,
             Self::AesCmac => CKM_AES_CMAC,
-        }
+            Self::AesWrap => return Value::KeyWrap,
+            Self::RsaUnwrap => CKM_RSA_PKCS_OAEP,
+        })
     }
 
     const fn key_type(self) -> CK_ULONG {
         match self {
             Self::P256 => CKK_EC,
             Self::Ed25519 => CKK_EC_EDWARDS,
-            Self::AesDerive | Self::AesCmac => CKK_AES,
+            Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
+            Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
+            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap => CKK_AES,
+            Self::RsaUnwrap => CKK_RSA,
         }
+    }
+
+    /// Whether the value comes from outside: see [`crate::KeyRole::is_imported`].
+    const fn is_imported(self) -> bool {
+        matches!(self, Self::ImportedDerive(_) | Self::AesWrap)
     }
 
     /// The template of a long-lived key.
@@ -117,7 +146,7 @@ impl KeyKind {
     /// and a key ends with the initialisation of its token.
     pub(crate) fn template(self) -> Vec<Expected> {
         let signs = matches!(self, Self::P256 | Self::Ed25519 | Self::AesCmac);
-        let derives = matches!(self, Self::AesDerive);
+        let derives = matches!(self, Self::AesDerive | Self::ImportedDerive(_));
         let mut template = vec![
             Expected {
                 attribute: CKA_KEY_TYPE,
@@ -135,49 +164,69 @@ impl KeyKind {
             Expected::flag(CKA_SIGN, "SIGN", signs),
             Expected::flag(CKA_DERIVE, "DERIVE", derives),
             Expected::flag(CKA_DECRYPT, "DECRYPT", false),
-            Expected::flag(CKA_UNWRAP, "UNWRAP", false),
+            Expected::flag(CKA_UNWRAP, "UNWRAP", matches!(self, Self::RsaUnwrap)),
             Expected::flag(CKA_WRAP_WITH_TRUSTED, "WRAP_WITH_TRUSTED", false),
             Expected {
                 attribute: CKA_ALLOWED_MECHANISMS,
                 name: "ALLOWED_MECHANISMS",
-                value: Value::Mechanism(self.mechanism()),
+                value: self.mechanism(),
                 is_asked_for: true,
             },
         ];
-        match self {
-            Self::P256 | Self::Ed25519 => template.extend([
+        if matches!(self.object_class(), ObjectClass::PRIVATE_KEY) {
+            template.extend([
                 Expected::flag(CKA_SIGN_RECOVER, "SIGN_RECOVER", false),
                 Expected::flag(CKA_ALWAYS_AUTHENTICATE, "ALWAYS_AUTHENTICATE", false),
-            ]),
-            Self::AesDerive | Self::AesCmac => template.extend([
+            ]);
+        } else {
+            template.extend([
                 Expected::flag(CKA_ENCRYPT, "ENCRYPT", false),
                 Expected::flag(CKA_VERIFY, "VERIFY", false),
-                Expected::flag(CKA_WRAP, "WRAP", false),
-                Expected {
-                    attribute: CKA_VALUE_LEN,
-                    name: "VALUE_LEN",
-                    value: Value::Number(TOKEN_AES_BYTES as CK_ULONG),
-                    is_asked_for: true,
-                },
-            ]),
+                Expected::flag(CKA_WRAP, "WRAP", matches!(self, Self::AesWrap)),
+            ]);
         }
-        // The token's own testimony that the key was made inside it and has never been outside.
-        template.extend([
-            Expected::evidence(CKA_LOCAL, "LOCAL"),
-            Expected::evidence(CKA_ALWAYS_SENSITIVE, "ALWAYS_SENSITIVE"),
-            Expected::evidence(CKA_NEVER_EXTRACTABLE, "NEVER_EXTRACTABLE"),
-        ]);
+        if matches!(self, Self::RsaUnwrap) {
+            template.push(Expected {
+                attribute: CKA_UNWRAP_TEMPLATE,
+                name: "UNWRAP_TEMPLATE",
+                value: Value::Nested(nested::IMPORTED_KEYS),
+                is_asked_for: true,
+            });
+        }
+        if self.key_type() == CKK_AES {
+            let bytes = match self {
+                Self::ImportedDerive(algorithm) => algorithm.key_bytes(),
+                _ => TOKEN_AES_BYTES,
+            };
+            template.push(Expected {
+                attribute: CKA_VALUE_LEN,
+                name: "VALUE_LEN",
+                value: Value::Number(bytes as CK_ULONG),
+                // PKCS#11 §6.13.2: a key whose value is given takes its length from it.
+                is_asked_for: !self.is_imported(),
+            });
+        }
+        // The token's own testimony that the key was made inside it and has never been outside; of an imported key it says
+        // the opposite, and nothing can be concluded from the other two.
+        template.push(Expected::evidence(CKA_LOCAL, "LOCAL", !self.is_imported()));
+        if !self.is_imported() {
+            template.extend([
+                Expected::evidence(CKA_ALWAYS_SENSITIVE, "ALWAYS_SENSITIVE", true),
+                Expected::evidence(CKA_NEVER_EXTRACTABLE, "NEVER_EXTRACTABLE", true),
+            ]);
+        }
         template
     }
 
-    /// The template as C_GenerateKey and C_GenerateKeyPair take it.
-    pub(crate) fn creation_attributes(self, key: &KeyRef) -> Vec<Attribute> {
+    /// The template as C_GenerateKey, C_GenerateKeyPair, C_CreateObject and C_UnwrapKey take it; `kwp` is the token's number
+    /// for AES-KWP.
+    pub(crate) fn creation_attributes(self, key: &KeyRef, kwp: Option<u64>) -> Vec<Attribute> {
         let mut attributes = vec![
             Attribute::Class(self.object_class()),
             Attribute::Label(key.label.clone().into_bytes()),
             Attribute::Id(key.id.to_vec()),
         ];
-        attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(Expected::attribute));
+        attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(|e| e.attribute(kwp)));
         attributes
     }
 
@@ -187,7 +236,7 @@ impl KeyKind {
         attributes.extend(self.template().iter().filter(|e| e.is_asked_for).map(|e| match e.attribute {
             CKA_TOKEN => Attribute::Token(false),
             CKA_DESTROYABLE => Attribute::Destroyable(true),
-            _ => e.attribute(),
+            _ => e.attribute(None),
         }));
         attributes
     }
@@ -197,30 +246,40 @@ impl KeyKind {
         // RFC 5480 prime256v1; for Ed25519 the PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants.
         let parameters: &[u8] = match self {
             Self::Ed25519 => b"\x13\x0cedwards25519",
-            Self::P256 | Self::AesDerive | Self::AesCmac => {
-                &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]
-            }
+            _ => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
         };
-        vec![
+        let mut attributes = vec![
             Attribute::Token(false),
             Attribute::Private(false),
-            Attribute::Verify(true),
+            Attribute::Verify(!matches!(self, Self::RsaUnwrap)),
             Attribute::Encrypt(false),
             Attribute::Wrap(false),
             Attribute::Derive(false),
-            Attribute::EcParams(parameters.to_vec()),
-        ]
+        ];
+        match self {
+            Self::RsaUnwrap => attributes
+                .extend([Attribute::ModulusBits(RSA_BITS.into()), Attribute::PublicExponent(vec![1, 0, 1])]),
+            _ => attributes.push(Attribute::EcParams(parameters.to_vec())),
+        }
+        attributes
     }
 }
 
 impl Expected {
-    fn attribute(&self) -> Attribute {
+    fn attribute(&self, kwp: Option<u64>) -> Attribute {
         match self.value {
             Value::Mechanism(number) => Attribute::AllowedMechanisms(vec![mechanism_type(number)]),
+            Value::KeyWrap => {
+                Attribute::AllowedMechanisms(vec![mechanism_type(kwp.unwrap_or(CKM_AES_KEY_WRAP_KWP))])
+            }
+            Value::Nested(template) => nested::attribute(self.attribute, template),
             Value::Number(number) if self.attribute == CKA_VALUE_LEN => Attribute::ValueLen(number.into()),
             Value::Number(number) => Attribute::KeyType(match number {
                 CKK_EC => KeyType::EC,
                 CKK_EC_EDWARDS => KeyType::EC_EDWARDS,
+                CKK_RSA => KeyType::RSA,
+                CKK_DES2 => KeyType::DES2,
+                CKK_DES3 => KeyType::DES3,
                 _ => KeyType::AES,
             }),
             Value::Flag(value) => match self.attribute {

@@ -1,5 +1,6 @@
 //! The ceremony process.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::UserType;
 use cryptoki_sys::{CKA_CLASS, CKA_ID, CKA_LABEL};
 
+use super::import::new_id;
 use super::{CreatedKey, TokenObject};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use crate::protocol::{FromCeremony, ToCeremony, TokenAccess, read_frame, write_frame};
-use crate::worker::{self, Module, TokenSession};
+use crate::worker::{self, Module, TokenSession, Wrapping};
 
 /// CK_TOKEN_INFO's label field has 32 bytes.
 const TOKEN_LABEL_MAX: usize = 32;
@@ -42,9 +44,11 @@ struct Steps {
     token: Option<OpenToken>,
 }
 
-struct OpenToken {
-    serial: String,
-    session: TokenSession,
+pub(super) struct OpenToken {
+    pub(super) serial: String,
+    pub(super) session: TokenSession,
+    /// How the token wraps; probed when it is first needed.
+    wrapping: OnceCell<Wrapping>,
 }
 
 impl Steps {
@@ -64,6 +68,22 @@ impl Steps {
             ToCeremony::CreateKey { role, name, epoch } => {
                 Ok(FromCeremony::Created(Box::new(self.token()?.create_key(role, &name, epoch)?)))
             }
+            ToCeremony::CreateFromComponents { role, name, epoch, custodians } => {
+                let (key, components) =
+                    self.token()?.create_from_components(role, &name, epoch, &custodians)?;
+                Ok(FromCeremony::CreatedFromComponents(Box::new(key), components))
+            }
+            ToCeremony::ImportComponents { role, name, epoch, components, expected, refuse_known } => {
+                let names = (role, name.as_str(), epoch);
+                let key = self.token()?.import_components(names, &components, expected, refuse_known)?;
+                Ok(FromCeremony::Created(Box::new(key)))
+            }
+            ToCeremony::ImportWrapped { role, name, epoch, under, wrapped, expected, refuse_known } => {
+                let names = (role, name.as_str(), epoch);
+                let key = self.token()?.import_wrapped(names, &under, &wrapped, expected, refuse_known)?;
+                Ok(FromCeremony::Created(Box::new(key)))
+            }
+            ToCeremony::Wipe { label, so_pin_file } => self.wipe(&label, &so_pin_file),
             ToCeremony::List => Ok(FromCeremony::Objects(self.token()?.objects()?)),
         }
     }
@@ -79,6 +99,21 @@ impl Steps {
         let module = Module::load(path)?;
         self.module = Some((path.to_owned(), Arc::clone(&module)));
         Ok(module)
+    }
+
+    /// C_InitToken wants no session open.
+    fn wipe(&mut self, label: &str, so_pin_file: &Path) -> Result<FromCeremony, HsmError> {
+        let serial = self.token()?.serial.clone();
+        self.token = None;
+        let (_, module) =
+            self.module.as_ref().ok_or_else(|| HsmError::caller("the ceremony has opened no token"))?;
+        let (slot, _) = module.find_token(label, Some(&serial))?;
+        let so_pin = worker::read_pin(so_pin_file)?;
+        module
+            .pkcs11
+            .init_token(slot, &so_pin, label)
+            .map_err(|e| HsmError::from(e).context(&format!("wiping token {label}")))?;
+        Ok(FromCeremony::Wiped)
     }
 
     fn token(&self) -> Result<&OpenToken, HsmError> {
@@ -128,11 +163,19 @@ impl OpenToken {
     fn open(module: &Arc<Module>, access: &TokenAccess) -> Result<Self, HsmError> {
         let (slot, info) = module.find_token(&access.token_label, access.token_serial.as_deref())?;
         let session = module.open_logged_in(access, slot)?;
-        Ok(Self { serial: info.serial_number().to_owned(), session })
+        Ok(Self { serial: info.serial_number().to_owned(), session, wrapping: OnceCell::new() })
     }
 
-    /// See [`super::Ceremony::create_key`].
-    fn create_key(&self, role: KeyRole, name: &str, epoch: u32) -> Result<CreatedKey, HsmError> {
+    pub(super) fn wrapping(&self) -> Result<Wrapping, HsmError> {
+        if let Some(known) = self.wrapping.get() {
+            return Ok(*known);
+        }
+        let (abilities, _) = worker::probe(&self.session)?;
+        Ok(*self.wrapping.get_or_init(|| abilities.wrapping()))
+    }
+
+    /// The label of a key that does not exist yet.
+    pub(super) fn new_label(&self, role: KeyRole, name: &str, epoch: u32) -> Result<String, HsmError> {
         let is_name = (1..=NAME_MAX).contains(&name.len())
             && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
         if !is_name {
@@ -148,14 +191,32 @@ impl OpenToken {
         {
             return Err(HsmError::policy(format!("key {label} exists already")));
         }
+        Ok(label)
+    }
+
+    /// See [`super::Ceremony::create_key`].
+    fn create_key(&self, role: KeyRole, name: &str, epoch: u32) -> Result<CreatedKey, HsmError> {
+        if role.is_imported() {
+            return Err(HsmError::caller(format!(
+                "a {} comes from outside: import it, or make it from components",
+                role.as_str()
+            )));
+        }
+        let label = self.new_label(role, name, epoch)?;
+        // Only the transport-import key is about wrapping; the others spare the probes.
+        let wrapping = match role {
+            KeyRole::TransportImport => self.wrapping()?,
+            _ => Wrapping::default(),
+        };
         let context = |e: HsmError| e.context(&format!("making key {label}"));
         let (registered, handle) = self.make(role, label.clone()).map_err(context)?;
         let template = worker::key_template(&self.session, role.kind(), handle).map_err(context)?;
-        worker::prove_value(&self.session, &registered, handle).map_err(context)?;
+        worker::prove_value(&self.session, wrapping, &registered, handle).map_err(context)?;
         Ok(CreatedKey {
             key: registered.key,
             role,
             check: registered.check,
+            key_check_value: None,
             template,
             token_serial: self.serial.clone(),
         })
@@ -165,20 +226,16 @@ impl OpenToken {
     /// the record keeps it, and a half-made pair cannot leave it behind.
     fn make(&self, role: KeyRole, label: String) -> Result<(RegisteredKey, ObjectHandle), HsmError> {
         let (session, kind) = (&self.session, role.kind());
-        // Random for key pairs too: an id made from the SPKI would have to be set after the generation, and a key with
-        // MODIFIABLE=0 and COPYABLE=0 takes no later change.
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(|e| HsmError::token(format!("the kernel gives no entropy: {e}")))?;
-        let key = KeyRef { label, id };
-        let attributes = kind.creation_attributes(&key);
+        let key = KeyRef { label, id: new_id()? };
+        let attributes = kind.creation_attributes(&key, None);
         let (handle, check) = match kind {
-            KeyKind::P256 | KeyKind::Ed25519 => {
+            KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
                 let (public, private) = worker::generate_pair(session, kind, &attributes)?;
                 (private, KeyCheck::PublicKey(worker::public_key_info(session, kind, &public)?))
             }
-            KeyKind::AesDerive | KeyKind::AesCmac => {
+            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::ImportedDerive(_) | KeyKind::AesWrap => {
                 let secret = session.generate_on_token(&Mechanism::AesKeyGen, &attributes)?;
-                (secret, worker::key_check(session, kind, secret)?)
+                (secret, worker::key_check(session, Wrapping::default(), kind, secret)?)
             }
         };
         Ok((RegisteredKey { key, role, check }, handle))

@@ -4,6 +4,8 @@
 //! and because only a process that ends gives its memory of SO PINs and modules back.
 
 mod child;
+mod component;
+mod import;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,6 +15,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::child::run_child;
+pub use self::component::{
+    Component, Custodian, ImportedKey, KnownValues, SealedComponent, component_info, is_published_value,
+};
 use crate::client::{TokenConfig, WorkerCommand, spawn};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
@@ -33,6 +38,8 @@ pub struct CreatedKey {
     pub role: KeyRole,
     /// What proves its value from now on.
     pub check: KeyCheck,
+    /// Of a secret key from outside: its key check value (GP Card Specification §B.6), as its custodians know it.
+    pub key_check_value: Option<[u8; 3]>,
     /// Every attribute of its template as the token reports it: name without `CKA_`, value. For the transcript.
     pub template: Vec<(String, String)>,
     /// The token that holds it.
@@ -107,6 +114,86 @@ impl Ceremony {
         self.open()?;
         match self.ask(&ToCeremony::CreateKey { role, name: name.to_owned(), epoch })? {
             FromCeremony::Created(key) => Ok(*key),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes a key as the sum (XOR) of as many random components as there are custodians, each sealed to one of them, so
+    /// that all of them together can restore it. No component and no sum of fewer says anything about the key. For roles
+    /// that take keys from outside ([`KeyRole::is_imported`]): the value was in this process for a moment.
+    pub fn create_from_components(
+        &mut self,
+        role: KeyRole,
+        name: &str,
+        epoch: u32,
+        custodians: &[Custodian],
+    ) -> Result<(CreatedKey, Vec<SealedComponent>), HsmError> {
+        self.open()?;
+        let custodians = custodians.iter().map(Custodian::wire).collect();
+        let request = ToCeremony::CreateFromComponents { role, name: name.to_owned(), epoch, custodians };
+        match self.ask(&request)? {
+            FromCeremony::CreatedFromComponents(key, components) => Ok((*key, components)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Imports a key as the sum of components, each checked by its own check value, the sum by `expected`. Nothing stays on
+    /// the token when one is wrong.
+    pub fn import_components(
+        &mut self,
+        key: &ImportedKey<'_>,
+        components: Vec<Component>,
+    ) -> Result<CreatedKey, HsmError> {
+        self.open()?;
+        let request = ToCeremony::ImportComponents {
+            role: key.role,
+            name: key.name.to_owned(),
+            epoch: key.epoch,
+            components: components.into_iter().map(Component::into_wire).collect(),
+            expected: key.expected,
+            refuse_known: key.known == KnownValues::Refuse,
+        };
+        match self.ask(&request)? {
+            FromCeremony::Created(key) => Ok(*key),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Imports a key that was encrypted to a transport-import key of this token (RSA-OAEP, the hash of
+    /// [`crate::StartReport::oaep_hash`]). Its value is never in our memory; `expected` is compared before anything stays on
+    /// the token.
+    pub fn import_wrapped(
+        &mut self,
+        key: &ImportedKey<'_>,
+        under: &KeyRef,
+        wrapped: &[u8],
+    ) -> Result<CreatedKey, HsmError> {
+        self.open()?;
+        let request = ToCeremony::ImportWrapped {
+            role: key.role,
+            name: key.name.to_owned(),
+            epoch: key.epoch,
+            under: under.clone(),
+            wrapped: wrapped.to_vec(),
+            expected: key.expected,
+            refuse_known: key.known == KnownValues::Refuse,
+        };
+        match self.ask(&request)? {
+            FromCeremony::Created(key) => Ok(*key),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Initialises the token again: every key on it is gone, for good. For the scratch token of a rehearsal.
+    pub fn danger_wipe_token(&mut self, so_pin_file: &Path) -> Result<(), HsmError> {
+        self.open()?;
+        let request =
+            ToCeremony::Wipe { label: self.config.token_label.clone(), so_pin_file: so_pin_file.to_owned() };
+        match self.ask(&request)? {
+            FromCeremony::Wiped => {
+                self.is_open = false;
+                Ok(())
+            }
             other => Err(unexpected(&other)),
         }
     }

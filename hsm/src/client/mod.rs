@@ -526,8 +526,8 @@ impl KnownKey {
             KeyCheck::PublicKey(spki) => Verifier::new(key.role.kind(), spki)?,
             KeyCheck::CheckValue(_) => None,
         };
-        let signs = matches!(key.role.kind(), KeyKind::P256 | KeyKind::Ed25519);
-        if signs != matches!(key.check, KeyCheck::PublicKey(_)) {
+        let is_pair = matches!(key.role.kind(), KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap);
+        if is_pair != matches!(key.check, KeyCheck::PublicKey(_)) {
             return Err(HsmError::policy(format!(
                 "key {} is registered with the wrong kind of check",
                 key.key
@@ -557,7 +557,7 @@ impl Inner {
 
     fn known_master(&self, key: &KeyRef) -> Result<(), HsmError> {
         match self.known_key(key)?.role {
-            KeyRole::Master => Ok(()),
+            role if role.is_master() => Ok(()),
             role => Err(HsmError::caller(format!("key {key} is a {}, no master", role.as_str()))),
         }
     }

@@ -123,7 +123,7 @@ impl Engine {
     }
 
     fn master(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
-        self.key_of(key, |_, role| role == KeyRole::Master)
+        self.key_of(key, |_, role| role.is_master())
     }
 
     fn key_of(

@@ -5,6 +5,7 @@
 
 mod derive;
 mod engine;
+mod import;
 mod open;
 mod order;
 mod probe;
@@ -27,9 +28,10 @@ use rustix::process::{
 };
 
 use self::engine::Engine;
+pub(crate) use self::import::{Wrapping, check_value, unwrap_oaep};
 use self::open::OpenToken;
 pub(crate) use self::open::{class_name, key_check, key_template, prove_value};
-pub(crate) use self::probe::{generate_pair, public_key_info};
+pub(crate) use self::probe::{generate_pair, public_key_info, run as probe};
 pub(crate) use self::token_session::{Module, TokenSession, read_pin};
 use crate::error::{ErrorClass, HsmError};
 use crate::protocol::{FromWorker, Retire, ToWorker, Usage, read_frame, write_frame};

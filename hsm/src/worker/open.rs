@@ -10,6 +10,7 @@ use cryptoki::slot::Slot;
 use cryptoki_sys::{CK_ULONG, CKA_CLASS, CKA_ID, CKA_LABEL, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY};
 
 use super::derive::{self, MasterConstants};
+use super::import::{self, Wrapping};
 use super::probe::{self, Abilities};
 use super::token_session::{Module, TokenSession};
 use crate::error::{ErrorClass, HsmError};
@@ -54,7 +55,7 @@ impl OpenToken {
         for key in keys {
             abilities.suffice_for(key.role).map_err(|e| explain(e, &probes))?;
             leaves.extend(leaves_the_token(&key));
-            let found = resolve(&session, key)?;
+            let found = resolve(&session, abilities.wrapping(), key)?;
             resolved.insert(found.registered.key.clone(), Arc::new(found));
         }
         let unknown_objects = unknown_objects(&session, &resolved)?;
@@ -87,7 +88,7 @@ impl OpenToken {
     /// Finds and checks one more key.
     pub(crate) fn add(&self, session: &TokenSession, key: RegisteredKey) -> Result<(), HsmError> {
         self.abilities.suffice_for(key.role)?;
-        let found = Arc::new(resolve(session, key)?);
+        let found = Arc::new(resolve(session, self.abilities.wrapping(), key)?);
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.insert(found.registered.key.clone(), found);
         Ok(())
@@ -106,7 +107,8 @@ impl OpenToken {
             keys.values().find(|k| k.registered.role.is_canary()).or_else(|| keys.values().next()).cloned()
         };
         match chosen {
-            Some(key) => prove_value(session, &key.registered, key.handle).map_err(|e| e.context("canary")),
+            Some(key) => prove_value(session, self.abilities.wrapping(), &key.registered, key.handle)
+                .map_err(|e| e.context("canary")),
             // A token without keys: all there is to ask is whether the session lives.
             None => session.find(&[Attribute::Token(true)]).map(|_| ()),
         }
@@ -121,7 +123,11 @@ fn explain(error: HsmError, probes: &[Probe]) -> HsmError {
 }
 
 /// Finds the one object of this label, id and class, compares its template, and sees it work.
-fn resolve(session: &TokenSession, registered: RegisteredKey) -> Result<ResolvedKey, HsmError> {
+fn resolve(
+    session: &TokenSession,
+    wrapping: Wrapping,
+    registered: RegisteredKey,
+) -> Result<ResolvedKey, HsmError> {
     let (key, kind) = (&registered.key, registered.role.kind());
     if !key.label.starts_with(&format!("chancery/{}/", registered.role.as_str())) {
         return Err(HsmError::policy(format!("key {key} is not labelled as a {}", registered.role.as_str())));
@@ -129,9 +135,10 @@ fn resolve(session: &TokenSession, registered: RegisteredKey) -> Result<Resolved
     let handle = find_one(session, kind, key)?;
     let context = |e: HsmError| e.context(&format!("key {key}"));
     key_template(session, kind, handle).map_err(context)?;
-    prove_value(session, &registered, handle).map_err(context)?;
+    prove_value(session, wrapping, &registered, handle).map_err(context)?;
     let constants = match registered.role {
-        KeyRole::Master => Some(MasterConstants::read(session, handle).map_err(context)?),
+        KeyRole::ImportedMaster(algorithm) if algorithm.is_triple_des() => None,
+        role if role.is_master() => Some(MasterConstants::read(session, handle).map_err(context)?),
         _ => None,
     };
     Ok(ResolvedKey { registered, handle, constants })
@@ -178,6 +185,7 @@ pub(crate) fn key_template(
 /// Whether the key on the token is the one that was recorded.
 pub(crate) fn prove_value(
     session: &TokenSession,
+    wrapping: Wrapping,
     registered: &RegisteredKey,
     handle: ObjectHandle,
 ) -> Result<(), HsmError> {
@@ -185,12 +193,15 @@ pub(crate) fn prove_value(
     let another =
         || HsmError::policy(format!("the token's key {} is not the one that was recorded", registered.key));
     match &registered.check {
+        KeyCheck::PublicKey(spki) if kind == KeyKind::RsaUnwrap => {
+            if import::unwraps(session, wrapping, handle, spki)? { Ok(()) } else { Err(another()) }
+        }
         KeyCheck::PublicKey(spki) => {
             let verifier = Verifier::new(kind, spki)?.ok_or_else(another)?;
             let signature = sign(session, kind, handle, &CANARY_DIGEST)?;
             if verifier.accepts(&CANARY_DIGEST, &signature) { Ok(()) } else { Err(another()) }
         }
-        KeyCheck::CheckValue(recorded) => match key_check(session, kind, handle)? {
+        KeyCheck::CheckValue(recorded) => match key_check(session, wrapping, kind, handle)? {
             KeyCheck::CheckValue(found) if found == *recorded => Ok(()),
             _ => Err(another()),
         },
@@ -200,13 +211,22 @@ pub(crate) fn prove_value(
 /// The check value of a secret key, over the only function it has.
 pub(crate) fn key_check(
     session: &TokenSession,
+    wrapping: Wrapping,
     kind: KeyKind,
     handle: ObjectHandle,
 ) -> Result<KeyCheck, HsmError> {
     let block = match kind {
         KeyKind::AesDerive => derive::readable_block(session, handle, &CHECK_BLOCK)?,
+        KeyKind::ImportedDerive(algorithm) => {
+            return import::check_value(session, algorithm, handle).map(KeyCheck::CheckValue);
+        }
         KeyKind::AesCmac => session.sign::<16>(&Mechanism::AesCMac, handle, &CHECK_BLOCK)?,
-        KeyKind::P256 | KeyKind::Ed25519 => return Err(HsmError::policy("a key pair has no check value")),
+        KeyKind::AesWrap => {
+            return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
+        }
+        KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+            return Err(HsmError::policy("a key pair has no check value"));
+        }
     };
     Ok(KeyCheck::CheckValue([block[0], block[1], block[2]]))
 }
@@ -226,8 +246,12 @@ pub(crate) fn sign(
             handle,
             input,
         )?,
-        KeyKind::AesDerive | KeyKind::AesCmac => {
-            return Err(HsmError::caller("a secret key makes no signatures"));
+        KeyKind::AesDerive
+        | KeyKind::AesCmac
+        | KeyKind::ImportedDerive(_)
+        | KeyKind::AesWrap
+        | KeyKind::RsaUnwrap => {
+            return Err(HsmError::caller("a key of this role makes no signatures"));
         }
     };
     Ok(signature.to_vec())
@@ -236,8 +260,8 @@ pub(crate) fn sign(
 /// What this role brings out of the token in clear, for the report.
 fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
     let key_name = &key.key;
-    match key.role {
-        KeyRole::Master => vec![
+    let mut sentences = match key.role {
+        KeyRole::Master | KeyRole::ImportedMaster(_) => vec![
             format!(
                 "{key_name}: the CMAC subkey block and constant first blocks, kept in zeroized worker memory; no device key"
             ),
@@ -254,7 +278,17 @@ fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
         | KeyRole::LogSigner
         | KeyRole::CanarySign
         | KeyRole::CanaryDerive => Vec::new(),
+        KeyRole::PartyTransport => vec![format!(
+            "{key_name}: session keys that it wraps for its party are made in zeroized worker memory; static keys it wraps in the token"
+        )],
+        KeyRole::TransportImport => Vec::new(),
+    };
+    if key.role.is_imported() {
+        sentences.push(format!(
+            "{key_name}: imported; its value has been outside, and where is not for the token to say (LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE are no evidence)"
+        ));
     }
+    sentences
 }
 
 /// Key objects on the token that nobody registered, e.g. left by a ceremony that was interrupted.

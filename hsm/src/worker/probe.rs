@@ -9,9 +9,12 @@ use aws_lc_rs::rsa::{
 use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
-use cryptoki_sys::{CKA_EC_POINT, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD};
+use cryptoki_sys::{
+    CKA_EC_POINT, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
+};
 
 use super::derive::{CMAC, readable_block};
+use super::import::{Wrapping, readable_triple_des};
 use super::open::sign;
 use super::order::{recipient_key, wrap_oaep};
 use super::put_key::wrap_cbc;
@@ -21,7 +24,7 @@ use crate::key::{KeyKind, KeyRole, OaepHash};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::report::Probe;
 use crate::signature::Verifier;
-use crate::spki;
+use crate::spki::{self, RsaPublicKey};
 use crate::template::SessionKeyUse;
 use domain::KeysetAlgorithm;
 
@@ -34,6 +37,7 @@ pub(crate) struct Abilities {
     /// AES-CBC wraps keys of whole blocks as it encrypts data. Without it nothing but PUT KEY is refused.
     pub(crate) cbc_wrap: bool,
     ecb_derive: bool,
+    triple_des_derive: bool,
     cmac: bool,
     ecdsa: bool,
     eddsa: bool,
@@ -42,19 +46,31 @@ pub(crate) struct Abilities {
 }
 
 impl Abilities {
+    /// How keys are wrapped.
+    pub(crate) fn wrapping(&self) -> Wrapping {
+        Wrapping { kwp: self.kwp, oaep_hash: self.oaep_hash }
+    }
+
     /// Whether a key of this role can do its work on this token, and is held to it.
     pub(crate) fn suffice_for(&self, role: KeyRole) -> Result<(), HsmError> {
         let needed: &[(&str, bool)] = match role.kind() {
             KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
             KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],
-            KeyKind::AesDerive if role == KeyRole::Master => &[
+            KeyKind::ImportedDerive(algorithm) if algorithm.is_triple_des() => {
+                &[("CKM_DES3_ECB_ENCRYPT_DATA", self.triple_des_derive)]
+            }
+            KeyKind::AesDerive | KeyKind::ImportedDerive(_) if role.is_master() => &[
                 ("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive),
                 ("CKM_AES_CMAC", self.cmac),
                 ("AES-KWP", self.kwp.is_some()),
                 ("RSA-OAEP", self.oaep_hash.is_some()),
             ],
-            KeyKind::AesDerive => &[("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive)],
+            KeyKind::AesDerive | KeyKind::ImportedDerive(_) => {
+                &[("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive)]
+            }
+            KeyKind::AesWrap => &[("AES-KWP", self.kwp.is_some())],
+            KeyKind::RsaUnwrap => &[("RSA-OAEP", self.oaep_hash.is_some())],
         };
         let missing: Vec<_> = needed.iter().filter(|(_, works)| !works).map(|(name, _)| *name).collect();
         if !missing.is_empty() {
@@ -90,6 +106,7 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         oaep_hash: if oaep_sha256 { Some(OaepHash::Sha256) } else { oaep_sha1.then_some(OaepHash::Sha1) },
         cbc_wrap: note("AES-CBC wrap (SP 800-38A)", cbc_wrap(session)),
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
+        triple_des_derive: note("3DES-ECB derive (SP 800-67)", triple_des_derive(session)),
         cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
         ecdsa: note("ECDSA P-256", signs(session, KeyKind::P256)),
         eddsa: note("EdDSA Ed25519", signs(session, KeyKind::Ed25519)),
@@ -197,6 +214,19 @@ fn ecb_derive(session: &TokenSession) -> Result<(), HsmError> {
     }
 }
 
+/// SP 800-67 appendix B: the known answer of 3-key triple DES.
+fn triple_des_derive(session: &TokenSession) -> Result<(), HsmError> {
+    const KEY: [u8; 24] = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x23\x45\x67\x89\xab\xcd\xef\x01\
+        \x45\x67\x89\xab\xcd\xef\x01\x23";
+    const ANSWER: [u8; 8] = *b"\xa8\x26\xfd\x8c\xe5\x3b\x85\x5f";
+    let key = known_key(session, KeyType::DES3, &KEY, &only(&Attribute::Derive(true), true, false))?;
+    if *readable_triple_des(session, key.handle(), b"The qufc")? == ANSWER {
+        Ok(())
+    } else {
+        Err(differs("3DES-ECB derive"))
+    }
+}
+
 /// RFC 4493 §4, example 2.
 fn cmac(session: &TokenSession) -> Result<(), HsmError> {
     const KEY: [u8; 16] = *b"\x2b\x7e\x15\x16\x28\xae\xd2\xa6\xab\xf7\x15\x88\x09\xcf\x4f\x3c";
@@ -254,7 +284,8 @@ pub(crate) fn generate_pair<'s>(
 ) -> Result<(SessionObject<'s>, ObjectHandle), HsmError> {
     let mechanism = match kind {
         KeyKind::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
-        KeyKind::P256 | KeyKind::AesDerive | KeyKind::AesCmac => Mechanism::EccKeyPairGen,
+        KeyKind::RsaUnwrap => Mechanism::RsaPkcsKeyPairGen,
+        _ => Mechanism::EccKeyPairGen,
     };
     session.generate_pair(&mechanism, &kind.public_attributes(), private)
 }
@@ -265,10 +296,15 @@ pub(crate) fn public_key_info(
     kind: KeyKind,
     public: &SessionObject<'_>,
 ) -> Result<Vec<u8>, HsmError> {
+    if kind == KeyKind::RsaUnwrap {
+        let read = |attribute| session.attribute(public.handle(), attribute);
+        let key = RsaPublicKey { modulus: read(CKA_MODULUS)?, exponent: read(CKA_PUBLIC_EXPONENT)? };
+        return Ok(spki::rsa_spki(&key));
+    }
     let point = session.attribute(public.handle(), CKA_EC_POINT)?;
     match kind {
         KeyKind::Ed25519 => spki::ed25519_from_ec_point(&point),
-        KeyKind::P256 | KeyKind::AesDerive | KeyKind::AesCmac => spki::p256_from_ec_point(&point),
+        _ => spki::p256_from_ec_point(&point),
     }
     .ok_or_else(|| HsmError::policy("the token's CKA_EC_POINT is no point of the curve asked for"))
 }

@@ -13,11 +13,12 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
-use cryptoki_sys::CK_ATTRIBUTE_TYPE;
+use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CKA_UNWRAP_TEMPLATE};
 use zeroize::Zeroizing;
 
 use crate::error::{ErrorClass, HsmError};
 use crate::inspect::{PinTries, TokenSeen};
+use crate::nested;
 use crate::pkcs11_gaps::Functions;
 use crate::protocol::{TokenAccess, Usage};
 
@@ -269,12 +270,41 @@ impl TokenSession {
         self.timed(1, || self.module.functions.key_value(&self.session, object))
     }
 
-    /// Any attribute but a key's value.
+    /// C_CreateObject of a secret key whose value stays in zeroizing memory.
+    pub(crate) fn create_secret(
+        &self,
+        template: &[Attribute],
+        value: &[u8],
+    ) -> Result<ObjectHandle, HsmError> {
+        self.timed(1, || self.module.functions.create_secret(&self.session, template, value))
+    }
+
+    /// C_UnwrapKey.
+    pub(crate) fn unwrap(
+        &self,
+        mechanism: &Mechanism<'_>,
+        unwrapping_key: ObjectHandle,
+        wrapped: &[u8],
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, HsmError> {
+        self.timed(1, || self.session.unwrap_key(mechanism, unwrapping_key, wrapped, template))
+    }
+
+    /// C_GenerateRandom.
+    pub(crate) fn random(&self, bytes: &mut [u8]) -> Result<(), HsmError> {
+        self.timed(1, || self.session.generate_random_slice(bytes))
+    }
+
+    /// Any attribute but a key's value; of a template within, its canonical form ([`crate::nested`]).
     pub(crate) fn attribute(
         &self,
         object: ObjectHandle,
         attribute: CK_ATTRIBUTE_TYPE,
     ) -> Result<Vec<u8>, HsmError> {
+        if attribute == CKA_UNWRAP_TEMPLATE {
+            let read = || self.module.functions.nested_attribute(&self.session, object, attribute);
+            return self.timed(2, read).map(nested::canonical_of);
+        }
         self.timed(2, || self.module.functions.attribute(&self.session, object, attribute))
     }
 

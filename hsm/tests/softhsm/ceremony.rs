@@ -2,6 +2,7 @@
 
 use hsm::{ErrorClass, KeyCheck, KeyRole};
 
+use crate::imports::custodians;
 use crate::support::Fixture;
 
 #[test]
@@ -10,7 +11,12 @@ fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stay
     let mut ceremony = fixture.ceremony();
     let mut labels = Vec::new();
     for role in KeyRole::ALL {
-        let made = ceremony.create_key(role, "test", 3).unwrap();
+        let made = if role.is_imported() {
+            assert_eq!(ceremony.create_key(role, "test", 3).unwrap_err().class, ErrorClass::Caller);
+            ceremony.create_from_components(role, "test", 3, &custodians()).unwrap().0
+        } else {
+            ceremony.create_key(role, "test", 3).unwrap()
+        };
         assert_eq!(made.key.label, format!("chancery/{}/test/3", role.as_str()));
         let read = |name: &str| {
             made.template.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).unwrap_or("absent")
@@ -24,17 +30,26 @@ fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stay
             ("COPYABLE", "false"),
             ("DESTROYABLE", "false"),
             ("DECRYPT", "false"),
-            ("UNWRAP", "false"),
-            ("LOCAL", "true"),
-            ("ALWAYS_SENSITIVE", "true"),
-            ("NEVER_EXTRACTABLE", "true"),
         ] {
             assert_eq!(read(name), value, "{role:?} {name}");
         }
-        let derives = matches!(role, KeyRole::Master | KeyRole::CanaryDerive);
+        // What a token says of a key that was made inside it, it does not say of an imported one.
+        assert_eq!(read("LOCAL"), (!role.is_imported()).to_string(), "{role:?}");
+        for evidence in ["ALWAYS_SENSITIVE", "NEVER_EXTRACTABLE"] {
+            assert_eq!(read(evidence), if role.is_imported() { "absent" } else { "true" }, "{role:?}");
+        }
+        let (derives, wraps, unwraps) = (
+            role.is_master() || role == KeyRole::CanaryDerive,
+            role == KeyRole::PartyTransport,
+            role == KeyRole::TransportImport,
+        );
         assert_eq!(read("DERIVE"), derives.to_string(), "{role:?}");
-        assert_eq!(read("SIGN"), (!derives).to_string(), "{role:?}");
-        assert_eq!(matches!(made.check, KeyCheck::PublicKey(_)), !derives && read("VALUE_LEN") == "absent");
+        assert_eq!(read("WRAP") == "true", wraps, "{role:?}");
+        assert_eq!(read("UNWRAP"), unwraps.to_string(), "{role:?}");
+        assert_eq!(read("SIGN"), (!derives && !wraps && !unwraps).to_string(), "{role:?}");
+        assert_eq!(read("UNWRAP_TEMPLATE") != "absent", unwraps);
+        let is_pair = role.kind() == hsm::KeyKind::RsaUnwrap || read("SIGN_RECOVER") != "absent";
+        assert_eq!(matches!(made.check, KeyCheck::PublicKey(_)), is_pair, "{role:?}");
         labels.push(made.key.label);
     }
     labels.sort();
