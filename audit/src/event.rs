@@ -35,6 +35,14 @@ events! {
     GrantCreated = "grant.created";
     /// A certificate issuer's key was registered.
     IssuerRegistered = "issuer.registered";
+    /// A derivation master was taken into use.
+    MasterRegistered = "master.registered";
+    /// A key under which keys leave for a party was taken into use.
+    TransportKeyRegistered = "transport_key.registered";
+    /// A transport key serves no more.
+    TransportKeyRetired = "transport_key.retired";
+    /// The key to which keys are encrypted on their way in was taken into use.
+    ImportKeyRegistered = "import_key.registered";
     /// A protected operation was asked for, signed by its requester.
     OperationRequested = "operation.requested";
     /// One more person signed the operation.

@@ -329,7 +329,12 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("tls_delivery", FactKind::Number, "1: the grant allows unsealed keys in the TLS channel"),
     row("token", FactKind::Name, "configured name of the token"),
     row("transcript", FactKind::Digest, "ceremony transcript"),
-    row("transport_key", FactKind::Digest, "SubjectPublicKeyInfo of a party's transport key"),
+    row(
+        "transport_key",
+        FactKind::Digest,
+        "SubjectPublicKeyInfo of a party's transport key; of an AES key label, 00 and id on the token",
+    ),
+    row("version", FactKind::Number, "version of the key"),
     row(
         "without_device_proof",
         FactKind::Number,

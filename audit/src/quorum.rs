@@ -71,6 +71,10 @@ impl QuorumBook {
                 | EventType::PartyEnrolled
                 | EventType::GrantCreated
                 | EventType::IssuerRegistered
+                | EventType::MasterRegistered
+                | EventType::TransportKeyRegistered
+                | EventType::TransportKeyRetired
+                | EventType::ImportKeyRegistered
                 | EventType::DeviceRestored
                 | EventType::RotationStarted
                 | EventType::RotationRollBackStarted
@@ -222,6 +226,10 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::PartyEnrolled => "enrol-party",
         EventType::GrantCreated => "create-grant",
         EventType::IssuerRegistered => "register-issuer",
+        EventType::MasterRegistered => "register-master",
+        EventType::TransportKeyRegistered => "register-transport-key",
+        EventType::TransportKeyRetired => "retire-transport-key",
+        EventType::ImportKeyRegistered => "register-import-key",
         EventType::DeviceRestored => "restore-device",
         EventType::RotationStarted => "start-rotation",
         EventType::RotationRollBackStarted => "roll-back-rotation",

@@ -69,6 +69,8 @@ pub struct KeyRegistration {
     pub key: RegisteredKey,
     /// Generation or epoch, from 1.
     pub epoch: u32,
+    /// How it is restored when its token is lost; empty for the vendor's clone of the token.
+    pub backup: String,
 }
 
 impl KeyRegistration {
@@ -88,6 +90,7 @@ impl KeyRegistration {
             public_key,
             check_value,
             epoch: self.epoch,
+            backup: self.backup.clone(),
         };
         let key = self.key.key.label.clone().into_bytes();
         (Change::put(KEYS, key.clone(), record.encode_to_vec()), Precondition::Absent { keyspace: KEYS, key })
@@ -118,6 +121,7 @@ impl KeyRegistration {
             token_serial: record.token_serial,
             key: RegisteredKey { key: KeyRef { label: record.label, id }, role, check },
             epoch: record.epoch,
+            backup: record.backup,
         })
     }
 }

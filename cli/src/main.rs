@@ -11,6 +11,7 @@ mod canonical;
 mod certificate;
 mod clock;
 mod connect;
+mod custody;
 mod device;
 mod device_file;
 mod enrolment;
@@ -66,6 +67,12 @@ enum Command {
     /// Signing keys of manufacturers in our token
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Masters that device keys are derived from: register, list
+    #[command(subcommand)]
+    Master(custody::MasterCommand),
+    /// Keys under which keys leave for parties: register, retire, list
+    #[command(subcommand)]
+    TransportKey(custody::TransportKeyCommand),
     /// Certificates of parties and devices
     #[command(subcommand)]
     Certificate(certificate::CertificateCommand),
@@ -122,6 +129,8 @@ impl Command {
             Self::Person(command) => command.run(output).await,
             Self::Party(command) => command.run(output).await,
             Self::Issuer(command) => command.run(output).await,
+            Self::Master(command) => command.run(output).await,
+            Self::TransportKey(command) => command.run(output).await,
             Self::Certificate(command) => command.run(output).await,
             Self::Grant(command) => command.run(output).await,
             Self::Operation(command) => command.run(output).await,

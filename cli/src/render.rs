@@ -1,5 +1,7 @@
 //! An operation in full, for the person who signs it: every field, from the bytes, in one order.
 
+mod custody;
+
 use domain::Role;
 use pki::KnownKeys;
 use proto::v1::operation::Kind;
@@ -37,6 +39,10 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RollBackRotation(_) => "roll_back_rotation",
         Kind::RevokeCertificate(_) => "revoke_certificate",
         Kind::ChangeStanding(_) => "change_standing",
+        Kind::RegisterMaster(_) => "register_master",
+        Kind::RegisterTransportKey(_) => "register_transport_key",
+        Kind::RetireTransportKey(_) => "retire_transport_key",
+        Kind::RegisterImportKey(_) => "register_import_key",
     }
 }
 
@@ -60,6 +66,10 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RollBackRotation(roll_back)) => roll_back_rotation(&mut out, roll_back),
         Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
         Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
+        Some(Kind::RegisterMaster(master)) => custody::register_master(&mut out, master),
+        Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),
+        Some(Kind::RetireTransportKey(key)) => custody::retire_transport_key(&mut out, key),
+        Some(Kind::RegisterImportKey(key)) => custody::register_import_key(&mut out, key),
         None => {}
     }
     out.add("version", version.to_string());

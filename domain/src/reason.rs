@@ -108,6 +108,10 @@ reasons! {
     NotLeased = "NOT_LEASED", retry: false, next: "fetch the device's script and report under that lease";
     /// The digest confirmed is not that of the output.
     OutputDigestMismatch = "OUTPUT_DIGEST_MISMATCH", retry: true, next: "fetch the output again and confirm what arrived";
+    /// The party has no transport key of this name or number.
+    UnknownTransportKey = "UNKNOWN_TRANSPORT_KEY", retry: false, next: "register the party's transport key first";
+    /// The transport key has expired or was retired.
+    TransportKeyEnded = "TRANSPORT_KEY_ENDED", retry: false, next: "register the next version of the transport key";
     /// A certificate authority or issuer that does not exist.
     UnknownIssuer = "UNKNOWN_ISSUER", retry: false, next: "create the issuer's key at a ceremony and register it";
     /// The profile's rules refuse the certificate.

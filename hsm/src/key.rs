@@ -153,6 +153,15 @@ impl KeyRole {
         matches!(self, Self::ImportedMaster(_) | Self::PartyTransport)
     }
 
+    /// Bytes of its key, of a secret one.
+    pub const fn key_bytes(self) -> Option<usize> {
+        match self.kind() {
+            KeyKind::ImportedDerive(algorithm) => Some(algorithm.key_bytes()),
+            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::AesWrap => Some(32),
+            KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
+        }
+    }
+
     pub(crate) const fn is_canary(self) -> bool {
         matches!(self, Self::CanarySign | Self::CanaryDerive)
     }

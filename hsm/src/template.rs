@@ -35,6 +35,8 @@ enum Value {
     Flag(bool),
     Number(CK_ULONG),
     Mechanism(CK_MECHANISM_TYPE),
+    /// Of an imported key; 0 is what SoftHSM says of an unwrapped one.
+    Length(CK_ULONG),
     /// The one number under which this token does AES-KWP.
     KeyWrap,
     Nested(&'static NestedTemplate),
@@ -54,6 +56,7 @@ impl Expected {
         match self.value {
             Value::Flag(value) => bytes == [u8::from(value)],
             Value::Number(value) | Value::Mechanism(value) => bytes == value.to_ne_bytes(),
+            Value::Length(value) => [value, 0].iter().any(|len| bytes == len.to_ne_bytes()),
             Value::KeyWrap => {
                 [CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD].iter().any(|kwp| bytes == kwp.to_ne_bytes())
             }
@@ -65,7 +68,7 @@ impl Expected {
     pub(crate) fn expected(&self) -> String {
         match self.value {
             Value::Flag(value) => value.to_string(),
-            Value::Number(value) => value.to_string(),
+            Value::Number(value) | Value::Length(value) => value.to_string(),
             Value::Mechanism(value) => format!("{{{value:#06x}}}"),
             Value::KeyWrap => "{0x210b} or {0x210a}".to_owned(),
             Value::Nested(template) => nested::text(&nested::canonical(template)),
@@ -83,7 +86,7 @@ impl Expected {
         match (&self.value, bytes) {
             (Value::Flag(_), [0]) => "false".to_owned(),
             (Value::Flag(_), [1]) => "true".to_owned(),
-            (Value::Number(_), bytes) => match numbers(bytes).as_deref() {
+            (Value::Number(_) | Value::Length(_), bytes) => match numbers(bytes).as_deref() {
                 Some([number]) => number.to_string(),
                 _ => hex::encode(bytes),
             },
@@ -201,7 +204,10 @@ impl KeyKind {
             template.push(Expected {
                 attribute: CKA_VALUE_LEN,
                 name: "VALUE_LEN",
-                value: Value::Number(bytes as CK_ULONG),
+                value: match self.is_imported() {
+                    true => Value::Length(bytes as CK_ULONG),
+                    false => Value::Number(bytes as CK_ULONG),
+                },
                 // PKCS#11 §6.13.2: a key whose value is given takes its length from it.
                 is_asked_for: !self.is_imported(),
             });
@@ -273,6 +279,7 @@ impl Expected {
                 Attribute::AllowedMechanisms(vec![mechanism_type(kwp.unwrap_or(CKM_AES_KEY_WRAP_KWP))])
             }
             Value::Nested(template) => nested::attribute(self.attribute, template),
+            Value::Length(number) => Attribute::ValueLen(number.into()),
             Value::Number(number) if self.attribute == CKA_VALUE_LEN => Attribute::ValueLen(number.into()),
             Value::Number(number) => Attribute::KeyType(match number {
                 CKK_EC => KeyType::EC,

@@ -12,7 +12,7 @@ use crate::KmsError;
 use crate::keyspaces::{DEVICES, FROZEN, KEYSETS};
 
 /// Name of our own derivation scheme in keyset records.
-pub(crate) const SCHEME: &str = "chancery-cmac-v1";
+pub const SCHEME: &str = "chancery-cmac-v1";
 
 /// Which keyset of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,6 +7,10 @@ pub(crate) const GRANTS: Keyspace = Keyspace { code: 16, name: "grants", home: H
 /// Frozen devices: EID (16 bytes) -> `records::Freeze`. In memory, from the verified log: whoever edits the view cannot
 /// un-freeze a device.
 pub(crate) const FROZEN: Keyspace = Keyspace { code: 17, name: "frozen", home: Home::Memory };
+/// Masters after the founding one: generation (4 bytes, big endian) -> `records::Master`.
+pub(crate) const MASTERS: Keyspace = Keyspace { code: 23, name: "masters", home: Home::Memory };
+/// Transport keys of parties: party 00 name 00 number (4 bytes, big endian) -> `records::TransportKey`.
+pub(crate) const TRANSPORT_KEYS: Keyspace = Keyspace { code: 27, name: "transport_keys", home: Home::Memory };
 /// Devices: EID (16 bytes) -> `records::Device`.
 pub(crate) const DEVICES: Keyspace = Keyspace { code: 64, name: "devices", home: Home::View };
 /// Keysets: EID, security domain, protocol, KVN -> `records::Keyset`.
@@ -34,9 +38,11 @@ pub(crate) const DEVICE_ROTATIONS: Keyspace =
     Keyspace { code: 74, name: "device_rotations", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 13] = [
+pub const KEYSPACES: [Keyspace; 15] = [
     GRANTS,
     FROZEN,
+    MASTERS,
+    TRANSPORT_KEYS,
     DEVICES,
     KEYSETS,
     ORDERS,

@@ -10,23 +10,25 @@ mod error;
 mod freeze;
 mod grants;
 mod keyspaces;
+mod masters;
 mod orders;
 mod output;
 pub mod rotation;
 mod session_keys;
+mod transport_keys;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use domain::MasterGeneration;
 
 pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
 pub use delivery::{ChunkOutput, OrderOutput};
-pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
+pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord, SCHEME as OUR_SCHEME};
 pub use error::{KmsError, Refused};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use keyspaces::KEYSPACES;
+pub use masters::{MasterRecord, Masters};
 pub use orders::{
     ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
 };
@@ -34,6 +36,7 @@ pub use output::OutputFiles;
 pub use session_keys::{
     Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release,
 };
+pub use transport_keys::{ORDERS_KEY, TransportKey, TransportKeyState, TransportMaterial};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]
@@ -43,13 +46,13 @@ pub struct Engines {
     /// The token that holds the masters.
     pub token: hsm::Token,
     /// The masters in use, by generation.
-    pub masters: Arc<BTreeMap<MasterGeneration, hsm::KeyRef>>,
+    pub masters: Arc<Masters>,
     /// The provisioners' grants.
     pub grants: Arc<Grants>,
 }
 
 impl Engines {
-    fn master(&self, generation: MasterGeneration) -> Result<&hsm::KeyRef, KmsError> {
-        self.masters.get(&generation).ok_or(KmsError::MasterAbsent(generation))
+    fn master(&self, generation: MasterGeneration) -> Result<hsm::KeyRef, KmsError> {
+        self.masters.key(self.store.as_ref(), generation)
     }
 }

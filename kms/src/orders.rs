@@ -172,10 +172,9 @@ impl<'a> Orders<'a> {
         lines: &[ReservedLine],
         options: hsm::CallOptions,
     ) -> Result<ChunkKeys, KmsError> {
-        let (generation, master) =
-            self.engines.masters.last_key_value().ok_or(KmsError::MasterAbsent(MasterGeneration(1)))?;
+        let (generation, master) = self.engines.masters.newest(self.engines.store.as_ref())?;
         let job = hsm::OrderChunkJob {
-            master: master.clone(),
+            master,
             protocol: self.terms.keyset.protocol,
             security_domain: self.terms.keyset.security_domain,
             kvn: self.terms.keyset.kvn,
@@ -184,7 +183,7 @@ impl<'a> Orders<'a> {
             eids: lines.iter().map(|l| l.line.eid).collect(),
         };
         let chunk = self.engines.token.order_chunk(job, options).await?;
-        Ok(ChunkKeys { chunk, generation: *generation })
+        Ok(ChunkKeys { chunk, generation })
     }
 
     /// Writes the chunk's output file and returns the commit that registers its devices. Blocks on the disk.

@@ -169,7 +169,7 @@ pub async fn release(
     )
     .map_err(|e| KmsError::refused(ReasonCode::InvalidField, e.to_string(), Some(object)))?;
     let job = hsm::SessionKeysJob {
-        master: engines.master(keyset.master_generation)?.clone(),
+        master: engines.master(keyset.master_generation)?,
         derivation: DeviceKeyset {
             eid: *eid,
             protocol: request.keyset.protocol,

@@ -65,6 +65,16 @@ impl PublicKey {
         Ok(key)
     }
 
+    /// Reads one PEM `PUBLIC KEY` block.
+    pub fn from_pem(text: &[u8], known_keys: KnownKeys) -> Result<Self, PkiError> {
+        Self::parse(&crate::pem::decode(text, "PUBLIC KEY", 16 * 1024)?, known_keys)
+    }
+
+    /// As a PEM `PUBLIC KEY` block.
+    pub fn to_pem(&self) -> String {
+        crate::pem::encode(&self.spki, "PUBLIC KEY").to_string()
+    }
+
     /// From an uncompressed point, as a token gives it.
     pub fn from_point(point: &[u8; 65], known_keys: KnownKeys) -> Result<Self, PkiError> {
         Self::parse(&p256_spki(point), known_keys)

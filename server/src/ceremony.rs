@@ -1,64 +1,365 @@
-//! `chanceryd ceremony`: keys made in a process of their own, beside the running service.
+//! `chanceryd ceremony`: keys made, imported and restored in a process of their own, beside the running service
+//! (`docs/cycles/key-ceremony.md`).
 
-use std::path::Path;
+mod component;
+mod key_file;
+mod terminal;
 
-use hsm::ceremony::{Ceremony, TokenObject};
-use hsm::{ErrorClass, HsmError, KeyCheck, KeyRole};
-use serde::Serialize;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use clap::{Args, Subcommand};
+use hsm::ceremony::{Ceremony, Component, CreatedKey, ImportedKey, KnownValues};
+use hsm::{ErrorClass, HsmError, KeyRole};
+
+use self::component::{ComponentFile, parse_custodian};
+use self::key_file::KeyFile;
+use crate::config::{Config, Mode};
 use crate::foundation::write_durably;
 use crate::tokens::{CEREMONY_CHILD, this_binary};
 
-/// `docs/formats/issuer-key-file.md`.
-#[derive(Serialize)]
-struct KeyFile<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    party: Option<&'a str>,
-    token: &'static str,
-    token_serial: String,
-    label: String,
-    id: String,
-    public_key: String,
+#[derive(Subcommand)]
+pub(crate) enum CeremonyCommand {
+    /// Makes a key on its token. It is used only once an approved operation has registered it.
+    ///
+    /// With custodians the key is the sum of as many random components, each sealed to one of them: all of them together
+    /// can restore it. Without, the key never leaves the token, and the vendor's clone of the token is its backup.
+    #[command(after_help = "Examples:
+  chanceryd ceremony create-key --config chanceryd.toml --name eum-one --out eum-one.key.json
+  chanceryd ceremony create-key --config chanceryd.toml --role transport-import --name kms --out import.key.json
+  chanceryd ceremony create-key --config chanceryd.toml --role imported-master-aes-256 --name devices --epoch 2 \\
+      --custodian alice=alice.pub.pem --custodian bob=bob.pub.pem --out devices-2.key.json")]
+    CreateKey(CreateKey),
+    /// Imports a key: from components of its custodians, or wrapped to the token's transport-import key.
+    #[command(after_help = "Examples:
+  chanceryd ceremony import-key --config chanceryd.toml --role imported-master-aes-128 --name fleet-2019 --kcv 8baf47 \\
+      --component alice.component.json --component bob.component.json --out fleet-2019.key.json
+  chanceryd ceremony import-key --config chanceryd.toml --role party-transport --name dp-one --kcv 0a1b2c \\
+      --wrapped dp-one.bin --under import.key.json --out dp-one.key.json")]
+    ImportKey(ImportKey),
+    /// Restores a key from its components onto an empty scratch token, compares it with its key file, and wipes the token.
+    #[command(after_help = "Example:
+  chanceryd ceremony rehearse-restore --config chanceryd.toml --key-file devices-2.key.json \\
+      --component alice.component.json --custodian-key alice.key.pem \\
+      --component bob.component.json --custodian-key bob.key.pem \\
+      --scratch-label scratch --pin-file scratch.pin --so-pin-file scratch.so-pin")]
+    RehearseRestore(RehearseRestore),
+    /// Makes a custodian's own key pair, to which components are sealed: NAME.key.pem to keep, NAME.pub.pem to give.
+    #[command(after_help = "Example:
+  chanceryd ceremony custodian-key --name alice --out custodians/")]
+    CustodianKey {
+        /// Name of the custodian.
+        #[arg(long)]
+        name: String,
+        /// Folder.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Lists the objects on a token.
+    List {
+        /// The configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// log, ca or kms.
+        #[arg(long)]
+        token: String,
+    },
 }
 
-/// Makes an issuer's key on the ca token and writes its public description.
-pub(crate) fn create_key(
-    config: &Config,
-    name: &str,
-    party: Option<&str>,
-    out: &Path,
-) -> Result<(), HsmError> {
-    let mut ceremony = open(config, "ca")?;
-    let created = ceremony.create_key(KeyRole::CertificateIssuer, name, 1)?;
-    let KeyCheck::PublicKey(spki) = created.check else {
-        return Err(HsmError::new(ErrorClass::Token, "the token gave no public key"));
-    };
-    let file = KeyFile {
-        name,
-        party,
-        token: "ca",
-        token_serial: created.token_serial,
-        label: created.key.label,
-        id: hex::encode(created.key.id),
-        public_key: hex::encode(spki),
-    };
-    let failed = |what: String| {
-        HsmError::new(ErrorClass::Token, format!("{} cannot be written: {what}", out.display()))
-    };
-    let bytes = serde_json::to_vec_pretty(&file).map_err(|e| failed(e.to_string()))?;
-    write_durably(out, &bytes).map_err(|e| failed(e.to_string()))
+#[derive(Args)]
+pub(crate) struct CreateKey {
+    /// The configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// What the key is for.
+    #[arg(long, default_value = "certificate-issuer", value_parser = parse_role)]
+    role: KeyRole,
+    /// Name of the key: of the issuer, master or party it is for.
+    #[arg(long)]
+    name: String,
+    /// Generation of a master, version of another key.
+    #[arg(long, default_value_t = 1)]
+    epoch: u32,
+    /// Party it is meant for; noted in the file.
+    #[arg(long)]
+    party: Option<String>,
+    /// A custodian and the PEM file of their public key, NAME=FILE; 2 to 8 of them. Component files go beside --out.
+    #[arg(long = "custodian", value_name = "NAME=FILE", value_parser = parse_custodian)]
+    custodians: Vec<(String, PathBuf)>,
+    /// The key's public description, for `chancery issuer|master|transport-key register --key-file`.
+    #[arg(long)]
+    out: PathBuf,
 }
 
-/// Lists a token's objects.
-pub(crate) fn list(config: &Config, token: &str) -> Result<Vec<TokenObject>, HsmError> {
-    open(config, token)?.list()
+#[derive(Args)]
+pub(crate) struct ImportKey {
+    /// The configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// What the key will be: imported-master-aes-128 (-192, -256), imported-master-3des-2key (-3key), party-transport.
+    #[arg(long, value_parser = parse_role)]
+    role: KeyRole,
+    /// Name of the key.
+    #[arg(long)]
+    name: String,
+    /// Generation of a master, version of another key.
+    #[arg(long, default_value_t = 1)]
+    epoch: u32,
+    /// Party it is of; noted in the file.
+    #[arg(long)]
+    party: Option<String>,
+    /// Key check value of the whole key, 6 hex digits (AES over 01..01, 3DES over 00..00).
+    #[arg(long, value_parser = parse_check_value)]
+    kcv: [u8; 3],
+    #[command(flatten)]
+    components: Components,
+    /// The key, encrypted to the transport-import key by RSA-OAEP (SHA-1 on SoftHSM, else SHA-256).
+    #[arg(long, value_name = "FILE", requires = "under", conflicts_with_all = ["files", "typed"])]
+    wrapped: Option<PathBuf>,
+    /// Key file of the transport-import key.
+    #[arg(long, value_name = "FILE", requires = "wrapped")]
+    under: Option<PathBuf>,
+    /// The key's public description, for `chancery master|transport-key register --key-file`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Where components come from; never from the command line.
+#[derive(Args)]
+struct Components {
+    /// File of a component (docs/formats/key-component.md), one for each.
+    #[arg(long = "component", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// PEM file of the private key of a custodian whose component is sealed.
+    #[arg(long = "custodian-key", value_name = "FILE")]
+    custodian_keys: Vec<PathBuf>,
+    /// How many components are typed at the terminal, without echo.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    typed: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct RehearseRestore {
+    /// The configuration: its PKCS#11 module and environment are used.
+    #[arg(long)]
+    config: PathBuf,
+    /// The key's public description, as its ceremony wrote it.
+    #[arg(long)]
+    key_file: PathBuf,
+    #[command(flatten)]
+    components: Components,
+    /// Label of the scratch token, which is made in a free slot and must not exist.
+    #[arg(long)]
+    scratch_label: String,
+    /// File with its user PIN, mode 0600.
+    #[arg(long)]
+    pin_file: PathBuf,
+    /// File with its security officer's PIN, mode 0600.
+    #[arg(long)]
+    so_pin_file: PathBuf,
+}
+
+impl CeremonyCommand {
+    pub(crate) fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        match self {
+            Self::CreateKey(args) => args.run(),
+            Self::ImportKey(args) => args.run(),
+            Self::RehearseRestore(args) => args.run(),
+            Self::CustodianKey { name, out } => component::make_custodian_key(&name, &out),
+            Self::List { config, token } => {
+                for object in open(&Config::read(&config)?, &token)?.list()? {
+                    writeln!(io::stdout(), "{} {} {}", object.class, object.label, object.id)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl CreateKey {
+    fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        let config = Config::read(&self.config)?;
+        let token = token_of(self.role)?;
+        let custodians = component::custodians(&self.custodians, config.known_keys())?;
+        if self.role.is_imported() && custodians.is_empty() {
+            return Err(
+                wrong("a key of this role is imported, or made with --custodian (two at least)").into()
+            );
+        }
+        let mut ceremony = open(&config, token)?;
+        if custodians.is_empty() {
+            let created = ceremony.create_key(self.role, &self.name, self.epoch)?;
+            let file = KeyFile::of(&created, token, &self.name, self.party.as_deref(), "");
+            return Ok(file.write(&self.out)?);
+        }
+        let (created, sealed) =
+            ceremony.create_from_components(self.role, &self.name, self.epoch, &custodians)?;
+        let names: Vec<&str> = custodians.iter().map(|custodian| custodian.name.as_str()).collect();
+        let backup = format!("all of {} components: {}", names.len(), names.join(", "));
+        for (at, part) in sealed.iter().enumerate() {
+            let file = ComponentFile::sealed(&created, part, at + 1, sealed.len());
+            let path = self.out.with_file_name(format!("{}-{}.component.json", self.name, part.custodian));
+            file.write(&path)?;
+            writeln!(
+                io::stdout(),
+                "{} keeps {} ({})",
+                part.custodian,
+                path.display(),
+                hex::encode(part.check_value)
+            )?;
+        }
+        report(&created)?;
+        KeyFile::of(&created, token, &self.name, self.party.as_deref(), &backup).write(&self.out)?;
+        Ok(())
+    }
+}
+
+impl ImportKey {
+    fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        let config = Config::read(&self.config)?;
+        let token = token_of(self.role)?;
+        let key = ImportedKey {
+            role: self.role,
+            name: &self.name,
+            epoch: self.epoch,
+            expected: self.kcv,
+            known: known(&config),
+        };
+        let (created, backup) = match (&self.wrapped, &self.under) {
+            (Some(wrapped), Some(under)) => {
+                let under = KeyFile::read(under)?.key_ref()?;
+                let wrapped = std::fs::read(wrapped)?;
+                (open(&config, token)?.import_wrapped(&key, &under, &wrapped)?, String::new())
+            }
+            _ => {
+                let (components, names) = self.components.read(None)?;
+                let backup = format!("all of {} components: {}", names.len(), names.join(", "));
+                (open(&config, token)?.import_components(&key, components)?, backup)
+            }
+        };
+        report(&created)?;
+        KeyFile::of(&created, token, &self.name, self.party.as_deref(), &backup).write(&self.out)?;
+        Ok(())
+    }
+}
+
+impl RehearseRestore {
+    fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        let config = Config::read(&self.config)?;
+        let file = KeyFile::read(&self.key_file)?;
+        let role = file.role()?;
+        let expected = file.key_check_value()?;
+        let (components, names) = self.components.read(Some(&file.label))?;
+        let (name, epoch) = file.name_and_epoch()?;
+        let mut scratch = config.token(token_of(role)?).ok_or_else(|| wrong("no such token"))?.clone();
+        scratch.name = "scratch".to_owned();
+        scratch.token_label.clone_from(&self.scratch_label);
+        scratch.token_serial = None;
+        scratch.pin_file = std::path::absolute(&self.pin_file)?;
+        scratch.lock_file = config.path("scratch.token-lock");
+        let so_pin_file = std::path::absolute(&self.so_pin_file)?;
+        let command = this_binary(CEREMONY_CHILD)?;
+        let serial = Ceremony::start(scratch.clone(), &command)?.init_token(&so_pin_file)?;
+        scratch.token_serial = Some(serial);
+        let mut ceremony = Ceremony::start(scratch, &command)?;
+        if !ceremony.list()?.is_empty() {
+            return Err(wrong("the scratch token is not empty").into());
+        }
+        // Published values are a matter of the import, not of the restore.
+        let key = ImportedKey { role, name: &name, epoch, expected, known: KnownValues::Allow };
+        let restored = ceremony.import_components(&key, components);
+        // Whatever came of it, no copy of the key stays behind.
+        ceremony.danger_wipe_token(&so_pin_file)?;
+        let restored = restored?;
+        if file.check()? != restored.check {
+            return Err(wrong("the restored key does another thing than the recorded one").into());
+        }
+        writeln!(
+            io::stdout(),
+            "restored {} from {} components ({}): check value {} as recorded; the scratch token is wiped",
+            file.label,
+            names.len(),
+            names.join(", "),
+            hex::encode(expected)
+        )?;
+        Ok(())
+    }
+}
+
+impl Components {
+    /// The components and whose they are. `label`: of the key they must be of; any when it is being imported.
+    fn read(&self, label: Option<&str>) -> Result<(Vec<Component>, Vec<String>), Box<dyn std::error::Error>> {
+        let keys = component::private_keys(&self.custodian_keys)?;
+        let (mut components, mut names) = (Vec::new(), Vec::new());
+        for path in &self.files {
+            let file = ComponentFile::read(path)?;
+            names.push(file.custodian.clone());
+            components.push(file.open(path, label, &keys)?);
+        }
+        for number in 1..=self.typed {
+            let (custodian, component) = terminal::component(number)?;
+            names.push(custodian);
+            components.push(component);
+        }
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                return Err(
+                    wrong(&format!("{name} gives two components; each is of another custodian")).into()
+                );
+            }
+        }
+        Ok((components, names))
+    }
+}
+
+fn report(created: &CreatedKey) -> io::Result<()> {
+    let value = created.key_check_value.map(hex::encode).unwrap_or_default();
+    writeln!(io::stdout(), "{}: check value {value}, every attribute read back", created.key)
+}
+
+fn known(config: &Config) -> KnownValues {
+    match config.mode {
+        Mode::Development => KnownValues::Allow,
+        Mode::Production => KnownValues::Refuse,
+    }
+}
+
+/// The token that holds keys of a role; those of the founding are made by `init` alone.
+fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
+    match role {
+        KeyRole::CertificateIssuer => Ok("ca"),
+        KeyRole::Master | KeyRole::ImportedMaster(_) | KeyRole::PartyTransport | KeyRole::TransportImport => {
+            Ok("kms")
+        }
+        other => Err(wrong(&format!("a {} is made by `chanceryd init` alone", other.as_str()))),
+    }
 }
 
 fn open(config: &Config, token: &str) -> Result<Ceremony, HsmError> {
-    let configured = config.token(token).ok_or_else(|| {
-        HsmError::new(ErrorClass::Policy, format!("no token {token} is configured; log, ca or kms"))
-    })?;
+    let configured = config
+        .token(token)
+        .ok_or_else(|| wrong(&format!("no token {token} is configured; log, ca or kms")))?;
     Ceremony::start(configured.clone(), &this_binary(CEREMONY_CHILD)?)
+}
+
+fn parse_role(text: &str) -> Result<KeyRole, String> {
+    KeyRole::ALL
+        .into_iter()
+        .find(|role| role.as_str() == text)
+        .ok_or_else(|| format!("a role is one of {}", KeyRole::ALL.map(KeyRole::as_str).join(", ")))
+}
+
+fn parse_check_value(text: &str) -> Result<[u8; 3], String> {
+    let mut value = [0; 3];
+    hex::decode_to_slice(text, &mut value).map_err(|_| "a check value has 6 hex digits".to_owned())?;
+    Ok(value)
+}
+
+fn wrong(what: &str) -> HsmError {
+    HsmError::new(ErrorClass::Policy, what)
+}
+
+/// As [`write_durably`], with the path in the error.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), HsmError> {
+    write_durably(path, bytes).map_err(|e| wrong(&format!("{} cannot be written: {e}", path.display())))
 }

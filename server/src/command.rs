@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::ceremony::CeremonyCommand;
 use crate::config::{self, Config};
 use crate::gate::chain;
-use crate::{ceremony, doctor, init, serve, token_rate, tokens};
+use crate::{doctor, init, serve, token_rate, tokens};
 
 /// The key authority's daemon.
 #[derive(Parser)]
@@ -106,34 +107,6 @@ enum Command {
     CeremonyChild,
 }
 
-#[derive(Subcommand)]
-enum CeremonyCommand {
-    /// Makes an issuer's signing key on the ca token. It is used only once an approved operation has registered it.
-    CreateKey {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// Name of the issuer it is for.
-        #[arg(long)]
-        name: String,
-        /// Party it is meant for; noted in the file.
-        #[arg(long)]
-        party: Option<String>,
-        /// The key's public description, for `chancery issuer register --key-file`.
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Lists the objects on a token.
-    List {
-        /// The configuration.
-        #[arg(long)]
-        config: PathBuf,
-        /// log, ca or kms.
-        #[arg(long)]
-        token: String,
-    },
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RateKind {
     /// Session-key jobs on the kms token.
@@ -213,14 +186,7 @@ fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let config = Config::read(&config)?;
             runtime()?.block_on(serve::serve(config))?;
         }
-        Command::Ceremony { command: CeremonyCommand::CreateKey { config, name, party, out } } => {
-            ceremony::create_key(&Config::read(&config)?, &name, party.as_deref(), &out)?;
-        }
-        Command::Ceremony { command: CeremonyCommand::List { config, token } } => {
-            for object in ceremony::list(&Config::read(&config)?, &token)? {
-                writeln!(io::stdout(), "{} {} {}", object.class, object.label, object.id)?;
-            }
-        }
+        Command::Ceremony { command } => command.run()?,
         Command::TokenRate { config, kind, devices, seconds } => {
             let config = Config::read(&config)?;
             let measured = token_rate::measure(&config, kind, devices.as_deref(), seconds.clamp(1, 60));

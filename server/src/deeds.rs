@@ -8,6 +8,7 @@ use pki::SerialNumber;
 use proto::v1;
 use store::Commit;
 
+use crate::custody::Custody;
 use crate::execution::{Done, Execution, invalid};
 use crate::gate::Call;
 use crate::standing;
@@ -20,6 +21,13 @@ pub(crate) enum Deed {
     RollBack(String),
     Revoke(RevocationRequest),
     Standing { name: String, suspended: bool },
+    Custody(Box<Custody>),
+}
+
+impl Deed {
+    pub(crate) fn custody(custody: Custody) -> Self {
+        Self::Custody(Box::new(custody))
+    }
 }
 
 impl Execution {
@@ -89,6 +97,7 @@ impl Execution {
                 let entry = entry.fact("operation", Fact::Digest(operation));
                 Commit { entries: vec![entry], changes, preconditions }
             }
+            Deed::Custody(custody) => self.take_into_custody(call, operation, *custody).await?,
             Deed::Standing { name, suspended } => {
                 standing::change(&self.authority, pseudonyms, who, operation, &name, suspended)?
             }

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod configuration;
+mod custody;
 mod daemon;
 mod disk;
 mod log;
@@ -94,6 +95,7 @@ async fn examine(path: &Path, progress: &mut Progress) -> Report {
     report.checks.push(log::steady(&*clock, started, steady));
     report.checks.extend(disk::checks(space, walked.as_ref(), &config));
     report.checks.extend(certificates::checks(&config, walked.as_ref(), daemon.as_ref(), clock.now()));
+    report.checks.extend(custody::checks(walked.as_ref(), clock.now()));
     report.checks.push(log::files(&config.data_directory));
     report.sort(&ALL);
     report
@@ -143,7 +145,7 @@ async fn alone(
 }
 
 /// Every check, in the order of the report: id and title.
-const ALL: [&str; 28] = [
+const ALL: [&str; 30] = [
     "configuration.file",
     "configuration.mode",
     "configuration.permissions",
@@ -170,6 +172,8 @@ const ALL: [&str; 28] = [
     "certificate.server",
     "certificate.operator-ca",
     "certificate.issuers",
+    "keys.backup",
+    "keys.transport",
     "leftovers.intents",
     "leftovers.files",
 ];
@@ -215,6 +219,8 @@ fn title(id: &str) -> &'static str {
         "certificate.server" => "the server's TLS certificate",
         "certificate.operator-ca" => "the operator CA's certificate",
         "certificate.issuers" => "the issuers' certificates",
+        "keys.backup" => "how each long-lived key would be restored",
+        "keys.transport" => "the parties' transport keys in force",
         "leftovers.intents" => "certificates between intent and outcome",
         _ => "files of writes that were cut off",
     }

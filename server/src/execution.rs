@@ -186,6 +186,14 @@ impl Execution {
             Kind::RollBackRotation(back) => self.plan_roll_back(back).map(Plan::Other),
             Kind::RevokeCertificate(revoke) => self.plan_revocation(revoke, now).map(Plan::Other),
             Kind::ChangeStanding(change) => self.plan_standing(change).map(Plan::Other),
+            Kind::RegisterMaster(master) => self.plan_master(master, now).map(Deed::custody).map(Plan::Other),
+            Kind::RegisterTransportKey(key) => {
+                self.plan_transport_key(key, now).map(Deed::custody).map(Plan::Other)
+            }
+            Kind::RetireTransportKey(key) => {
+                self.plan_retirement(key, now).map(Deed::custody).map(Plan::Other)
+            }
+            Kind::RegisterImportKey(key) => self.plan_import_key(key).map(Deed::custody).map(Plan::Other),
         }
     }
 
@@ -309,6 +317,7 @@ impl Execution {
                 check: KeyCheck::PublicKey(issuer.public_key.clone()),
             },
             epoch: 1,
+            backup: String::new(),
         };
         Ok(Plan::Issuer { name: issuer.name.clone(), party: party.name.clone(), key })
     }
@@ -577,7 +586,7 @@ fn parse_ein(text: &str) -> Result<Ein, ServiceError> {
     text.parse().map_err(|e| ServiceError::refused(ReasonCode::InvalidField, format!("{text}: {e}")))
 }
 
-fn check_text(field: &'static str, text: &str, characters_max: usize) -> Result<(), ServiceError> {
+pub(crate) fn check_text(field: &'static str, text: &str, characters_max: usize) -> Result<(), ServiceError> {
     let count = text.chars().count();
     if count == 0 || count > characters_max || text.chars().any(char::is_control) {
         return Err(invalid(&format!("{field} has 1 to {characters_max} printable characters")));

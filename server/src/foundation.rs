@@ -98,6 +98,7 @@ impl FoundingKey {
             token_serial: token_serial.to_owned(),
             key: RegisteredKey { key: KeyRef { label: self.label.clone(), id }, role, check },
             epoch: 1,
+            backup: String::new(),
         })
     }
 }

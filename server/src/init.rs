@@ -429,6 +429,7 @@ fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegi
                 token_serial: serial.clone(),
                 key: created.registered(),
                 epoch: 1,
+                backup: String::new(),
             };
             transcript.key(&registration, &created.template);
             registrations.push(registration);

@@ -12,6 +12,7 @@ mod ceremony;
 mod checkpoint;
 mod clock;
 mod config;
+mod custody;
 mod deeds;
 mod doctor;
 mod execution;

@@ -61,7 +61,11 @@ impl OrderStream {
         header: &v1::OrderHeader,
     ) -> Result<Self, ServiceError> {
         let party = Arc::clone(call.caller.party()?);
-        let manufacturer = manufacturer(&party, &call)?;
+        let mut manufacturer = manufacturer(&party, &call)?;
+        if let Some(spki) = crate::custody::order_key(desk.kms.store.as_ref(), &party.name, call.now)? {
+            manufacturer.transport_key_bits = transport_key_bits(&spki)?;
+            manufacturer.transport_key = spki;
+        }
         let terms = terms(header)?;
         let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
         if issuer.party != party.name {
@@ -375,16 +379,20 @@ enum Prepare {
 
 /// The calling manufacturer as the key side sees it.
 pub(crate) fn manufacturer(party: &Party, call: &Call) -> Result<Manufacturer, ServiceError> {
-    let transport_key = pki::TransportPublicKey::parse(&party.transport_key)
-        .map_err(|_| ServiceError::Internal("a registered transport key cannot be read"))?;
     Ok(Manufacturer {
         name: party.name.clone(),
         principal: call.caller.principal(),
         eins: party.eins.clone(),
         quota: party.device_quota,
-        transport_key_bits: u32::try_from(transport_key.modulus().len() * 8).unwrap_or(0),
+        transport_key_bits: transport_key_bits(&party.transport_key)?,
         transport_key: party.transport_key.clone(),
     })
+}
+
+fn transport_key_bits(spki: &[u8]) -> Result<u32, ServiceError> {
+    let key = pki::TransportPublicKey::parse(spki)
+        .map_err(|_| ServiceError::Internal("a registered transport key cannot be read"))?;
+    Ok(u32::try_from(key.modulus().len() * 8).unwrap_or(0))
 }
 
 fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {

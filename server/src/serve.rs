@@ -11,7 +11,7 @@ use ca::{Issuers, KeyRegistration};
 use domain::{Clock, MasterGeneration, ReasonCode};
 use hsm::{ErrorClass, KeyRole, Token};
 use kms::rotation::Rotations;
-use kms::{Grants, OutputFiles};
+use kms::{Grants, Masters, OutputFiles};
 use proto::Rules;
 use proto::v1::audit_service_server::AuditServiceServer;
 use proto::v1::certificate_service_server::CertificateServiceServer;
@@ -22,6 +22,7 @@ use proto::v1::rotation_service_server::RotationServiceServer;
 use proto::v1::rsp_service_server::RspServiceServer;
 use proto::v1::session_key_service_server::SessionKeyServiceServer;
 use proto::v1::standing_service_server::StandingServiceServer;
+use proto::v1::transport_key_service_server::TransportKeyServiceServer;
 use store::{Commit, LogStore, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
@@ -42,7 +43,7 @@ use crate::operations::Operations;
 use crate::orders::OrderDesk;
 use crate::services::{
     AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, RspApi, SessionKeyApi,
-    StandingApi,
+    StandingApi, TransportKeyApi,
 };
 use crate::status::ServiceError;
 use crate::tls;
@@ -176,7 +177,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let kms = kms::Engines {
         store: Arc::clone(&store),
         token: kms_token.clone(),
-        masters: Arc::new(masters(&keys)),
+        masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
         grants: Arc::new(Grants::default()),
     };
     let signer = key_of(&records.log_keys, KeyRole::LogSigner)?;
@@ -251,6 +252,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let limit = MESSAGE_BYTES_MAX;
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
     let order_api = OrderApi { gate: Arc::clone(&gate), desk };
+    let transport_key_api = TransportKeyApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let rsp_api = RspApi { gate: Arc::clone(&gate) };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
@@ -275,6 +277,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))
         .add_service(RotationServiceServer::new(rotation_api).max_decoding_message_size(limit))
         .add_service(StandingServiceServer::new(standing_api).max_decoding_message_size(limit))
+        .add_service(TransportKeyServiceServer::new(transport_key_api).max_decoding_message_size(limit))
         .add_service(AuditServiceServer::new(audit_api).max_decoding_message_size(limit))
         .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
             // An error means that the sender is gone, which is a stop as well.
@@ -355,11 +358,18 @@ async fn settle_intents(store: &Arc<dyn Store>, names: &audit::Pseudonyms) -> Re
     }
 }
 
-fn masters(keys: &[KeyRegistration]) -> BTreeMap<MasterGeneration, hsm::KeyRef> {
-    keys.iter()
+/// The founding masters: what is registered later has a record of its own.
+fn masters(
+    store: &dyn Store,
+    keys: &[KeyRegistration],
+) -> Result<BTreeMap<MasterGeneration, hsm::KeyRef>, ServiceError> {
+    let later = kms::MasterRecord::all(store)?;
+    Ok(keys
+        .iter()
         .filter(|key| key.key.role == KeyRole::Master)
+        .filter(|key| later.iter().all(|master| master.key != key.key.key))
         .map(|key| (MasterGeneration(key.epoch), key.key.key.clone()))
-        .collect()
+        .collect())
 }
 
 fn key_of(keys: &[KeyRegistration], role: KeyRole) -> Result<&KeyRegistration, ServeError> {

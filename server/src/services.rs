@@ -10,6 +10,7 @@ mod rotation;
 mod rsp;
 mod session_keys;
 mod standing;
+mod transport_key;
 
 pub(crate) use audit::AuditApi;
 pub(crate) use certificate::CertificateApi;
@@ -20,3 +21,4 @@ pub(crate) use rotation::RotationApi;
 pub(crate) use rsp::RspApi;
 pub(crate) use session_keys::SessionKeyApi;
 pub(crate) use standing::StandingApi;
+pub(crate) use transport_key::{TransportKeyApi, backup_statement};

@@ -224,6 +224,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::UnknownIssuer
         | ReasonCode::UnknownRspKey
         | ReasonCode::UnknownTransaction
+        | ReasonCode::UnknownTransportKey
         | ReasonCode::UnknownCertificate => Code::NotFound,
         ReasonCode::DuplicateDevice
         | ReasonCode::DuplicateKey
@@ -240,6 +241,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::CiNotSupported
         | ReasonCode::TransactionStep
         | ReasonCode::EuiccReportedError
+        | ReasonCode::TransportKeyEnded
         | ReasonCode::OutputDigestMismatch => Code::FailedPrecondition,
         ReasonCode::OperationAltered => Code::DataLoss,
         ReasonCode::QuotaExceeded | ReasonCode::Overloaded => Code::ResourceExhausted,

@@ -94,7 +94,7 @@ impl Authority {
         )]);
         for key in keys {
             let registration =
-                KeyRegistration { token: "ca".into(), token_serial: "1".into(), key: key.clone(), epoch: 1 };
+                KeyRegistration { token: "ca".into(), token_serial: "1".into(), key: key.clone(), epoch: 1, backup: String::new() };
             let (change, precondition) = registration.create();
             commit.changes.push(change);
             commit.preconditions.push(precondition);

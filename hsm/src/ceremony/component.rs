@@ -1,5 +1,8 @@
 //! Components: what custodians hold of a key, and the values that no key may have.
 
+use aws_lc_rs::encoding::AsBigEndian;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use keys::seal::{Sealed, open};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -85,6 +88,25 @@ pub struct SealedComponent {
 /// The HPKE info of a sealed component: which key it is part of, and the how-manieth of how many.
 pub fn component_info(label: &str, number: usize, count: usize) -> Vec<u8> {
     format!("chancery key component v1\0{label}\0{number}/{count}").into_bytes()
+}
+
+/// Opens a component with its custodian's key (P-256, PKCS#8 DER); `None` when it is not for this key, or not of that place.
+pub fn open_component(
+    custodian_key: &[u8],
+    label: &str,
+    number: usize,
+    count: usize,
+    sealed: &SealedComponent,
+) -> Option<Component> {
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, custodian_key).ok()?;
+    let scalar = pair.private_key().as_be_bytes().ok()?;
+    let envelope = Sealed {
+        encapsulated_key: sealed.encapsulated_key.as_slice().try_into().ok()?,
+        ciphertext: sealed.ciphertext.clone(),
+    };
+    let info = component_info(label, number, count);
+    let value = open(scalar.as_ref().try_into().ok()?, &info, &envelope).ok()?;
+    Some(Component::new(&sealed.custodian, value, sealed.check_value))
 }
 
 /// Whether the bytes are a value that is published as a test or default key: all bytes alike, each byte the one before plus

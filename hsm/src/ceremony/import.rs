@@ -116,7 +116,7 @@ impl OpenToken {
         let value = Value::Wrapped { under, ciphertext };
         let found = self
             .check_value_of(algorithm, &value, wrapping)
-            .map_err(|e| e.context("unwrapping the key (RSA-OAEP, by the hash the key file names)"))?;
+            .map_err(|e| e.context("unwrapping the key by RSA-OAEP"))?;
         compare(found, expected)?;
         if refuse_known {
             for value in published_values(algorithm.key_bytes()) {

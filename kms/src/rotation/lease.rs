@@ -213,8 +213,7 @@ async fn make(
     let terms = &rotation.terms;
     let actor = pseudonyms.principal(&caller.principal);
     let outcome = if request.is_repeat { Outcome::Repeated } else { Outcome::Done };
-    let (generation, master) =
-        engines.masters.last_key_value().ok_or(KmsError::MasterAbsent(domain::MasterGeneration(1)))?;
+    let (generation, master) = engines.masters.newest(store)?;
     let mut commit = Commit::default();
     let mut ready = Vec::new();
     for eid in leased.map(|leased| leased.eids.as_slice()).unwrap_or_default() {
@@ -236,17 +235,17 @@ async fn make(
     let mut groups: Vec<(KeysetVersion, KeysetVersion, Vec<usize>)> = Vec::new();
     for (at, (_, _, old, new)) in ready.iter().enumerate() {
         let old_version = KeysetVersion {
-            master: engines.master(old.master_generation)?.clone(),
+            master: engines.master(old.master_generation)?,
             kvn: terms.from.kvn,
             algorithm: old.algorithm,
         };
         // What was given out once is given out again unchanged, whatever master came since.
         let new_master = match new {
             Some(new) => engines.master(new.master_generation)?,
-            None => master,
+            None => master.clone(),
         };
         let new_version =
-            KeysetVersion { master: new_master.clone(), kvn: terms.to_kvn, algorithm: terms.to_algorithm };
+            KeysetVersion { master: new_master, kvn: terms.to_kvn, algorithm: terms.to_algorithm };
         match groups.iter_mut().find(|(old, new, _)| *old == old_version && *new == new_version) {
             Some((_, _, members)) => members.push(at),
             None => groups.push((old_version, new_version, vec![at])),
@@ -275,7 +274,7 @@ async fn make(
                     let keyset = KeysetRecord {
                         algorithm: terms.to_algorithm,
                         state: KeyState::PreActivation,
-                        master_generation: *generation,
+                        master_generation: generation,
                         delivered_under: format!("keyset/{}", terms.from.kvn),
                         // AES-256 sent under AES-128 is worth 128 bits (SP 800-57 Part 1 §5.6.2).
                         effective_strength: u32::from(terms.to_algorithm.key_bits())

@@ -83,7 +83,7 @@ pub async fn check_proofs(
         let (Some(keyset), true) = (keyset, may_report(&item)) else { continue };
         asked.push(at);
         proofs.push(CardProof {
-            master: engines.master(keyset.master_generation)?.clone(),
+            master: engines.master(keyset.master_generation)?,
             derivation: DeviceKeyset {
                 eid: report.eid,
                 protocol: terms.from.protocol,

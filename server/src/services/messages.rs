@@ -58,7 +58,9 @@ unkeyed!(
     v1::GetDeviceRequest,
     v1::PlanRotationRequest,
     v1::ListRotationsRequest,
-    v1::GetRotationRequest
+    v1::GetRotationRequest,
+    v1::ListTransportKeysRequest,
+    v1::ListMastersRequest
 );
 indexed!(
     v1::RequestOperationResponse,
@@ -84,5 +86,7 @@ unindexed!(
     v1::GetDeviceResponse,
     v1::PlanRotationResponse,
     v1::ListRotationsResponse,
-    v1::GetRotationResponse
+    v1::GetRotationResponse,
+    v1::ListTransportKeysResponse,
+    v1::ListMastersResponse
 );

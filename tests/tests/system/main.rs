@@ -14,6 +14,7 @@ mod doctor;
 mod faults;
 mod freeze;
 mod idempotency;
+mod masters;
 mod orders;
 mod python;
 mod refusals;

@@ -106,7 +106,7 @@ impl Deployment {
         requested["digest"].as_str().unwrap().to_owned()
     }
 
-    fn two_persons(&self, request: &[&str], received: Option<&str>) {
+    pub fn two_persons(&self, request: &[&str], received: Option<&str>) {
         let digest = &self.request(request);
         self.chancery(&["operation", "approve", digest, "--yes", "--identity", "approver"]);
         let out = format!("received/{}", received.unwrap_or(digest));
@@ -200,6 +200,17 @@ impl Deployment {
 
     pub fn chancery(&self, arguments: &[&str]) -> String {
         self.run("chancery", arguments)
+    }
+
+    pub fn chanceryd(&self, arguments: &[&str]) -> String {
+        self.run("chanceryd", arguments)
+    }
+
+    /// A run that must fail; what it says.
+    pub fn refused(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.command(program).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{program} {} succeeded", arguments.join(" "));
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> String {

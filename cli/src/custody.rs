@@ -1,0 +1,392 @@
+//! Masters and transport keys: what a ceremony made or imported is taken into use, and listed.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use domain::Clock;
+use proto::v1::operation::Kind;
+use proto::v1::register_transport_key::Key;
+use proto::v1::transport_key_service_client::TransportKeyServiceClient;
+use proto::v1::{
+    ListMastersRequest, ListTransportKeysRequest, Master, RegisterImportKey, RegisterMaster,
+    RegisterTransportKey, RetireTransportKey, TokenKey, TransportKey, TransportKeyState,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::{self, Expiry, SystemClock, parse_expiry};
+use crate::connect::RemoteArgs;
+use crate::error::CliError;
+use crate::files;
+use crate::identity::parse_name;
+use crate::operation::{self, RequestArgs};
+use crate::output::{Output, printable, table};
+
+/// `chancery master ...`
+#[derive(Debug, Subcommand)]
+pub enum MasterCommand {
+    /// Request that a master made or imported by a ceremony is taken into use, without a restart.
+    #[command(after_help = "Examples:
+  chancery master register --key-file devices-2.key.json --generation 2 --scheme chancery-cmac-v1 \\
+      --reason 'new generation, ceremony of 2026-11-20' --identity alice/
+  chancery master register --key-file fleet-2019.key.json --generation 100 --scheme kdf3 \\
+      --reason 'fleet of 2019 moves in' --identity alice/")]
+    Register(RegisterMasterArgs),
+    /// List the masters by generation.
+    #[command(after_help = "Example:
+  chancery master list --identity alice/")]
+    List(ListArgs),
+}
+
+/// `chancery transport-key ...`
+#[derive(Debug, Subcommand)]
+pub enum TransportKeyCommand {
+    /// Request that a key is taken into use under which keys leave for a party. A second one of the name follows the first.
+    #[command(after_help = "Examples:
+  chancery transport-key register --party acme-eum --name orders --public-key acme-2027.pem --expires 365d \\
+      --reason 'key change 2027' --identity alice/
+  chancery transport-key register --party dp-one --name hsm --key-file dp-one.key.json --expires 365d \\
+      --reason 'ceremony of 2026-11-20' --identity alice/")]
+    Register(RegisterTransportKeyArgs),
+    /// Request that the transport-import key, to which keys are encrypted on their way in, is taken into use.
+    #[command(after_help = "Example:
+  chancery transport-key register-import --key-file import.key.json --backup 'vendor clone on token 2' \\
+      --reason 'ceremony of 2026-11-20' --identity alice/")]
+    RegisterImport(RegisterImportArgs),
+    /// Request that a transport key is retired before it expires.
+    #[command(after_help = "Example:
+  chancery transport-key retire --party acme-eum --name orders --number 1 --reason 'lost at the plant' --identity alice/")]
+    Retire(RetireArgs),
+    /// List transport keys; a party sees its own.
+    #[command(after_help = "Example:
+  chancery transport-key list --party acme-eum --identity alice/")]
+    List(ListKeysArgs),
+}
+
+/// Arguments of `master register`.
+#[derive(Debug, Args)]
+pub struct RegisterMasterArgs {
+    /// The JSON that `chanceryd ceremony create-key` or `import-key` wrote
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// Its generation, greater than every one there is
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    generation: u32,
+    /// A derivation scheme it may be used with; several times for several
+    #[arg(long = "scheme", value_name = "SCHEME", required = true)]
+    schemes: Vec<String>,
+    /// How it is restored when its token is lost; as in the file when absent
+    #[arg(long, value_name = "TEXT")]
+    backup: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `transport-key register`.
+#[derive(Debug, Args)]
+pub struct RegisterTransportKeyArgs {
+    /// The party
+    #[arg(long, value_parser = parse_name)]
+    party: String,
+    /// Name of the key; orders leave under "orders"
+    #[arg(long, value_parser = parse_name)]
+    name: String,
+    /// The party's RSA key, PEM or DER, 3072 bits or more
+    #[arg(long, value_name = "FILE", required_unless_present = "key_file", conflicts_with = "key_file")]
+    public_key: Option<PathBuf>,
+    /// The JSON that `chanceryd ceremony import-key` wrote for the party's AES key
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    /// When it ends: 365d, or an RFC 3339 time; three years at most
+    #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
+    expires: Expiry,
+    /// AES: how it is restored when its token is lost; as in the file when absent
+    #[arg(long, value_name = "TEXT")]
+    backup: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `transport-key register-import`.
+#[derive(Debug, Args)]
+pub struct RegisterImportArgs {
+    /// The JSON that `chanceryd ceremony create-key --role transport-import` wrote
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// How it is restored when its token is lost
+    #[arg(long, value_name = "TEXT")]
+    backup: String,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `transport-key retire`.
+#[derive(Debug, Args)]
+pub struct RetireArgs {
+    /// The party
+    #[arg(long, value_parser = parse_name)]
+    party: String,
+    /// Name of the key
+    #[arg(long, value_parser = parse_name)]
+    name: String,
+    /// Its version
+    #[arg(long)]
+    number: u32,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `master list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Arguments of `transport-key list`.
+#[derive(Debug, Args)]
+pub struct ListKeysArgs {
+    /// Only those of this party
+    #[arg(long, value_parser = parse_name)]
+    party: Option<String>,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// What a ceremony reports about a key (docs/formats/token-key-file.md).
+#[derive(Deserialize)]
+struct KeyFile {
+    name: String,
+    label: String,
+    id: String,
+    public_key: Option<String>,
+    check_value: Option<String>,
+    key_check_value: Option<String>,
+    #[serde(default)]
+    backup: String,
+}
+
+impl KeyFile {
+    fn read(path: &Path) -> Result<Self, CliError> {
+        serde_json::from_slice(&files::read(path)?).map_err(|error| {
+            CliError::invalid(
+                format!("{}: {error}", path.display()),
+                "name the JSON file that the ceremony wrote",
+            )
+        })
+    }
+
+    fn token_key(&self) -> Result<TokenKey, CliError> {
+        let bytes = |name: &str, text: Option<&String>| {
+            hex::decode(text.map(String::as_str).unwrap_or_default()).map_err(|_| {
+                CliError::invalid(format!("{name} is not hex"), "name the JSON file that the ceremony wrote")
+            })
+        };
+        Ok(TokenKey {
+            label: self.label.clone(),
+            id: bytes("id", Some(&self.id))?,
+            check_value: bytes("check_value", self.check_value.as_ref())?,
+            public_key: bytes("public_key", self.public_key.as_ref())?,
+            key_check_value: bytes("key_check_value", self.key_check_value.as_ref())?,
+        })
+    }
+
+    fn backup(&self, told: Option<&String>) -> Result<String, CliError> {
+        match told {
+            Some(told) => Ok(told.clone()),
+            None if self.backup.is_empty() => Err(CliError::invalid(
+                "it is not said how the key is restored when its token is lost".to_owned(),
+                "pass --backup, for example 'vendor clone on token 2, in the vault'",
+            )),
+            None => Ok(self.backup.clone()),
+        }
+    }
+}
+
+impl MasterCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Register(args) => {
+                let file = KeyFile::read(&args.key_file)?;
+                let master = RegisterMaster {
+                    generation: args.generation,
+                    name: file.name.clone(),
+                    schemes: args.schemes.clone(),
+                    key: Some(file.token_key()?),
+                    backup: file.backup(args.backup.as_ref())?,
+                };
+                operation::request(Kind::RegisterMaster(master), &args.request, output).await?;
+            }
+            Self::List(args) => args.run(output).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl TransportKeyCommand {
+    /// Runs it.
+    pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Register(args) => args.run(output).await?,
+            Self::RegisterImport(args) => {
+                let key = KeyFile::read(&args.key_file)?.token_key()?;
+                let import = RegisterImportKey { key: Some(key), backup: args.backup.clone() };
+                operation::request(Kind::RegisterImportKey(import), &args.request, output).await?;
+            }
+            Self::Retire(args) => {
+                let retire = RetireTransportKey {
+                    party: args.party.clone(),
+                    name: args.name.clone(),
+                    number: args.number,
+                };
+                operation::request(Kind::RetireTransportKey(retire), &args.request, output).await?;
+            }
+            Self::List(args) => args.run(output).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl RegisterTransportKeyArgs {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let (key, backup) = match (&self.public_key, &self.key_file) {
+            (Some(path), _) => {
+                let spki = files::pem_or_der(files::read(path)?, "PUBLIC KEY", &path.display().to_string())?;
+                (Key::RsaPublicKey(spki), String::new())
+            }
+            (None, Some(path)) => {
+                let file = KeyFile::read(path)?;
+                (Key::Imported(file.token_key()?), file.backup(self.backup.as_ref())?)
+            }
+            (None, None) => {
+                return Err(CliError::invalid(
+                    "no key is named".to_owned(),
+                    "pass --public-key or --key-file",
+                ));
+            }
+        };
+        let expires = self.expires.from(SystemClock::new().now());
+        let request = RegisterTransportKey {
+            party: self.party.clone(),
+            name: self.name.clone(),
+            key: Some(key),
+            expires: Some(clock::to_wire(expires)),
+            backup,
+        };
+        operation::request(Kind::RegisterTransportKey(request), &self.request, output).await
+    }
+}
+
+#[derive(Serialize)]
+struct MasterRow {
+    generation: u32,
+    name: String,
+    role: String,
+    key_check_value: String,
+    schemes: Vec<String>,
+    backup: String,
+}
+
+impl ListArgs {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let connection = self.remote.connect(output).await?;
+        let answer = connection
+            .call(output, None, || {
+                let request = connection.request(ListMastersRequest {});
+                let mut client = TransportKeyServiceClient::new(connection.channel());
+                async move { client.list_masters(request).await }
+            })
+            .await?;
+        let rows: Vec<MasterRow> = answer
+            .masters
+            .into_iter()
+            .map(|Master { generation, name, role, key_check_value, schemes, backup }| MasterRow {
+                generation,
+                name,
+                role,
+                key_check_value: hex::encode(key_check_value),
+                schemes,
+                backup,
+            })
+            .collect();
+        output.print(&rows, |rows| {
+            table(
+                ["generation", "name", "kind", "KCV", "schemes", "backup"],
+                rows.iter().map(|row| {
+                    [
+                        row.generation.to_string(),
+                        printable(&row.name),
+                        printable(&row.role),
+                        row.key_check_value.clone(),
+                        printable(&row.schemes.join(", ")),
+                        printable(&row.backup),
+                    ]
+                }),
+            )
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct TransportKeyRow {
+    party: String,
+    name: String,
+    number: u32,
+    algorithm: String,
+    key_check_value: String,
+    expires: String,
+    state: &'static str,
+    backup: String,
+}
+
+impl ListKeysArgs {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let connection = self.remote.connect(output).await?;
+        let message = ListTransportKeysRequest { party: self.party.clone().unwrap_or_default() };
+        let answer = connection
+            .call(output, None, || {
+                let request = connection.request(message.clone());
+                let mut client = TransportKeyServiceClient::new(connection.channel());
+                async move { client.list_transport_keys(request).await }
+            })
+            .await?;
+        let rows: Vec<TransportKeyRow> = answer.keys.into_iter().map(row).collect();
+        output.print(&rows, |rows| {
+            table(
+                ["party", "name", "version", "algorithm", "KCV", "expires", "state"],
+                rows.iter().map(|row| {
+                    [
+                        printable(&row.party),
+                        printable(&row.name),
+                        row.number.to_string(),
+                        printable(&row.algorithm),
+                        row.key_check_value.clone(),
+                        row.expires.clone(),
+                        row.state.to_owned(),
+                    ]
+                }),
+            )
+        })
+    }
+}
+
+fn row(key: TransportKey) -> TransportKeyRow {
+    let state = match key.state() {
+        TransportKeyState::InForce => "in-force",
+        TransportKeyState::Followed => "followed",
+        TransportKeyState::Expired => "expired",
+        TransportKeyState::Retired => "retired",
+        TransportKeyState::Unspecified => "unknown",
+    };
+    TransportKeyRow {
+        state,
+        expires: key.expires.as_ref().map(|at| clock::from_wire(at).to_string()).unwrap_or_default(),
+        party: key.party,
+        name: key.name,
+        number: key.number,
+        algorithm: key.algorithm,
+        key_check_value: hex::encode(key.key_check_value),
+        backup: key.backup,
+    }
+}

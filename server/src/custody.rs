@@ -1,0 +1,255 @@
+//! What the operations on masters and transport keys do (`docs/cycles/key-ceremony.md`). A ceremony has made or imported the
+//! key; here it is taken into use.
+
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use ca::KeyRegistration;
+use domain::{KeyCheckValue, MasterGeneration, ReasonCode, Role, Timestamp};
+use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
+use kms::{MasterRecord, TransportKey, TransportMaterial};
+use pki::TransportPublicKey;
+use proto::v1;
+use store::Commit;
+
+use crate::execution::{Execution, check_text, invalid};
+use crate::gate::Call;
+use crate::init::check_name;
+use crate::status::ServiceError;
+
+/// Longest life of a transport key: three years (SP 800-57 Part 1, symmetric key-wrapping keys).
+const TRANSPORT_KEY_SECONDS_MAX: i64 = 3 * 366 * 86_400;
+/// Longest statement of how a key is restored.
+const BACKUP_CHARACTERS_MAX: usize = 200;
+
+/// A deed of this module, checked.
+pub(crate) enum Custody {
+    Master { record: MasterRecord, key: KeyRegistration },
+    TransportKey { record: TransportKey, key: Option<KeyRegistration> },
+    Retire(TransportKey),
+    ImportKey(KeyRegistration),
+}
+
+impl Execution {
+    pub(crate) fn plan_master(
+        &self,
+        master: &v1::RegisterMaster,
+        now: Timestamp,
+    ) -> Result<Custody, ServiceError> {
+        check_name("name", &master.name)?;
+        check_text("backup", &master.backup, BACKUP_CHARACTERS_MAX)?;
+        let generation = MasterGeneration(master.generation);
+        let next = self.kms.masters.next_generation(self.kms.store.as_ref())?;
+        // Never one that could be confused with an older one; gaps are in order.
+        if generation < next || generation.0 > next.0.saturating_add(1_000) {
+            return Err(invalid(&format!("generation must be {} or a little above", next.0)));
+        }
+        let key = self.token_key(master.key.as_ref(), generation.0, &master.backup)?;
+        let record = MasterRecord {
+            generation,
+            name: master.name.clone(),
+            key: key.key.key.clone(),
+            role: key.key.role,
+            key_check_value: check_value(master.key.as_ref())?,
+            schemes: master.schemes.clone(),
+            backup: master.backup.clone(),
+            registered: now,
+        };
+        record.check()?;
+        Ok(Custody::Master { record, key })
+    }
+
+    pub(crate) fn plan_transport_key(
+        &self,
+        request: &v1::RegisterTransportKey,
+        now: Timestamp,
+    ) -> Result<Custody, ServiceError> {
+        check_name("name", &request.name)?;
+        let party = match self.authority.party(&request.party)? {
+            Some(party) => party,
+            None => return Err(ServiceError::refused(ReasonCode::UnknownParty, "there is no such party")),
+        };
+        let expires = request
+            .expires
+            .as_ref()
+            .map(|time| Timestamp::from_seconds(time.seconds))
+            .ok_or_else(|| invalid("expires is missing"))?;
+        if expires <= now || expires > now.plus_seconds(TRANSPORT_KEY_SECONDS_MAX) {
+            return Err(invalid("expires must lie ahead, at most three years"));
+        }
+        let versions = TransportKey::versions(self.kms.store.as_ref(), &party.name, &request.name)?;
+        let number = versions.last().map_or(0, |key| key.number) + 1;
+        let (material, key) = match &request.key {
+            Some(v1::register_transport_key::Key::Imported(imported)) => {
+                if request.name == kms::ORDERS_KEY && party.role == Role::Eum {
+                    return Err(invalid("orders leave under an RSA key"));
+                }
+                check_text("backup", &request.backup, BACKUP_CHARACTERS_MAX)?;
+                let key = self.token_key(Some(imported), number, &request.backup)?;
+                if key.key.role != KeyRole::PartyTransport {
+                    return Err(invalid("label names no party's transport key"));
+                }
+                let key_check_value = check_value(Some(imported))?;
+                (TransportMaterial::Aes { key: key.key.key.clone(), key_check_value }, Some(key))
+            }
+            Some(v1::register_transport_key::Key::RsaPublicKey(spki)) => {
+                TransportPublicKey::parse(spki).map_err(|e| {
+                    ServiceError::refused(ReasonCode::WeakKey, format!("the transport key is refused: {e}"))
+                })?;
+                // The private half is the party's own to keep.
+                if !request.backup.is_empty() {
+                    return Err(invalid("backup is said of keys on our token; an RSA key is the party's"));
+                }
+                (TransportMaterial::Rsa(spki.clone()), None)
+            }
+            None => return Err(invalid("key is missing")),
+        };
+        if versions.iter().any(|known| known.material == material) {
+            return Err(ServiceError::refused(
+                ReasonCode::DuplicateKey,
+                "this key is a version of this transport key already; a rotation needs another",
+            ));
+        }
+        let record = TransportKey {
+            party: party.name.clone(),
+            name: request.name.clone(),
+            number,
+            material,
+            registered: now,
+            expires,
+            retired: false,
+            backup: request.backup.clone(),
+            version: 0,
+        };
+        Ok(Custody::TransportKey { record, key })
+    }
+
+    pub(crate) fn plan_retirement(
+        &self,
+        retire: &v1::RetireTransportKey,
+        now: Timestamp,
+    ) -> Result<Custody, ServiceError> {
+        let store = self.kms.store.as_ref();
+        let key = TransportKey::version(store, &retire.party, &retire.name, retire.number, now)?;
+        Ok(Custody::Retire(key))
+    }
+
+    pub(crate) fn plan_import_key(&self, request: &v1::RegisterImportKey) -> Result<Custody, ServiceError> {
+        check_text("backup", &request.backup, BACKUP_CHARACTERS_MAX)?;
+        let key = self.token_key(request.key.as_ref(), 1, &request.backup)?;
+        if key.key.role != KeyRole::TransportImport {
+            return Err(invalid("label names no transport-import key"));
+        }
+        Ok(Custody::ImportKey(key))
+    }
+
+    /// A key of the kms token as its key file tells it. That it is there, as it is said to be, is seen at the execution.
+    fn token_key(
+        &self,
+        key: Option<&v1::TokenKey>,
+        epoch: u32,
+        backup: &str,
+    ) -> Result<KeyRegistration, ServiceError> {
+        let key = key.ok_or_else(|| invalid("key is missing"))?;
+        let id = key.id.as_slice().try_into().map_err(|_| invalid("key: id has 16 bytes"))?;
+        let role = KeyRole::ALL
+            .into_iter()
+            .find(|role| key.label.starts_with(&format!("chancery/{}/", role.as_str())))
+            .ok_or_else(|| invalid("key: label names no role of ours"))?;
+        let check = match (key.check_value.as_slice(), key.public_key.is_empty()) {
+            (value, true) => {
+                KeyCheck::CheckValue(value.try_into().map_err(|_| invalid("key: check_value has 3 bytes"))?)
+            }
+            ([], false) => KeyCheck::PublicKey(key.public_key.clone()),
+            _ => return Err(invalid("key: either check_value or public_key")),
+        };
+        let registered = KeyRegistration::all(self.kms.store.as_ref())?;
+        if registered.iter().any(|other| other.key.key.label == key.label) {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "a key of this label is registered"));
+        }
+        Ok(KeyRegistration {
+            token: "kms".to_owned(),
+            token_serial: self.kms.token.report().token_serial,
+            key: RegisteredKey { key: KeyRef { label: key.label.clone(), id }, role, check },
+            epoch,
+            backup: backup.to_owned(),
+        })
+    }
+
+    /// Carries out, up to the commit. Every worker of the token finds the key, reads its template back and sees it work
+    /// before it is recorded.
+    pub(crate) async fn take_into_custody(
+        &self,
+        call: &Call,
+        operation: [u8; 32],
+        custody: Custody,
+    ) -> Result<Commit, ServiceError> {
+        let entry = |event| {
+            EntryDraft::new(event, Outcome::Done)
+                .fact("operation", Fact::Digest(operation))
+                .role(call.caller.role())
+                .actor(call.pseudonyms.principal(&call.caller.principal()))
+        };
+        let (entry, writes, key) = match custody {
+            Custody::Master { record, key } => {
+                let entry = entry(EventType::MasterRegistered)
+                    .fact("generation", Fact::Number(record.generation.0.into()))
+                    .fact("kind", Fact::name(record.role.as_str())?)
+                    .fact("scheme", Fact::name(&record.schemes[0])?);
+                (entry, record.create(), Some(key))
+            }
+            Custody::TransportKey { record, key } => {
+                let entry = entry(EventType::TransportKeyRegistered)
+                    .object(call.pseudonyms.party(&record.party))
+                    .fact("transport_key", Fact::Digest(record.digest()))
+                    .fact("version", Fact::Number(record.number.into()))
+                    .fact("effective_strength", Fact::Number(record.strength().into()))
+                    .fact("expires", Fact::Time(record.expires));
+                (entry, record.create(), key)
+            }
+            Custody::Retire(record) => {
+                let entry = entry(EventType::TransportKeyRetired)
+                    .object(call.pseudonyms.party(&record.party))
+                    .fact("transport_key", Fact::Digest(record.digest()))
+                    .fact("version", Fact::Number(record.number.into()));
+                (entry, record.retire(), None)
+            }
+            Custody::ImportKey(key) => {
+                let digest = match &key.key.check {
+                    KeyCheck::PublicKey(spki) => audit::sha256(spki),
+                    KeyCheck::CheckValue(_) => return Err(invalid("key: public_key is missing")),
+                };
+                self.kms.token.add_key(key.key.clone()).await?;
+                let entry = entry(EventType::ImportKeyRegistered).fact("transport_key", Fact::Digest(digest));
+                (entry, key.create(), None)
+            }
+        };
+        let (mut changes, mut preconditions) = (vec![writes.0], vec![writes.1]);
+        if let Some(key) = key {
+            self.kms.token.add_key(key.key.clone()).await?;
+            let (change, is_new) = key.create();
+            changes.push(change);
+            preconditions.push(is_new);
+        }
+        Ok(Commit { entries: vec![entry], changes, preconditions })
+    }
+}
+
+fn check_value(key: Option<&v1::TokenKey>) -> Result<KeyCheckValue, ServiceError> {
+    key.and_then(|key| key.key_check_value.as_slice().try_into().ok())
+        .map(KeyCheckValue)
+        .ok_or_else(|| invalid("key: key_check_value has 3 bytes"))
+}
+
+/// The registered transport key `orders` that a manufacturer's orders leave under; none: that of its enrolment.
+pub(crate) fn order_key(
+    store: &dyn store::Store,
+    party: &str,
+    now: Timestamp,
+) -> Result<Option<Vec<u8>>, ServiceError> {
+    if TransportKey::versions(store, party, kms::ORDERS_KEY)?.is_empty() {
+        return Ok(None);
+    }
+    match TransportKey::current(store, party, kms::ORDERS_KEY, now)?.material {
+        TransportMaterial::Rsa(spki) => Ok(Some(spki)),
+        TransportMaterial::Aes { .. } => Err(ServiceError::Internal("orders leave under an RSA key")),
+    }
+}
