@@ -85,6 +85,8 @@ events! {
     PartySuspended = "party.suspended";
     /// A person or party was suspended or restored by an approved operation.
     StandingChanged = "standing.changed";
+    /// A person or party has one more credential; the certificate is an entry of its own.
+    CredentialRenewed = "credential.renewed";
     /// A rotation was approved and begins.
     RotationStarted = "rotation.started";
     /// Devices were taken into a rotation.

@@ -80,6 +80,7 @@ impl QuorumBook {
                 | EventType::RotationRollBackStarted
                 | EventType::CertificateRevoked
                 | EventType::StandingChanged
+                | EventType::CredentialRenewed
                 | EventType::LogKeyAdded,
                 Outcome::Done,
             ) => self.consequence(entry),
@@ -236,6 +237,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::CertificateIssued => "issue-certificate",
         EventType::CertificateRevoked => "revoke-certificate",
         EventType::StandingChanged => "change-standing",
+        EventType::CredentialRenewed => "renew-credential",
         _ => return None,
     })
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use domain::Ein;
 use proto::options::v1::Role;
 use proto::v1::operation::Kind as OperationKind;
-use proto::v1::{EnrolParty, EnrolPerson};
+use proto::v1::{EnrolParty, EnrolPerson, RenewCredential};
 
 use crate::error::CliError;
 use crate::identity::{self, Kind, names};
@@ -25,6 +25,13 @@ pub enum PersonCommand {
     #[command(after_help = "Example:
   chancery person enrol --identity-folder carol/ --role auditor --reason 'external audit 2026' --identity alice/")]
     Enrol(EnrolPersonArgs),
+    /// Request one more TLS credential for a person; another person must approve.
+    ///
+    /// The person makes key and request with `chancery identity renew`. The earlier credentials stay until they end,
+    /// unless --ends-others says that the earlier keys are lost or in other hands.
+    #[command(after_help = "Example:
+  chancery person renew bob --csr bob/tls.next.csr.pem --reason 'ends on 2027-01-10' --identity alice/")]
+    Renew(Renewal),
     /// Request that a person is suspended; another person must approve.
     #[command(after_help = "Example:
   chancery person suspend dave --reason 'left on 2026-11-30' --identity alice/")]
@@ -45,6 +52,13 @@ pub enum PartyCommand {
   chancery party enrol --folder acme/ --ein 89049032 --quota 5000 --reason 'contract 12/2026' --identity alice/
   chancery party enrol --folder otaco/ --reason 'licence 7' --identity alice/")]
     Enrol(EnrolPartyArgs),
+    /// Request one more TLS credential for a party; another person must approve.
+    ///
+    /// The party makes key and request with `chancery identity renew`. The earlier credentials stay until they end,
+    /// unless --ends-others says that the earlier keys are lost or in other hands.
+    #[command(after_help = "Example:
+  chancery party renew otaco --csr tls.next.csr.pem --reason 'server replaced' --ends-others --identity alice/")]
+    Renew(Renewal),
     /// Suspend a party at once: one person is enough, and from the log entry on each of its calls is refused.
     #[command(after_help = "Example:
   chancery party suspend otaco --yes --identity bob/")]
@@ -105,6 +119,33 @@ pub struct EnrolPartyArgs {
     request: RequestArgs,
 }
 
+/// Arguments of `person renew` and `party renew`.
+#[derive(Debug, Args)]
+pub struct Renewal {
+    /// The person or party
+    #[arg(value_parser = identity::parse_name)]
+    name: String,
+    /// Request (PKCS#10) for the next TLS key: tls.next.csr.pem of its folder
+    #[arg(long, value_name = "FILE")]
+    csr: PathBuf,
+    /// The earlier credentials end with the execution
+    #[arg(long)]
+    ends_others: bool,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+impl Renewal {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let kind = OperationKind::RenewCredential(RenewCredential {
+            name: self.name.clone(),
+            tls_csr: identity::read_request(&self.csr)?,
+            ends_others: self.ends_others,
+        });
+        operation::request(kind, &self.request, output).await
+    }
+}
+
 impl PersonCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
@@ -113,6 +154,7 @@ impl PersonCommand {
                 let person = enrol_person(&args.identity_folder, &args.roles)?;
                 operation::request(OperationKind::EnrolPerson(person), &args.request, output).await
             }
+            Self::Renew(renewal) => renewal.run(output).await,
             Self::Suspend(change) => change.suspend(output).await,
             Self::Restore(change) => change.restore(output).await,
         }
@@ -128,6 +170,7 @@ impl PartyCommand {
                 let party = enrol_party(&args.folder, &args.eins, args.quota)?;
                 operation::request(OperationKind::EnrolParty(party), &args.request, output).await
             }
+            Self::Renew(renewal) => renewal.run(output).await,
             Self::Suspend(suspend) => suspend.run(output).await,
             Self::Restore(change) => change.restore(output).await,
         }

@@ -64,14 +64,19 @@ pub fn replace(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), CliErr
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = Path::new(&part);
-    match fs::remove_file(part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(CliError::file("remove", part)(error));
-        }
-        _ => {}
-    }
+    remove_if_there(part)?;
     write_new(part, bytes, readers)?;
     rename(part, path)
+}
+
+/// Removes a file, or finds none.
+pub fn remove_if_there(path: &Path) -> Result<(), CliError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(CliError::file("remove", path)(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Renames and makes the new name durable.

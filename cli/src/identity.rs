@@ -23,6 +23,10 @@ pub mod names {
     pub const TLS_KEY: &str = "tls-key.pem";
     /// Its request; public.
     pub const TLS_CSR: &str = "tls.csr.pem";
+    /// The key that `identity renew` made, until its certificate is installed.
+    pub const NEXT_TLS_KEY: &str = "tls-key.next.pem";
+    /// Its request; public.
+    pub const NEXT_TLS_CSR: &str = "tls.next.csr.pem";
     /// Its certificate.
     pub const TLS_CERTIFICATE: &str = "tls.pem";
     /// The CA of the service's certificate.
@@ -52,7 +56,18 @@ pub enum IdentityCommand {
   chancery identity create --kind officer --name alice --out alice/
   chancery identity create --kind eum --name acme-eum --organization 'ACME Cards' --country DE --out acme/")]
     Create(Create),
+    /// Make the next TLS key and its request, before the certificate ends or when the key may be in other hands.
+    ///
+    /// The present key stays in use until `identity install` brings the new certificate. An officer requests it with
+    /// `chancery person renew` or `chancery party renew`.
+    #[command(after_help = "Example:
+  chancery identity renew acme/
+  chancery party renew acme-eum --csr acme/tls.next.csr.pem --reason 'ends in June' --identity alice/
+  chancery identity install acme/ --certificate acme-eum.pem")]
+    Renew(Renew),
     /// Put the certificate received and the service's address into an identity's folder.
+    ///
+    /// A certificate for the key of `identity renew` takes that key into use; address and CA may then be left out.
     #[command(after_help = "Example:
   chancery identity install alice/ --certificate alice.pem --authority-ca operator-ca.pem \\
       --server authority.example:7443 --authority demo")]
@@ -116,6 +131,13 @@ pub struct Create {
     out: PathBuf,
 }
 
+/// Arguments of `identity renew`.
+#[derive(Debug, Args)]
+pub struct Renew {
+    /// The identity's folder
+    folder: PathBuf,
+}
+
 /// Arguments of `identity install`.
 #[derive(Debug, Args)]
 pub struct Install {
@@ -124,15 +146,15 @@ pub struct Install {
     /// The mTLS certificate that was issued for it
     #[arg(long)]
     certificate: PathBuf,
-    /// CA certificate under which the service's own certificate is verified
+    /// CA certificate under which the service's own certificate is verified; what is there stays when absent
     #[arg(long)]
-    authority_ca: PathBuf,
-    /// Address of the service, HOST:PORT
-    #[arg(long)]
-    server: String,
+    authority_ca: Option<PathBuf>,
+    /// Address of the service, HOST:PORT; what is there stays when absent
+    #[arg(long, requires = "authority")]
+    server: Option<String>,
     /// Name of the authority; operations for another one are not signed
-    #[arg(long)]
-    authority: String,
+    #[arg(long, requires = "server")]
+    authority: Option<String>,
 }
 
 /// identity.toml: who this is.
@@ -166,6 +188,7 @@ impl IdentityCommand {
     pub fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         match self {
             Self::Create(create) => create.run(output),
+            Self::Renew(renew) => renew.run(output),
             Self::Install(install) => install.run(output),
         }
     }
@@ -254,11 +277,64 @@ impl Create {
     }
 
     fn write_request(&self, key: &PrivateKey, path: &Path) -> Result<(), CliError> {
-        // Certificates take their names from the registry; this one is for whoever reads the request.
-        let organization = self.organization.as_deref().unwrap_or(&self.name);
-        let der = pki::csr::create_csr(key.der(), &self.name, organization)
-            .map_err(|error| CliError::Local(format!("the request could not be made: {error}")))?;
-        files::write_new(path, pki::csr::csr_pem(&der).as_bytes(), Readers::All)
+        write_request(key, &self.name, self.organization.as_deref(), path)
+    }
+}
+
+fn write_request(
+    key: &PrivateKey,
+    name: &str,
+    organization: Option<&str>,
+    path: &Path,
+) -> Result<(), CliError> {
+    // Certificates take their names from the registry; this one is for whoever reads the request.
+    let der = pki::csr::create_csr(key.der(), name, organization.unwrap_or(name))
+        .map_err(|error| CliError::Local(format!("the request could not be made: {error}")))?;
+    files::write_new(path, pki::csr::csr_pem(&der).as_bytes(), Readers::All)
+}
+
+#[derive(Serialize)]
+struct Renewed {
+    name: String,
+    /// Hex, of the next key.
+    principal: String,
+    send: PathBuf,
+}
+
+impl Renew {
+    /// Makes key and request beside the present ones.
+    pub fn run(&self, output: Output) -> Result<ExitCode, CliError> {
+        let identity = read_identity(&self.folder)?;
+        let at = |name: &str| self.folder.join(name);
+        if at(names::NEXT_TLS_KEY).exists() {
+            return Err(CliError::invalid(
+                format!("{} has a next key already", self.folder.display()),
+                format!(
+                    "have {} certified and install it, or remove both *.next.* files",
+                    at(names::NEXT_TLS_CSR).display()
+                ),
+            ));
+        }
+        let key = PrivateKey::generate_p256()?;
+        key.save_new(&at(names::NEXT_TLS_KEY))?;
+        let request = at(names::NEXT_TLS_CSR);
+        // One that was left without its key is of no use.
+        files::remove_if_there(&request)?;
+        write_request(&key, &identity.name, identity.organization.as_deref(), &request)?;
+        files::sync_folder_of(&request)?;
+        let renewed = Renewed {
+            name: identity.name,
+            principal: hex::encode(Sha256::digest(key.p256_spki()?)),
+            send: request,
+        };
+        output.print(&renewed, |renewed| {
+            format!(
+                "{}\nGive this file to an officer: {}\nThe present key stays in use until the new certificate is installed.",
+                fields([("name", renewed.name.clone()), ("principal", renewed.principal.clone())]),
+                renewed.send.display(),
+            )
+        })?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -270,22 +346,43 @@ impl Install {
     /// Checks and puts the files beside the keys.
     pub fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         let identity = read_identity(&self.folder)?;
+        let at = |name: &str| self.folder.join(name);
         let certificate = read_certificate(&self.certificate)?;
-        let authority_ca = read_certificate(&self.authority_ca)?;
-        let key = PrivateKey::load(&self.folder.join(names::TLS_KEY))?;
-        if certificate.spki() != key.p256_spki()? {
+        let next = match PrivateKey::load(&at(names::NEXT_TLS_KEY)) {
+            Ok(next) if certificate.spki() == next.p256_spki()? => Some(next),
+            _ => None,
+        };
+        if next.is_none() && certificate.spki() != PrivateKey::load(&at(names::TLS_KEY))?.p256_spki()? {
             return Err(CliError::invalid(
                 format!("the certificate {} is not for this identity's TLS key", self.certificate.display()),
-                "install the certificate that was issued for this folder's tls.csr.pem",
+                "install the certificate that was issued for this folder's request",
             ));
         }
-        crate::connect::split_address(&self.server)?;
-        let profile = Profile { server: self.server.clone(), authority: self.authority.clone() };
+        let authority_ca = self.authority_ca.as_deref().map(read_certificate).transpose()?;
+        if authority_ca.is_none() && !at(names::AUTHORITY_CA).exists() {
+            return Err(CliError::invalid(
+                "the CA of the service's certificate is not installed yet",
+                "pass --authority-ca",
+            ));
+        }
+        let profile = match (&self.server, &self.authority) {
+            (Some(server), Some(authority)) => {
+                crate::connect::split_address(server)?;
+                Profile { server: server.clone(), authority: authority.clone() }
+            }
+            _ => read_profile(&self.folder)?,
+        };
         let text = toml::to_string(&profile).map_err(|error| CliError::Local(error.to_string()))?;
-        let at = |name: &str| self.folder.join(name);
-        files::replace(&at(names::TLS_CERTIFICATE), certificate.pem().as_bytes(), Readers::All)?;
-        files::replace(&at(names::AUTHORITY_CA), authority_ca.pem().as_bytes(), Readers::All)?;
+        if let Some(ca) = authority_ca {
+            files::replace(&at(names::AUTHORITY_CA), ca.pem().as_bytes(), Readers::All)?;
+        }
         files::replace(&at(names::PROFILE), text.as_bytes(), Readers::All)?;
+        // A stop between the two leaves the new key with the old certificate: installing again mends it.
+        if next.is_some() {
+            files::rename(&at(names::NEXT_TLS_KEY), &at(names::TLS_KEY))?;
+            files::rename(&at(names::NEXT_TLS_CSR), &at(names::TLS_CSR))?;
+        }
+        files::replace(&at(names::TLS_CERTIFICATE), certificate.pem().as_bytes(), Readers::All)?;
 
         let installed = Installed {
             name: identity.name,

@@ -7,7 +7,7 @@ use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
     ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation, RegisterIssuer,
-    RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
+    RenewCredential, RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -43,6 +43,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterTransportKey(_) => "register_transport_key",
         Kind::RetireTransportKey(_) => "retire_transport_key",
         Kind::RegisterImportKey(_) => "register_import_key",
+        Kind::RenewCredential(_) => "renew_credential",
     }
 }
 
@@ -70,6 +71,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),
         Some(Kind::RetireTransportKey(key)) => custody::retire_transport_key(&mut out, key),
         Some(Kind::RegisterImportKey(key)) => custody::register_import_key(&mut out, key),
+        Some(Kind::RenewCredential(renew)) => renew_credential(&mut out, renew),
         None => {}
     }
     out.add("version", version.to_string());
@@ -222,6 +224,21 @@ fn change_standing(out: &mut Fields, change: &ChangeStanding) {
             "each of its calls is refused until it is restored"
         } else {
             "its calls are served again"
+        },
+    );
+}
+
+fn renew_credential(out: &mut Fields, renew: &RenewCredential) {
+    let RenewCredential { name, tls_csr, ends_others } = renew;
+    out.text("name", name);
+    out.csr("tls_csr", tls_csr);
+    out.add("ends_others", ends_others.to_string());
+    out.add(
+        "effect",
+        if *ends_others {
+            "it calls with this key only: its earlier credentials end at once"
+        } else {
+            "it calls with this key too; its earlier credentials stay until they end"
         },
     );
 }

@@ -86,6 +86,13 @@ impl Actor {
         credentials.iter().any(|held| held.principal == *principal && now < held.not_after)
     }
 
+    pub(crate) fn credentials(&self) -> &[Credential] {
+        match self {
+            Self::Person(person) => &person.credentials,
+            Self::Party(party) => &party.credentials,
+        }
+    }
+
     pub(crate) fn is_suspended(&self) -> bool {
         match self {
             Self::Person(person) => person.suspended,
@@ -162,24 +169,62 @@ impl Authority {
         actor: &Actor,
         suspended: bool,
     ) -> Result<(Change, Precondition), AuthorityError> {
+        let change =
+            self.change(actor, |person| person.suspended = suspended, |party| party.suspended = suspended)?;
+        Ok((change, actor.unchanged()))
+    }
+
+    /// The writes that give somebody one more credential beside the `kept` ones and end others, and that nothing else
+    /// changed the record meanwhile.
+    pub(crate) fn set_credentials(
+        &self,
+        actor: &Actor,
+        kept: Vec<Credential>,
+        added: Credential,
+        ended: &[Credential],
+    ) -> Result<(Vec<Change>, Vec<Precondition>), AuthorityError> {
+        let credentials: Vec<_> = kept.iter().chain([&added]).map(Credential::encode).collect();
+        let in_person = credentials.clone();
+        let record = self.change(
+            actor,
+            |person| person.credentials = in_person,
+            |party| party.credentials = credentials,
+        )?;
+        let owner = match actor {
+            Actor::Person(person) => format!("{PERSON}{}", person.name),
+            Actor::Party(party) => format!("{PARTY}{}", party.name),
+        };
+        let mut changes = vec![record, Change::put(CREDENTIALS, added.principal.0, owner)];
+        changes.extend(ended.iter().map(|held| Change::delete(CREDENTIALS, held.principal.0)));
+        let new = Precondition::Absent { keyspace: CREDENTIALS, key: added.principal.0.to_vec() };
+        Ok((changes, vec![actor.unchanged(), new]))
+    }
+
+    fn change(
+        &self,
+        actor: &Actor,
+        of_person: impl FnOnce(&mut stored::Person),
+        of_party: impl FnOnce(&mut stored::Party),
+    ) -> Result<Change, AuthorityError> {
         let gone = AuthorityError::Record("person or party");
-        let change = match actor {
+        match actor {
             Actor::Person(person) => {
                 let key = person.name.as_bytes();
                 let row = self.store.get(PERSONS, key)?.ok_or(gone)?;
-                let record =
+                let mut record =
                     stored::Person::decode(&*row.value).map_err(|_| AuthorityError::Record("person"))?;
-                Change::put(PERSONS, key, stored::Person { suspended, ..record }.encode_to_vec())
+                of_person(&mut record);
+                Ok(Change::put(PERSONS, key, record.encode_to_vec()))
             }
             Actor::Party(party) => {
                 let key = party.name.as_bytes();
                 let row = self.store.get(PARTIES, key)?.ok_or(gone)?;
-                let record =
+                let mut record =
                     stored::Party::decode(&*row.value).map_err(|_| AuthorityError::Record("party"))?;
-                Change::put(PARTIES, key, stored::Party { suspended, ..record }.encode_to_vec())
+                of_party(&mut record);
+                Ok(Change::put(PARTIES, key, record.encode_to_vec()))
             }
-        };
-        Ok((change, actor.unchanged()))
+        }
     }
 
     /// Every person.

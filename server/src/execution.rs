@@ -18,6 +18,7 @@ use crate::authority::{Authority, Credential, Party, Person};
 use crate::deeds::Deed;
 use crate::gate::Call;
 use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
+use crate::renewal::Renewal;
 use crate::status::ServiceError;
 use crate::tokens::own_call;
 
@@ -53,6 +54,7 @@ enum Plan {
     Issuer { name: String, party: String, key: KeyRegistration },
     Certificate(Box<CertificateRequest>),
     Grant(GrantTerms),
+    Credential(Renewal),
     Other(Deed),
 }
 
@@ -152,6 +154,7 @@ impl Execution {
                     turn: None,
                 })
             }
+            Plan::Credential(renewal) => self.renew_credential(call, operation, renewal).await,
             Plan::Other(deed) => self.perform(call, operation, deed).await,
             Plan::Grant(terms) => {
                 let entry = EntryDraft::new(EventType::GrantCreated, Outcome::Done)
@@ -194,6 +197,7 @@ impl Execution {
                 self.plan_retirement(key, now).map(Deed::custody).map(Plan::Other)
             }
             Kind::RegisterImportKey(key) => self.plan_import_key(key).map(Deed::custody).map(Plan::Other),
+            Kind::RenewCredential(renew) => self.plan_renewal(renew, now).map(Plan::Credential),
         }
     }
 
@@ -422,7 +426,7 @@ impl Execution {
         }))
     }
 
-    async fn issue_client(
+    pub(crate) async fn issue_client(
         &self,
         name: &str,
         role: Role,
@@ -443,7 +447,7 @@ impl Execution {
         issue(&self.ca, request, about, now).await
     }
 
-    fn certified(
+    pub(crate) fn certified(
         &self,
         issued: &Issued,
         about: &About,
@@ -486,7 +490,11 @@ impl Execution {
         Ok(())
     }
 
-    fn new_credential(&self, key: &SubjectKey, now: Timestamp) -> Result<Credential, ServiceError> {
+    pub(crate) fn new_credential(
+        &self,
+        key: &SubjectKey,
+        now: Timestamp,
+    ) -> Result<Credential, ServiceError> {
         let principal = PrincipalId(key.public_key().digest());
         if self.authority.actor(&principal)?.is_some() {
             return Err(ServiceError::refused(

@@ -25,6 +25,7 @@ mod layer;
 mod operations;
 mod orders;
 mod records;
+mod renewal;
 mod serve;
 mod services;
 mod standing;

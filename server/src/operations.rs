@@ -425,6 +425,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterTransportKey(_) => "register-transport-key",
         Kind::RetireTransportKey(_) => "retire-transport-key",
         Kind::RegisterImportKey(_) => "register-import-key",
+        Kind::RenewCredential(_) => "renew-credential",
     }
 }
 

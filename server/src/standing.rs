@@ -89,7 +89,7 @@ pub(crate) fn suspend_party(authority: &Authority, call: &Call, name: &str) -> R
     Ok(Commit { entries: vec![entry], changes: vec![change], preconditions: vec![unchanged] })
 }
 
-fn pseudonym(pseudonyms: &Pseudonyms, subject: &Actor) -> Pseudonym {
+pub(crate) fn pseudonym(pseudonyms: &Pseudonyms, subject: &Actor) -> Pseudonym {
     match subject {
         Actor::Person(person) => pseudonyms.person(&person.name),
         Actor::Party(party) => pseudonyms.party(&party.name),

@@ -93,8 +93,13 @@ impl Authority {
             audit::Outcome::Done,
         )]);
         for key in keys {
-            let registration =
-                KeyRegistration { token: "ca".into(), token_serial: "1".into(), key: key.clone(), epoch: 1, backup: String::new() };
+            let registration = KeyRegistration {
+                token: "ca".into(),
+                token_serial: "1".into(),
+                key: key.clone(),
+                epoch: 1,
+                backup: String::new(),
+            };
             let (change, precondition) = registration.create();
             commit.changes.push(change);
             commit.preconditions.push(precondition);

@@ -18,6 +18,7 @@ mod masters;
 mod orders;
 mod python;
 mod refusals;
+mod renewal;
 mod revocation;
 mod rotation;
 mod secrets;

@@ -106,6 +106,7 @@ impl Deployment {
         requested["digest"].as_str().unwrap().to_owned()
     }
 
+    /// Requested, approved and executed by the tool; what comes out goes to `received/`.
     pub fn two_persons(&self, request: &[&str], received: Option<&str>) {
         let digest = &self.request(request);
         self.chancery(&["operation", "approve", digest, "--yes", "--identity", "approver"]);
