@@ -26,6 +26,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, TOKENS};
 use crate::foundation::{self, Foundation, FoundingKey};
 use crate::records;
+use crate::server_identity;
 use crate::status::ServiceError;
 use crate::tokens::{self, CEREMONY_CHILD, own_call, this_binary};
 use crate::transcript::Transcript;
@@ -59,6 +60,8 @@ pub(crate) enum InitError {
     Entropy(#[from] getrandom::Error),
     #[error("the key of the server's certificate")]
     Pki(#[from] pki::PkiError),
+    #[error("the server's certificate")]
+    ServerIdentity(#[from] server_identity::IdentityError),
 }
 
 /// A person to be seated: the public part of an identity folder.
@@ -171,7 +174,9 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
         certificates.push((seat.name.clone(), issued.certificate));
     }
     let server_key = pki::generate_p256()?;
-    let server = issue(&engines, server_request(config, &operator_issuer, &server_key)?, now).await?;
+    let server =
+        issue(&engines, server_identity::request(config, Arc::clone(&operator_issuer), &server_key)?, now)
+            .await?;
     let node = pseudonyms.party(&config.node);
     add_entry(&mut commit, server.founding(&About { role: None, actor: node, object: node }));
     transcript.line("server", &format!("certificate-sha256 {}", hex::encode(server.certificate.digest())));
@@ -219,8 +224,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
     store.shutdown();
 
     let tls = config.path("tls");
-    write_private(&tls.join("server-key.pem"), pki::private_key_to_pem(&server_key).as_bytes())?;
-    write_public(&tls.join("server.pem"), server.certificate.pem().as_bytes())?;
+    server_identity::Pair::write(&config.path(server_identity::FILE), &server.certificate, &server_key)?;
     write_public(&tls.join("operator-ca.pem"), operator.pem().as_bytes())?;
     write_public(&config.path("transcript.txt"), &transcript)?;
     fs::create_dir_all(out).map_err(failed("create", out))?;
@@ -310,26 +314,6 @@ pub(crate) fn client_request(
 /// When an mTLS certificate issued at `now` ends.
 pub(crate) fn client_expiry(now: Timestamp) -> Timestamp {
     now.plus_seconds(i64::from(ProfileName::OperatorClient.profile().validity_days) * 86_400)
-}
-
-fn server_request(
-    config: &Config,
-    issuer: &Arc<Issuer>,
-    pkcs8: &[u8],
-) -> Result<CertificateRequest, InitError> {
-    let spki = pki::PrivateKey::from_pkcs8(pkcs8)?.spki()?;
-    Ok(CertificateRequest {
-        profile: ProfileName::OperatorServer,
-        issuer: Arc::clone(issuer),
-        subject: SubjectValues { common_name: Some(config.node.clone()), ..SubjectValues::default() },
-        key: SubjectKey::without_proof(&spki, config.known_keys()).map_err(ServiceError::from)?,
-        registered_id: None,
-        dns_name: config.server_names.first().cloned(),
-        ip_addresses: config.server_addresses.clone(),
-        permitted: Vec::new(),
-        holder: config.node.clone(),
-        certifies: None,
-    })
 }
 
 async fn issue(

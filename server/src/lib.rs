@@ -27,6 +27,7 @@ mod orders;
 mod records;
 mod renewal;
 mod serve;
+mod server_identity;
 mod services;
 mod standing;
 mod status;

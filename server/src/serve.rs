@@ -41,6 +41,7 @@ use crate::init::{LOG_MAC_CONTEXT, ed25519_key, pseudonyms, store_options};
 use crate::layer::RuleLayer;
 use crate::operations::Operations;
 use crate::orders::OrderDesk;
+use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
     AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, RspApi, SessionKeyApi,
     StandingApi, TransportKeyApi,
@@ -73,7 +74,7 @@ pub(crate) enum ServeError {
     #[error("an RPC's rule names the unknown event {0}")]
     UnknownEvent(String),
     #[error("the TLS listener cannot be set up")]
-    Tls(#[from] tls::TlsError),
+    Identity(#[from] IdentityError),
     #[error("cannot listen on {address}")]
     Listen { address: std::net::SocketAddr, source: io::Error },
     #[error("{0}")]
@@ -109,7 +110,7 @@ impl ServeError {
                 "keep the data directory as it is and call the response team: the log may have been replaced"
             }
             Self::Listen { .. } => "free the address, or configure another; another chanceryd may be running",
-            Self::Tls(_) => "restore tls/ from the backup; chanceryd doctor shows the certificates",
+            Self::Identity(_) => "restore tls/ from the backup; chanceryd doctor shows the certificates",
             Self::Foundation(_) => "compare --config with the data directory; chanceryd doctor shows both",
             Self::Service(_)
             | Self::Rules(_)
@@ -218,6 +219,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     };
     serve_http(config.http_listen, http::public(window.clone()), stopped.clone()).await?;
     serve_http(config.metrics_listen, http::metrics(window.clone()), stopped.clone()).await?;
+    let identity = Arc::new(ServerIdentity::open(&config)?);
     let rotations: Arc<Rotations> = Arc::default();
     let revoked: Arc<Notify> = Arc::default();
     let upkeep = Upkeep {
@@ -227,12 +229,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         kms: kms.clone(),
         rotations: Arc::clone(&rotations),
         revoked: Arc::clone(&revoked),
+        identity: Arc::clone(&identity),
     }
     .start(&stopped);
 
     let listener = listen(config.listen).await?;
-    let tls = server_tls(&config)?;
-    let connections = tls::accept(listener, tls, Arc::clone(&gate), stopped.clone());
+    let connections = tls::accept(listener, Arc::clone(&identity), Arc::clone(&gate), stopped.clone());
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -376,15 +378,6 @@ fn key_of(keys: &[KeyRegistration], role: KeyRole) -> Result<&KeyRegistration, S
     keys.iter()
         .find(|key| key.key.role == role)
         .ok_or(ServeError::Foundation("the foundation names no key of a role that is needed"))
-}
-
-fn server_tls(config: &Config) -> Result<Arc<rustls::ServerConfig>, ServeError> {
-    let read = |name: &str| {
-        let path = config.path("tls").join(name);
-        std::fs::read(&path).map_err(|source| ServeError::Read { path, source })
-    };
-    let key = zeroize::Zeroizing::new(read("server-key.pem")?);
-    Ok(tls::server_config(&read("server.pem")?, &key, &read("operator-ca.pem")?)?)
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, ServeError> {

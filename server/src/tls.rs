@@ -22,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::gate::Gate;
+use crate::server_identity::ServerIdentity;
 
 /// A handshake that takes longer is ended.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,12 +113,11 @@ impl AsyncWrite for Connection {
 /// Accepts until told to stop; authenticated connections come out of the returned channel.
 pub(crate) fn accept(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    identity: Arc<ServerIdentity>,
     gate: Arc<Gate>,
     mut stop: watch::Receiver<bool>,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(READY_MAX);
-    let acceptor = TlsAcceptor::from(config);
     let slots = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     tokio::spawn(async move {
         loop {
@@ -131,7 +131,8 @@ pub(crate) fn accept(
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let (acceptor, ready, gate) = (acceptor.clone(), ready.clone(), Arc::clone(&gate));
+            let acceptor = TlsAcceptor::from(identity.tls());
+            let (ready, gate) = (ready.clone(), Arc::clone(&gate));
             tokio::spawn(async move {
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, stream)).await {
                     // The receiver is gone only when the service stops.

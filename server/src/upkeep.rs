@@ -18,6 +18,7 @@ use crate::execution::issue;
 use crate::gate::chain;
 use crate::http::Window;
 use crate::init::{CERTIFICATE_ISSUER, pseudonyms};
+use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::status::ServiceError;
 
 /// How often each of the tasks looks whether something is due.
@@ -35,6 +36,7 @@ pub(crate) struct Upkeep {
     pub(crate) rotations: Arc<Rotations>,
     /// Told when an operation was executed: it may have been a revocation.
     pub(crate) revoked: Arc<Notify>,
+    pub(crate) identity: Arc<ServerIdentity>,
 }
 
 impl Upkeep {
@@ -90,6 +92,9 @@ impl Upkeep {
                 () = self.revoked.notified() => {}
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
+            if let Err(error) = self.renew_server().await {
+                tracing::error!(error = %chain(&error), "the server has no new certificate");
+            }
             if let Err(error) = self.renew_responder().await {
                 tracing::error!(error = %chain(&error), "the OCSP responder has no new certificate");
             }
@@ -116,6 +121,19 @@ impl Upkeep {
                 }
             }
         }
+    }
+
+    /// As the responder's, with a new key: before the certificate ends after which nobody could call.
+    async fn renew_server(&self) -> Result<(), IdentityError> {
+        let gate = &self.window.gate;
+        let now = gate.clock.now();
+        if self.identity.is_due(now) {
+            let name = gate.pseudonyms.load().party(self.identity.node());
+            let about = About { role: None, actor: name, object: name };
+            self.identity.renew(&self.window.ca, &about, now).await?;
+            tracing::info!("the server has a new certificate");
+        }
+        Ok(())
     }
 
     /// The responder's certificate ends after three months and is renewed at half of that, by nobody's order: it is the

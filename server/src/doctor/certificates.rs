@@ -4,7 +4,7 @@ use std::fs;
 
 use ca::Issuers;
 use domain::Timestamp;
-use pki::{Certificate, KnownKeys, PrivateKey, PublicKey};
+use pki::{Certificate, KnownKeys, PublicKey};
 use store::{Inspection, Store};
 
 use super::daemon::{Daemon, fetch};
@@ -12,7 +12,7 @@ use super::report::Check;
 use crate::config::Config;
 use crate::gate::chain;
 use crate::init::CERTIFICATE_ISSUER;
-use crate::tls;
+use crate::server_identity::{self, Pair};
 
 /// A certificate that ends within so many days is a warning.
 const DAYS_WARNING: i64 = 30;
@@ -20,7 +20,7 @@ const DAYS_WARNING: i64 = 30;
 const ISSUERS_MAX: usize = 10_000;
 
 const REPLACE_SERVER: &str =
-    "restore tls/ from the backup; a new certificate of the server is a matter of the operator CA";
+    "restore tls/ from the backup; the service renews the certificate by itself while it runs";
 
 pub(crate) fn checks(
     config: &Config,
@@ -46,23 +46,17 @@ fn judge_server(
     operator: Option<&Certificate>,
     now: Timestamp,
 ) -> Result<(), String> {
-    let read = |name: &str| fs::read(config.path("tls").join(name)).map_err(|e| format!("tls/{name}: {e}"));
-    let (pem, roots) = (read("server.pem")?, read("operator-ca.pem")?);
-    let key = zeroize::Zeroizing::new(read("server-key.pem")?);
-    let certificate = Certificate::from_pem(&pem).map_err(|e| format!("tls/server.pem: {}", chain(&e)))?;
-    judge_validity(check, "tls/server.pem", &certificate, now);
-    let spki = pki::private_key_from_pem(&key)
-        .and_then(|pkcs8| PrivateKey::from_pkcs8(&pkcs8)?.spki())
-        .map_err(|e| format!("tls/server-key.pem: {}", chain(&e)))?;
-    if spki != certificate.spki() {
-        return Err("tls/server-key.pem is not the key of tls/server.pem".to_owned());
-    }
+    let pair = Pair::read(config).map_err(|e| chain(&e))?;
+    let certificate = &pair.certificate;
+    judge_validity(check, server_identity::FILE, certificate, now);
     if let Some(operator) = operator {
         PublicKey::parse(operator.spki(), KnownKeys::Allow)
             .and_then(|key| certificate.verify_signature(&key))
             .map_err(|e| format!("tls/server.pem was not issued by tls/operator-ca.pem: {}", chain(&e)))?;
     }
-    tls::server_config(&pem, &key, &roots).map(drop).map_err(|e| chain(&e))
+    let roots = fs::read(config.path(server_identity::ROOTS))
+        .map_err(|e| format!("{}: {e}", server_identity::ROOTS))?;
+    pair.tls(&roots).map(drop).map_err(|e| chain(&e))
 }
 
 fn operator_ca(config: &Config, now: Timestamp) -> (Check, Option<Certificate>) {

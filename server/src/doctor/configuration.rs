@@ -55,10 +55,8 @@ enum Keeps {
 
 pub(crate) fn permissions(config: &Config) -> Check {
     let mut check = Check::new("configuration.permissions");
-    let mut paths = vec![
-        (config.data_directory.clone(), Keeps::Folder),
-        (config.path("tls/server-key.pem"), Keeps::Secret),
-    ];
+    let mut paths =
+        vec![(config.data_directory.clone(), Keeps::Folder), (config.path("tls/server.pem"), Keeps::Secret)];
     for name in TOKENS {
         if let Some(token) = config.token(name) {
             paths.push((token.pin_file.clone(), Keeps::Secret));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use audit::{EventType, Outcome};
 use proto::v1::operation::Kind;
@@ -14,6 +15,8 @@ use crate::devices::eid;
 use crate::fleet::TwoPersons;
 use crate::refusals::Refused;
 use crate::support::{Deployment, GRANTED, PURPOSE};
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a provisioner's call comes to; an unknown device is as far as a caller gets who is admitted.
 async fn call(caller: &Caller) -> String {
@@ -111,4 +114,52 @@ async fn a_renewed_credential_serves_beside_the_old_one_until_one_is_asked_to_en
     assert_eq!(ended, [0, 2, 0]);
     assert!(renewed.iter().all(|entry| entry.header.outcome == Outcome::Done));
     // Approvals, deeds and their kinds were judged by the auditor's verifier when the entries were read.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_certificate_near_its_end_is_renewed_by_the_service_while_it_runs() {
+    let mut deployment = Deployment::found();
+    deployment.stop();
+    // Of another root, so that callers tell the two apart; its dates are what the service looks at.
+    let make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let about = ["-subj", "/CN=near its end", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "100"];
+    let files = ["-keyout", "near-key.pem", "-out", "near.pem"];
+    let made = std::process::Command::new("openssl")
+        .args([&make[..], &about, &files].concat())
+        .current_dir(deployment.path(""))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let read = |name: &str| fs::read(deployment.path(name)).unwrap();
+    let near = [read("near.pem"), read("near-key.pem")].concat();
+    fs::write(deployment.path("data/tls/server.pem"), &near).unwrap();
+    deployment.serve();
+
+    let began = Instant::now();
+    let (identity, ca) = (deployment.path("provisioner"), deployment.path("handover/authority-ca.pem"));
+    let caller = loop {
+        match Caller::connect(&identity, &ca, deployment.port()).await {
+            Ok(caller) => break caller,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "still the old certificate: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(call(&caller).await, "UNKNOWN_DEVICE");
+    let renewed = fs::read(deployment.path("data/tls/server.pem")).unwrap();
+    assert_ne!(renewed, near);
+    // What was renewed is what the next start finds.
+    deployment.restart();
+    assert_eq!(call(&deployment.caller("provisioner").await).await, "UNKNOWN_DEVICE");
+    assert_eq!(fs::read(deployment.path("data/tls/server.pem")).unwrap(), renewed);
+
+    let entries = deployment.entries();
+    let issued: Vec<_> = entries
+        .iter()
+        .filter(|entry| {
+            entry.header.event == EventType::CertificateIssued
+                && entry.name("profile") == Some("operator-server")
+        })
+        .collect();
+    assert_eq!(issued.len(), 2, "at the founding and now");
+    assert!(issued.iter().all(|entry| entry.header.role.is_none()), "nobody asked for it");
 }
