@@ -15,9 +15,9 @@ use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, Priv
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use hsm::ceremony::Ceremony;
 use hsm::{
-    CallOptions, CardProof, CardProofJob, KeyRole, KeysetVersion, OrderChunk, OrderChunkJob,
-    PUT_KEY_DEVICES_MAX, Priority, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
-    TokenConfig, WorkerCommand,
+    CallOptions, CardProof, CardProofJob, KeyRole, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX,
+    Priority, PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset,
+    Token, TokenConfig, WorkerCommand,
 };
 use keys::scp03::{CardChallenge, Challenges, HostChallenge, session_keys};
 use keys::{SecretKey, SoftwareKey};
@@ -73,8 +73,19 @@ async fn measure(jobs: usize) {
     let eid = Eid::from_body("890490320000000000000000000001").unwrap();
     let kvn = KeyVersionNumber::scp03(0x30).unwrap();
 
+    let keyset = |kvn, algorithm| {
+        let keyset = DeviceKeyset {
+            eid,
+            protocol: Protocol::Scp03,
+            security_domain: SecurityDomain::IsdR,
+            kvn: KeyVersionNumber::scp03(kvn).unwrap(),
+            algorithm,
+        };
+        SourcedKeyset::derived(keys[0].key.clone(), keyset)
+    };
+
     let order = OrderChunkJob {
-        master: keys[0].key.clone(),
+        keys: OrderKeys::Derived { master: keys[0].key.clone() },
         protocol: Protocol::Scp03,
         security_domain: SecurityDomain::IsdR,
         kvn,
@@ -86,14 +97,7 @@ async fn measure(jobs: usize) {
     let one = OrderChunkJob { eids: vec![eid], ..order.clone() };
     let card = card_cryptogram(&token.order_chunk(one, options()).await.unwrap(), manufacturer, &challenges);
     let session = SessionKeysJob {
-        master: keys[0].key.clone(),
-        derivation: DeviceKeyset {
-            eid,
-            protocol: Protocol::Scp03,
-            security_domain: SecurityDomain::IsdR,
-            kvn,
-            algorithm: KeysetAlgorithm::Aes128,
-        },
+        keyset: keyset(0x30, KeysetAlgorithm::Aes128),
         host_challenge: challenges.host.0,
         card_challenge: challenges.card.0,
         card_cryptogram: card,
@@ -124,18 +128,11 @@ async fn measure(jobs: usize) {
     before.print(&token, "order line (chunk of 1,000)", 1_000);
 
     // AES-128 to AES-256. The first job also fills the cache of constant blocks.
-    let version = |kvn, algorithm| KeysetVersion {
-        master: keys[0].key.clone(),
-        kvn: KeyVersionNumber::scp03(kvn).unwrap(),
-        algorithm,
+    let device = PutKeyDevice {
+        old: keyset(0x30, KeysetAlgorithm::Aes128),
+        new: keyset(0x31, KeysetAlgorithm::Aes256),
     };
-    let rotation = PutKeyJob {
-        protocol: Protocol::Scp03,
-        security_domain: SecurityDomain::IsdR,
-        old: version(0x30, KeysetAlgorithm::Aes128),
-        new: version(0x31, KeysetAlgorithm::Aes256),
-        eids: vec![eid; PUT_KEY_DEVICES_MAX],
-    };
+    let rotation = PutKeyJob { devices: vec![device; PUT_KEY_DEVICES_MAX] };
     token.put_key(rotation.clone(), options()).await.unwrap();
     let before = Cost::now(&token);
     for _ in 0..10 {
@@ -143,8 +140,7 @@ async fn measure(jobs: usize) {
     }
     before.print(&token, "PUT KEY 128 to 256 (batches of 200)", 10 * PUT_KEY_DEVICES_MAX);
     let proof = CardProof {
-        master: keys[0].key.clone(),
-        derivation: session.derivation,
+        keyset: session.keyset.clone(),
         host_challenge: session.host_challenge,
         card_challenge: session.card_challenge,
         card_cryptogram: session.card_cryptogram,
@@ -175,7 +171,7 @@ fn card_cryptogram(
             &SecretKey::from_slice(transport.unwrap_with_padding(blob, &mut buffer).unwrap()).unwrap(),
         )
     };
-    let (enc, mac) = (unwrap(&chunk.devices[0].enc), unwrap(&chunk.devices[0].mac));
+    let (enc, mac) = (unwrap(&chunk.devices[0].keys[0].wrapped), unwrap(&chunk.devices[0].keys[1].wrapped));
     let Ok(keys) = session_keys(&enc, &mac, KeysetAlgorithm::Aes128, challenges);
     keys.danger_without_card_proof().card_cryptogram(challenges).0
 }

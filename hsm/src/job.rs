@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use domain::{DeviceKeyset, Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
+use crate::source::{SourcedKeyset, StoredBlob};
 
 /// The most devices of one order chunk (DESIGN §5).
 pub const ORDER_CHUNK_DEVICES_MAX: usize = 1_000;
@@ -54,10 +55,8 @@ pub struct CallOptions {
 /// Session keys of one SCP03 session, released only when the card's cryptogram is right.
 #[derive(Debug, Clone)]
 pub struct SessionKeysJob {
-    /// The master the keyset was derived from.
-    pub master: KeyRef,
-    /// Which keyset of which device.
-    pub derivation: DeviceKeyset,
+    /// The card's keyset.
+    pub keyset: SourcedKeyset,
     /// The host's challenge of INITIALIZE UPDATE.
     pub host_challenge: [u8; 8],
     /// The card's challenge.
@@ -86,23 +85,33 @@ pub enum SessionKeysOutcome {
     CardCryptogramMismatch,
 }
 
-/// One chunk of an order: the derived keysets of up to [`ORDER_CHUNK_DEVICES_MAX`] devices, under one fresh transport key.
+/// One chunk of an order: the keysets of up to [`ORDER_CHUNK_DEVICES_MAX`] devices, under one fresh transport key.
 #[derive(Debug, Clone)]
 pub struct OrderChunkJob {
-    /// The master to derive from.
-    pub master: KeyRef,
+    /// Where the keys come from.
+    pub keys: OrderKeys,
     /// The protocol of the keysets.
     pub protocol: Protocol,
     /// The security domain that will hold them.
     pub security_domain: SecurityDomain,
     /// Their key version number.
     pub kvn: KeyVersionNumber,
-    /// The length of their keys.
+    /// The length of their keys: AES.
     pub algorithm: KeysetAlgorithm,
     /// The manufacturer's transport key: SubjectPublicKeyInfo of an RSA key of 3072 to 8192 bits.
     pub recipient_spki: Vec<u8>,
     /// The devices, in the order of the answer.
     pub eids: Vec<Eid>,
+}
+
+/// How the keys of an order are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OrderKeys {
+    /// By our scheme, from a master.
+    Derived {
+        /// The master.
+        master: KeyRef,
+    },
 }
 
 /// The output of one chunk.
@@ -116,54 +125,49 @@ pub struct OrderChunk {
     pub devices: Vec<DeviceKeyBlobs>,
 }
 
-/// The three keys of one device, each AES-KWP (RFC 5649) under the transport key of the chunk.
+/// The keys of one device on their way out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceKeyBlobs {
-    /// Key-ENC, wrapped.
-    pub enc: Vec<u8>,
-    /// Key-MAC, wrapped.
-    pub mac: Vec<u8>,
-    /// Key-DEK, wrapped.
-    pub dek: Vec<u8>,
-    /// Key check values of ENC, MAC, DEK.
-    pub kcv: [KeyCheckValue; 3],
+    /// In the order of [`Protocol::usages`].
+    pub keys: Vec<WrappedKey>,
+    /// Of a random keyset: the same keys as they are to be stored, in the same order. Empty for a derived one.
+    pub stored: Vec<StoredBlob>,
+}
+
+/// One key, AES-KWP (RFC 5649) under the transport key of its chunk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrappedKey {
+    /// The wrapped key.
+    pub wrapped: Vec<u8>,
+    /// Its key check value.
+    pub kcv: KeyCheckValue,
 }
 
 /// The keys that move the keysets of up to [`PUT_KEY_DEVICES_MAX`] devices to a new version by PUT KEY.
 ///
-/// Both masters are on this token, and may be one. The new keys may be longer than the old: the blocks then have the
-/// strength of the old DEK only, which is what the card offers.
+/// All token keys are on this token. The new keys may be longer than the old: the blocks then have the strength of the
+/// old DEK only, which is what the card offers.
 #[derive(Debug, Clone)]
 pub struct PutKeyJob {
-    /// The protocol of both keysets.
-    pub protocol: Protocol,
-    /// The security domain that holds both.
-    pub security_domain: SecurityDomain,
-    /// The keyset on the card now, which opens the secure channel; its DEK encrypts the new keys.
-    pub old: KeysetVersion,
-    /// The keyset to put on the card: AES-128 or AES-256. AES-192 is refused with class `caller`, since a padded key
-    /// cannot be wrapped inside a token.
-    pub new: KeysetVersion,
     /// The devices, in the order of the answer.
-    pub eids: Vec<Eid>,
+    pub devices: Vec<PutKeyDevice>,
 }
 
-/// From which master, under which number and how long the keys of a keyset are.
+/// One device of a [`PutKeyJob`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeysetVersion {
-    /// The master it is derived from.
-    pub master: KeyRef,
-    /// Its key version number on the card.
-    pub kvn: KeyVersionNumber,
-    /// The length of its keys.
-    pub algorithm: KeysetAlgorithm,
+pub struct PutKeyDevice {
+    /// The keyset on the card now, which opens the secure channel; its DEK encrypts the new keys.
+    pub old: SourcedKeyset,
+    /// The keyset to put on the card, of the same device: derived, AES-128 or AES-256. AES-192 is refused with class
+    /// `caller`, since a padded key cannot be wrapped inside a token; so is a stored keyset, whose keys never leave again.
+    pub new: SourcedKeyset,
 }
 
 /// The new keys of one device: Key-ENC, Key-MAC, Key-DEK, encrypted in the token under the old DEK. Ready for
 /// [`keys::put_key::PutKey::new`].
 pub type PutKeyBlocks = [EncryptedKey; 3];
 
-/// Whether cards hold their keys: up to [`CARD_PROOFS_MAX`] proofs, of any masters of this token.
+/// Whether cards hold their keys: up to [`CARD_PROOFS_MAX`] proofs, of any keysets of this token.
 #[derive(Debug, Clone)]
 pub struct CardProofJob {
     /// The proofs, in the order of the answer.
@@ -173,10 +177,8 @@ pub struct CardProofJob {
 /// What a card showed in its answer to INITIALIZE UPDATE (SCP03 in mode S8).
 #[derive(Debug, Clone)]
 pub struct CardProof {
-    /// The master the keyset was derived from.
-    pub master: KeyRef,
-    /// Which keyset of which device the card is said to hold.
-    pub derivation: DeviceKeyset,
+    /// The keyset that the card is said to hold.
+    pub keyset: SourcedKeyset,
     /// The host's challenge.
     pub host_challenge: [u8; 8],
     /// The card's challenge.

@@ -18,7 +18,9 @@ mod inspect;
 mod lock;
 mod protocol;
 mod signature;
+mod source;
 mod spki;
+mod wire_keysets;
 
 pub mod ceremony;
 pub mod softhsm;
@@ -34,11 +36,12 @@ pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, Work
 pub use error::{ErrorClass, HsmError};
 pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{
-    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX, KeysetVersion,
-    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,
-    PutKeyJob, SessionKeysJob, SessionKeysOutcome,
+    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
+    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority,
+    PutKeyBlocks, PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, WrappedKey,
 };
 pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
 };
 pub use report::{Probe, StartReport};
+pub use source::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};

@@ -5,7 +5,6 @@
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -13,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::HsmError;
 use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::report::StartReport;
+use crate::wire_keysets::{WireBlob, WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer, below 200 KiB.
 const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -53,75 +53,73 @@ pub(crate) struct TimedJob {
 pub(crate) enum Job {
     Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
     SessionKeys(Box<WireSessionKeys>),
-    OrderChunk { master: KeyRef, keyset: WireKeyset, recipient_spki: Vec<u8>, eids: Vec<[u8; 16]> },
+    OrderChunk(Box<WireOrderChunk>),
     PutKey(Box<WirePutKey>),
-    CardProofs(Vec<WireCardProof>),
+    CardProofs(Box<WireCardProofs>),
     ServiceSecret { key: KeyRef, context: String },
     AddKey(RegisteredKey),
     Canary,
 }
 
+impl Job {
+    /// The token keys that the job uses.
+    pub(crate) fn token_keys(&self) -> Vec<&KeyRef> {
+        match self {
+            Self::Sign { key, .. } | Self::ServiceSecret { key, .. } => vec![key],
+            Self::SessionKeys(job) => job.keysets.keys.iter().collect(),
+            Self::OrderChunk(job) => match &job.keys {
+                WireOrderKeys::Derived { master } => vec![master],
+            },
+            Self::PutKey(job) => job.old.keys.iter().chain(&job.new.keys).collect(),
+            Self::CardProofs(job) => job.keysets.keys.iter().collect(),
+            // Both search for themselves, or are the answer.
+            Self::AddKey(_) | Self::Canary => Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireSessionKeys {
-    pub(crate) proof: WireCardProof,
+    /// One.
+    pub(crate) keysets: WireKeysets,
+    pub(crate) proof: WireProof,
     pub(crate) recipient: Vec<u8>,
     pub(crate) info: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct WireCardProof {
-    pub(crate) master: KeyRef,
-    pub(crate) keyset: WireKeyset,
-    pub(crate) eid: [u8; 16],
+pub(crate) struct WireCardProofs {
+    pub(crate) keysets: WireKeysets,
+    /// One per keyset.
+    pub(crate) proofs: Vec<WireProof>,
+}
+
+/// What a card showed.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct WireProof {
     pub(crate) host_challenge: [u8; 8],
     pub(crate) card_challenge: [u8; 8],
     pub(crate) card_cryptogram: [u8; 8],
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct WirePutKey {
-    pub(crate) old_master: KeyRef,
-    pub(crate) old: WireKeyset,
-    pub(crate) new_master: KeyRef,
-    pub(crate) new: WireKeyset,
+pub(crate) struct WireOrderChunk {
+    pub(crate) kind: WireKind,
+    pub(crate) keys: WireOrderKeys,
+    pub(crate) recipient_spki: Vec<u8>,
     pub(crate) eids: Vec<[u8; 16]>,
 }
 
-/// Everything of a [`DeviceKeyset`] but the device.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct WireKeyset {
-    protocol: u8,
-    security_domain: u8,
-    kvn: u8,
-    key_bits: u16,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum WireOrderKeys {
+    Derived { master: KeyRef },
 }
 
-impl WireKeyset {
-    pub(crate) fn new(
-        protocol: Protocol,
-        security_domain: SecurityDomain,
-        kvn: KeyVersionNumber,
-        algorithm: KeysetAlgorithm,
-    ) -> Self {
-        Self {
-            protocol: protocol.code(),
-            security_domain: security_domain.code(),
-            kvn: kvn.value(),
-            key_bits: algorithm.key_bits(),
-        }
-    }
-
-    pub(crate) fn of_device(self, eid: &[u8; 16]) -> Result<DeviceKeyset, HsmError> {
-        let unknown = |e: domain::UnknownCode| HsmError::caller(e.to_string());
-        let protocol = Protocol::from_code(self.protocol.into()).map_err(unknown)?;
-        Ok(DeviceKeyset {
-            eid: Eid::from_bcd(*eid).map_err(|e| HsmError::caller(e.to_string()))?,
-            protocol,
-            security_domain: SecurityDomain::from_code(self.security_domain.into()).map_err(unknown)?,
-            kvn: KeyVersionNumber::new(protocol, self.kvn.into()).map_err(unknown)?,
-            algorithm: KeysetAlgorithm::from_code(self.key_bits.into()).map_err(unknown)?,
-        })
-    }
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WirePutKey {
+    pub(crate) old: WireKeysets,
+    /// As many, of the same devices.
+    pub(crate) new: WireKeysets,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,7 +151,7 @@ pub(crate) enum JobOutput {
     SessionKeys { encapsulated_key: Vec<u8>, ciphertext: Vec<u8>, host_cryptogram: [u8; 8] },
     CardCryptogramMismatch,
     OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
-    PutKey(Vec<WireDeviceKeys>),
+    PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
     Secret(WireSecret),
     Done,
@@ -161,8 +159,15 @@ pub(crate) enum JobOutput {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WireDeviceKeys {
-    pub(crate) wrapped: [Vec<u8>; 3],
-    pub(crate) kcv: [[u8; 3]; 3],
+    pub(crate) keys: Vec<WireKey>,
+    pub(crate) stored: Vec<WireBlob>,
+}
+
+/// One key on its way out, wrapped.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireKey {
+    pub(crate) wrapped: Vec<u8>,
+    pub(crate) kcv: [u8; 3],
 }
 
 /// The one secret that crosses the socket: a service secret, made for the daemon. Frames are zeroized after use.

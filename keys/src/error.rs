@@ -6,6 +6,9 @@ pub enum KeyError {
     /// Key bytes of a length no AES key has.
     #[error("an AES key has 16, 24 or 32 bytes, not {0}")]
     KeyLength(usize),
+    /// Inputs of a keyset's record that its derivation scheme does not take.
+    #[error("these are no inputs of the derivation scheme {0}")]
+    SchemeInputs(&'static str),
     /// The card did not prove that it holds the keys: the caller's card, or the keyset, is another one.
     #[error("the card cryptogram does not match")]
     CardCryptogramMismatch,

@@ -1,18 +1,16 @@
 //! Devices and their keysets: stored records as types.
 
 use domain::{
-    DeviceState, Eid, FreezeReason, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm,
-    MasterGeneration, Protocol, ReasonCode, Refusal, SecurityDomain, Timestamp, UnknownCode,
+    DeviceState, Eid, FreezeReason, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm, Protocol,
+    ReasonCode, Refusal, SecurityDomain, Timestamp, UnknownCode,
 };
 use prost::Message;
 use proto::{records, v1};
 use store::{Precondition, Store, Versioned};
 
 use crate::KmsError;
+use crate::keyset_source::KeysetSource;
 use crate::keyspaces::{DEVICES, FROZEN, KEYSETS};
-
-/// Name of our own derivation scheme in keyset records.
-pub const SCHEME: &str = "chancery-cmac-v1";
 
 /// Which keyset of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,21 +169,21 @@ impl Freeze {
     }
 }
 
-/// A derived keyset and the version of its row.
+/// A keyset and the version of its row.
 #[derive(Clone, Debug)]
 pub struct KeysetRecord {
     /// Length of its keys.
     pub algorithm: KeysetAlgorithm,
     /// SP 800-57 state.
     pub state: KeyState,
-    /// The master it is derived from.
-    pub master_generation: MasterGeneration,
+    /// Where its keys come from.
+    pub source: KeysetSource,
     /// The key under which it was delivered.
     pub delivered_under: String,
     /// What it is worth in bits, given how it was delivered.
     pub effective_strength: u32,
-    /// Check values of ENC, MAC and DEK.
-    pub check_values: [KeyCheckValue; 3],
+    /// Check values of its keys, in the order of [`Protocol::usages`].
+    pub check_values: Vec<KeyCheckValue>,
     /// When it was made.
     pub created: Timestamp,
     /// The rotation that made it and still waits for its proof.
@@ -230,17 +228,18 @@ impl KeysetRecord {
     fn decode(row: &Versioned) -> Result<Self, KmsError> {
         let unreadable = || KmsError::Record("keyset");
         let record = records::Keyset::decode(&*row.value).map_err(|_| unreadable())?;
-        if record.scheme != SCHEME {
-            return Err(unreadable());
-        }
         let check = |bytes: &[u8]| <[u8; 3]>::try_from(bytes).map(KeyCheckValue).map_err(|_| unreadable());
         Ok(Self {
             algorithm: KeysetAlgorithm::from_code(record.key_bits).map_err(|_| unreadable())?,
             state: KeyState::ALL.into_iter().find(|s| s.as_str() == record.state).ok_or_else(unreadable)?,
-            master_generation: MasterGeneration(record.master_generation),
+            source: KeysetSource::decode(&record).ok_or_else(unreadable)?,
             delivered_under: record.delivered_under,
             effective_strength: record.effective_strength,
-            check_values: [check(&record.kcv_enc)?, check(&record.kcv_mac)?, check(&record.kcv_dek)?],
+            check_values: [&record.kcv_enc, &record.kcv_mac, &record.kcv_dek]
+                .into_iter()
+                .filter(|kcv| !kcv.is_empty())
+                .map(|kcv| check(kcv))
+                .collect::<Result<_, _>>()?,
             created: Timestamp::from_micros(record.created_micros),
             rotation: Some(record.rotation).filter(|name| !name.is_empty()),
             ends: (record.ends_micros != 0).then(|| Timestamp::from_micros(record.ends_micros)),
@@ -249,23 +248,23 @@ impl KeysetRecord {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let [enc, mac, dek] = self.check_values.map(|kcv| kcv.0.to_vec());
-        records::Keyset {
+        let kcv = |at: usize| self.check_values.get(at).map(|kcv| kcv.0.to_vec()).unwrap_or_default();
+        let mut record = records::Keyset {
             version: 1,
             key_bits: u32::from(self.algorithm.key_bits()),
             state: self.state.as_str().to_owned(),
-            master_generation: self.master_generation.0,
-            scheme: SCHEME.to_owned(),
             delivered_under: self.delivered_under.clone(),
             effective_strength: self.effective_strength,
-            kcv_enc: enc,
-            kcv_mac: mac,
-            kcv_dek: dek,
+            kcv_enc: kcv(0),
+            kcv_mac: kcv(1),
+            kcv_dek: kcv(2),
             created_micros: self.created.micros(),
             rotation: self.rotation.clone().unwrap_or_default(),
             ends_micros: self.ends.map_or(0, Timestamp::micros),
-        }
-        .encode_to_vec()
+            ..records::Keyset::default()
+        };
+        self.source.encode(&mut record);
+        record.encode_to_vec()
     }
 }
 

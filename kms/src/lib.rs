@@ -9,6 +9,7 @@ mod devices;
 mod error;
 mod freeze;
 mod grants;
+mod keyset_source;
 mod keyspaces;
 mod masters;
 mod orders;
@@ -17,18 +18,20 @@ pub mod rotation;
 mod session_keys;
 mod transport_keys;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::MasterGeneration;
+use domain::{KekEpoch, MasterGeneration};
 
 pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
 pub use delivery::{ChunkOutput, OrderOutput};
-pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord, SCHEME as OUR_SCHEME};
+pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
+pub use keyset_source::{KeysetSource, StorageKeys};
 pub use keyspaces::KEYSPACES;
-pub use masters::{MasterRecord, Masters};
+pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
     ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
 };
@@ -47,6 +50,8 @@ pub struct Engines {
     pub token: hsm::Token,
     /// The masters in use, by generation.
     pub masters: Arc<Masters>,
+    /// The keys under which random and imported keysets are stored, by epoch; the last one takes new ones.
+    pub storage: Arc<BTreeMap<KekEpoch, StorageKeys>>,
     /// The provisioners' grants.
     pub grants: Arc<Grants>,
 }

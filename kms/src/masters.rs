@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use domain::{KeyCheckValue, MasterGeneration, ReasonCode, Refusal, Timestamp};
 use hsm::{KeyRef, KeyRole};
+use keys::derivation::SchemeName;
 use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store};
 
 use crate::KmsError;
-use crate::devices::SCHEME;
 use crate::keyspaces::MASTERS;
 
 /// Most masters; a bound, not a plan.
 const MASTERS_MAX: usize = 1_000;
 
-/// The derivation schemes that a master can be allowed.
-const SCHEMES: [&str; 6] = [SCHEME, "an10922", "kdf3", "sp800-108", "emv-cps11", "visa2"];
+/// Our own derivation scheme, by its name in records.
+pub const SCHEME: &str = SchemeName::Chancery.as_str();
 
 /// The masters in use: the founding ones, and those registered since. What is registered later is live with its commit:
 /// the records are read each time, from memory.
@@ -132,12 +132,13 @@ impl MasterRecord {
         if !self.role.is_master() {
             return invalid(format!("a {} is no master", self.role.as_str()));
         }
-        if self.schemes.is_empty() || self.schemes.len() > SCHEMES.len() {
-            return invalid(format!("schemes names at least one of {}", SCHEMES.join(", ")));
+        let known = || SchemeName::ALL.map(SchemeName::as_str).join(", ");
+        if self.schemes.is_empty() || self.schemes.len() > SchemeName::ALL.len() {
+            return invalid(format!("schemes names at least one of {}", known()));
         }
         for scheme in &self.schemes {
-            if !SCHEMES.contains(&scheme.as_str()) {
-                return invalid(format!("{scheme} is no scheme; they are {}", SCHEMES.join(", ")));
+            if SchemeName::from_name(scheme).is_none() {
+                return invalid(format!("{scheme} is no scheme; they are {}", known()));
             }
             let triple_des = matches!(self.role, KeyRole::ImportedMaster(key) if key.is_triple_des());
             if triple_des != matches!(scheme.as_str(), "emv-cps11" | "visa2") {
@@ -213,12 +214,7 @@ mod tests {
     #[test]
     fn a_master_serves_only_schemes_of_its_cipher_and_ours_only_with_256_bits() {
         use MasterAlgorithm::{Aes128, Aes256, TripleDes2Key};
-        let good = [
-            (KeyRole::Master, vec![SCHEME]),
-            (KeyRole::ImportedMaster(Aes256), vec![SCHEME, "an10922"]),
-            (KeyRole::ImportedMaster(Aes128), vec!["kdf3", "an10922"]),
-            (KeyRole::ImportedMaster(TripleDes2Key), vec!["emv-cps11", "visa2"]),
-        ];
+        let good = [(KeyRole::Master, vec![SCHEME]), (KeyRole::ImportedMaster(Aes256), vec![SCHEME])];
         for (role, schemes) in good {
             assert_eq!(master(role, &schemes).check(), Ok(()), "{role:?}");
         }

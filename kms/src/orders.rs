@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Store};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
+use crate::keyset_source::KeysetSource;
 use crate::keyspaces::{DEVICES, DEVICES_ORDERED, KEYSETS, ORDER_LINES, ORDERS};
 use crate::output;
 use crate::session_keys::algorithm_name;
@@ -174,7 +175,7 @@ impl<'a> Orders<'a> {
     ) -> Result<ChunkKeys, KmsError> {
         let (generation, master) = self.engines.masters.newest(self.engines.store.as_ref())?;
         let job = hsm::OrderChunkJob {
-            master,
+            keys: hsm::OrderKeys::Derived { master },
             protocol: self.terms.keyset.protocol,
             security_domain: self.terms.keyset.security_domain,
             kvn: self.terms.keyset.kvn,
@@ -224,10 +225,10 @@ impl<'a> Orders<'a> {
             let keyset = KeysetRecord {
                 algorithm: self.terms.algorithm,
                 state: KeyState::PreActivation,
-                master_generation: keys.generation,
+                source: KeysetSource::derived(keys.generation),
                 delivered_under: transport_key.clone(),
                 effective_strength: strength,
-                check_values: blobs.kcv,
+                check_values: blobs.keys.iter().map(|key| key.kcv).collect(),
                 created: now,
                 rotation: None,
                 ends: None,

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use domain::{Eid, KeyUsage};
+use domain::Eid;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -88,17 +88,21 @@ pub(crate) fn render(
         recipient: hex::encode(recipient_digest),
     })?;
     for (eid, device) in eids.iter().zip(&keys.devices) {
-        let kcv = |usage: KeyUsage| device.kcv[usize::from(usage.code() - 1)].to_string();
+        let [enc, mac, dek] = &device.keys[..] else { return Err(KmsError::Record("output line")) };
         line(&DeviceLine {
             eid: eid.to_string(),
             security_domain: terms.keyset.security_domain.code(),
             kvn: terms.keyset.kvn.value(),
             algorithm: terms.algorithm.as_str(),
             transport_key,
-            enc: hex::encode(&device.enc),
-            mac: hex::encode(&device.mac),
-            dek: hex::encode(&device.dek),
-            kcv: KeyCheckValues { enc: kcv(KeyUsage::Enc), mac: kcv(KeyUsage::Mac), dek: kcv(KeyUsage::Dek) },
+            enc: hex::encode(&enc.wrapped),
+            mac: hex::encode(&mac.wrapped),
+            dek: hex::encode(&dek.wrapped),
+            kcv: KeyCheckValues {
+                enc: enc.kcv.to_string(),
+                mac: mac.kcv.to_string(),
+                dek: dek.kcv.to_string(),
+            },
         })?;
     }
     Ok(out)

@@ -2,8 +2,7 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
 use domain::{
-    DeviceKeyset, DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, Protocol, ReasonCode, Refusal,
-    Role, Timestamp,
+    DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, Protocol, ReasonCode, Refusal, Role, Timestamp,
 };
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use store::{Change, Commit};
@@ -169,14 +168,7 @@ pub async fn release(
     )
     .map_err(|e| KmsError::refused(ReasonCode::InvalidField, e.to_string(), Some(object)))?;
     let job = hsm::SessionKeysJob {
-        master: engines.master(keyset.master_generation)?,
-        derivation: DeviceKeyset {
-            eid: *eid,
-            protocol: request.keyset.protocol,
-            security_domain: request.keyset.security_domain,
-            kvn: request.keyset.kvn,
-            algorithm: keyset.algorithm,
-        },
+        keyset: engines.sourced(eid, &request.keyset, &keyset)?,
         host_challenge: request.host_challenge,
         card_challenge: request.card_challenge,
         card_cryptogram: request.card_cryptogram,
@@ -210,7 +202,8 @@ pub async fn release(
     .fact("mode", Fact::fixed_name("s8"))
     .fact("level", Fact::Number(2))
     .fact("algorithm", algorithm_name(keyset.algorithm))
-    .fact("generation", Fact::Number(u64::from(keyset.master_generation.0)))
+    .fact("key_source", Fact::fixed_name(keyset.source.mode()))
+    .fact("generation", Fact::Number(u64::from(keyset.source.generation_or_epoch())))
     .fact("host_challenge", challenge(request.host_challenge)?)
     .fact("card_challenge", challenge(request.card_challenge)?)
     .fact("grant", Fact::bytes(&terms.identifier()).map_err(|_| KmsError::Record("grant"))?);

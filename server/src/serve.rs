@@ -179,6 +179,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         store: Arc::clone(&store),
         token: kms_token.clone(),
         masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
+        storage: Arc::default(),
         grants: Arc::new(Grants::default()),
     };
     let signer = key_of(&records.log_keys, KeyRole::LogSigner)?;

@@ -13,8 +13,8 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::{
-    CardProof, CardProofJob, ErrorClass, HsmError, KeyRef, KeyRole, KeysetVersion, OrderChunkJob, Priority,
-    PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, Token,
+    CardProof, CardProofJob, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, OrderKeys, Priority,
+    PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
 };
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use serde::Deserialize;
@@ -122,7 +122,7 @@ struct DeviceLine {
 
 /// A card's proof, ready to be put into a job.
 struct Proof {
-    derivation: DeviceKeyset,
+    keyset: DeviceKeyset,
     challenges: Challenges,
     cryptogram: [u8; 8],
     info: Vec<u8>,
@@ -181,8 +181,7 @@ impl Work {
                 let at = usize::try_from(number).unwrap_or(0) % proofs.len();
                 let proof = &proofs[at];
                 let job = SessionKeysJob {
-                    master: key.clone(),
-                    derivation: proof.derivation,
+                    keyset: SourcedKeyset::derived(key.clone(), proof.keyset),
                     host_challenge: proof.challenges.host.0,
                     card_challenge: proof.challenges.card.0,
                     card_cryptogram: proof.cryptogram,
@@ -200,7 +199,7 @@ impl Work {
             }
             Self::Order { recipient_spki } => {
                 let job = OrderChunkJob {
-                    master: key.clone(),
+                    keys: OrderKeys::Derived { master: key.clone() },
                     protocol: Protocol::Scp03,
                     security_domain: SecurityDomain::IsdR,
                     kvn: kvn(0x30)?,
@@ -212,16 +211,14 @@ impl Work {
                 Ok(CHUNK_DEVICES)
             }
             Self::PutKey => {
-                let version = |value, algorithm| {
-                    Ok::<_, HsmError>(KeysetVersion { master: key.clone(), kvn: kvn(value)?, algorithm })
+                let device = |eid| {
+                    Ok::<_, HsmError>(PutKeyDevice {
+                        old: keyset(key, eid, 0x30, KeysetAlgorithm::Aes128)?,
+                        new: keyset(key, eid, 0x31, KeysetAlgorithm::Aes256)?,
+                    })
                 };
-                let job = PutKeyJob {
-                    protocol: Protocol::Scp03,
-                    security_domain: SecurityDomain::IsdR,
-                    old: version(0x30, KeysetAlgorithm::Aes128)?,
-                    new: version(0x31, KeysetAlgorithm::Aes256)?,
-                    eids: eids(number, BATCH)?,
-                };
+                let devices = eids(number, BATCH)?.into_iter().map(device).collect::<Result<_, _>>()?;
+                let job = PutKeyJob { devices };
                 token.put_key(job, tokens::own_call(Priority::Bulk)).await?;
                 Ok(BATCH)
             }
@@ -229,14 +226,7 @@ impl Work {
                 // Whether a cryptogram holds makes no difference to the work.
                 let proof = |eid| {
                     Ok::<_, HsmError>(CardProof {
-                        master: key.clone(),
-                        derivation: DeviceKeyset {
-                            eid,
-                            protocol: Protocol::Scp03,
-                            security_domain: SecurityDomain::IsdR,
-                            kvn: kvn(0x31)?,
-                            algorithm: KeysetAlgorithm::Aes256,
-                        },
+                        keyset: keyset(key, eid, 0x31, KeysetAlgorithm::Aes256)?,
                         host_challenge: [1; 8],
                         card_challenge: [2; 8],
                         card_cryptogram: [3; 8],
@@ -258,6 +248,23 @@ fn eids(number: u64, devices: u64) -> Result<Vec<Eid>, HsmError> {
         .collect()
 }
 
+/// A derived keyset of a device's ISD-R.
+fn keyset(
+    master: &KeyRef,
+    eid: Eid,
+    number: u32,
+    algorithm: KeysetAlgorithm,
+) -> Result<SourcedKeyset, HsmError> {
+    let keyset = DeviceKeyset {
+        eid,
+        protocol: Protocol::Scp03,
+        security_domain: SecurityDomain::IsdR,
+        kvn: kvn(number)?,
+        algorithm,
+    };
+    Ok(SourcedKeyset::derived(master.clone(), keyset))
+}
+
 fn kvn(value: u32) -> Result<KeyVersionNumber, HsmError> {
     KeyVersionNumber::scp03(value).map_err(|_| malformed())
 }
@@ -272,7 +279,7 @@ fn proof(line: &str) -> Option<Proof> {
         card: CardChallenge(eight(&line.card_challenge)?),
     };
     Some(Proof {
-        derivation: DeviceKeyset {
+        keyset: DeviceKeyset {
             eid,
             protocol: Protocol::Scp03,
             security_domain: SecurityDomain::IsdR,

@@ -11,25 +11,32 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::{KeyCheckValue, KeysetAlgorithm};
+use domain::{KeysetAlgorithm, Protocol};
+use keys::derivation::Scheme;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use self::dispatch::{Dispatch, PendingJob, Phase};
 use self::process::Link;
 pub(crate) use self::process::spawn;
-use self::wire::{bounded, parts, put_key_blocks, received, unexpected, wire_eids};
+use self::wire::{
+    bounded, order_device, parts, put_key_blocks, received, unexpected, wire_eids, wire_proofs,
+};
 use crate::error::{ErrorClass, HsmError};
 use crate::job::{
-    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
-    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks,
-    PutKeyJob, SessionKeysJob, SessionKeysOutcome,
+    CARD_PROOFS_MAX, CallOptions, CardProofJob, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk,
+    OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks, PutKeyDevice, PutKeyJob,
+    SessionKeysJob, SessionKeysOutcome,
 };
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{Job, JobOutput, WireCardProof, WireKeyset, WirePutKey, WireSessionKeys};
+use crate::protocol::{
+    Job, JobOutput, WireOrderChunk, WireOrderKeys, WireProof, WirePutKey, WireSessionKeys,
+};
 use crate::report::StartReport;
 use crate::signature::Verifier;
+use crate::source::KeySource;
 use crate::spki;
+use crate::wire_keysets::{WireKeysets, WireKind};
 
 /// How often deadlines are looked at; a deadline is noticed at most this late.
 const TICK: Duration = Duration::from_millis(10);
@@ -307,16 +314,14 @@ impl Token {
         options: CallOptions,
     ) -> Result<SessionKeysOutcome, HsmError> {
         let inner = self.inner();
-        inner.known_master(&job.master)?;
-        let proof = CardProof {
-            master: job.master,
-            derivation: job.derivation,
-            host_challenge: job.host_challenge,
-            card_challenge: job.card_challenge,
-            card_cryptogram: job.card_cryptogram,
-        };
+        inner.known_source(&job.keyset.source)?;
         let wire = WireSessionKeys {
-            proof: WireCardProof::from(proof),
+            keysets: WireKeysets::of([job.keyset]),
+            proof: WireProof {
+                host_challenge: job.host_challenge,
+                card_challenge: job.card_challenge,
+                card_cryptogram: job.card_cryptogram,
+            },
             recipient: job.recipient.to_vec(),
             info: job.info,
         };
@@ -339,28 +344,30 @@ impl Token {
         options: CallOptions,
     ) -> Result<OrderChunk, HsmError> {
         let inner = self.inner();
-        inner.known_master(&job.master)?;
+        let keys = match job.keys {
+            OrderKeys::Derived { master } => {
+                inner.known_master(&master)?;
+                WireOrderKeys::Derived { master }
+            }
+        };
         bounded("an order chunk", "devices", job.eids.len(), ORDER_CHUNK_DEVICES_MAX)?;
+        if !job.algorithm.may_be_made() {
+            return Err(HsmError::caller(format!("no {} keyset is made", job.algorithm.as_str())));
+        }
         spki::rsa_public_key(&job.recipient_spki)?;
         let devices = job.eids.len();
-        let wire = Job::OrderChunk {
-            master: job.master,
-            keyset: WireKeyset::new(job.protocol, job.security_domain, job.kvn, job.algorithm),
+        let wire = Job::OrderChunk(Box::new(WireOrderChunk {
+            kind: WireKind::new(job.protocol, job.security_domain, job.kvn, job.algorithm),
+            keys,
             recipient_spki: job.recipient_spki,
             eids: wire_eids(&job.eids),
-        };
+        }));
         match received(inner.submit(wire, options)?.await)? {
             JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices: wrapped } => {
                 if wrapped.len() != devices {
                     return Err(HsmError::token("the worker answered for another number of devices"));
                 }
-                let devices = wrapped
-                    .into_iter()
-                    .map(|device| {
-                        let [enc, mac, dek] = device.wrapped;
-                        DeviceKeyBlobs { enc, mac, dek, kcv: device.kcv.map(KeyCheckValue) }
-                    })
-                    .collect();
+                let devices = wrapped.into_iter().map(order_device).collect();
                 Ok(OrderChunk { wrapped_transport_key, oaep_hash, devices })
             }
             other => Err(unexpected(&other)),
@@ -371,35 +378,21 @@ impl Token {
     /// their order. Neither key is ever readable: all of it happens inside the token.
     pub async fn put_key(&self, job: PutKeyJob, options: CallOptions) -> Result<Vec<PutKeyBlocks>, HsmError> {
         let inner = self.inner();
-        inner.known_master(&job.old.master)?;
-        inner.known_master(&job.new.master)?;
-        bounded("a PUT KEY job", "devices", job.eids.len(), PUT_KEY_DEVICES_MAX)?;
-        match job.new.algorithm {
-            KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => {}
-            // SP 800-131A: no new 3DES keys.
-            KeysetAlgorithm::TripleDes2Key | KeysetAlgorithm::TripleDes3Key => {
-                return Err(HsmError::caller("no 3DES keyset is made; take AES-256"));
-            }
-            // 24 bytes are no whole blocks, and a token pads no key that it wraps by AES-CBC.
-            KeysetAlgorithm::Aes192 => {
-                return Err(HsmError::caller(
-                    "no AES-192 keyset leaves by PUT KEY, because the token cannot pad a key inside; take AES-256",
-                ));
-            }
+        bounded("a PUT KEY job", "devices", job.devices.len(), PUT_KEY_DEVICES_MAX)?;
+        for device in &job.devices {
+            inner.known_source(&device.old.source)?;
+            inner.known_source(&device.new.source)?;
+            may_be_put(device)?;
         }
-        let keyset = |kvn, algorithm| WireKeyset::new(job.protocol, job.security_domain, kvn, algorithm);
-        let (old, new) = (keyset(job.old.kvn, job.old.algorithm), keyset(job.new.kvn, job.new.algorithm));
-        let wire = WirePutKey {
-            old_master: job.old.master,
-            old,
-            new_master: job.new.master,
-            new,
-            eids: wire_eids(&job.eids),
-        };
+        let asked = job.devices.len();
+        let (old, new): (Vec<_>, Vec<_>) = job.devices.into_iter().map(|d| (d.old, d.new)).unzip();
+        let wire = WirePutKey { old: WireKeysets::of(old), new: WireKeysets::of(new) };
         match received(inner.submit(Job::PutKey(Box::new(wire)), options)?.await)? {
-            JobOutput::PutKey(devices) if devices.len() == job.eids.len() => {
-                Ok(devices.into_iter().map(put_key_blocks).collect())
-            }
+            JobOutput::PutKey(devices) if devices.len() == asked => devices
+                .into_iter()
+                .map(put_key_blocks)
+                .collect::<Option<Vec<_>>>()
+                .ok_or_else(|| HsmError::token("the worker answered with another number of keys")),
             JobOutput::PutKey(_) => Err(HsmError::token("the worker answered for another number of devices")),
             other => Err(unexpected(&other)),
         }
@@ -411,10 +404,10 @@ impl Token {
         let inner = self.inner();
         bounded("a card-proof job", "proofs", job.proofs.len(), CARD_PROOFS_MAX)?;
         for proof in &job.proofs {
-            inner.known_master(&proof.master)?;
+            inner.known_source(&proof.keyset.source)?;
         }
         let asked = job.proofs.len();
-        let wire = job.proofs.into_iter().map(WireCardProof::from).collect();
+        let wire = Box::new(wire_proofs(job.proofs));
         match received(inner.submit(Job::CardProofs(wire), options)?.await)? {
             JobOutput::CardProofs(outcomes) if outcomes.len() == asked => Ok(outcomes),
             JobOutput::CardProofs(_) => {
@@ -520,6 +513,31 @@ impl Token {
     }
 }
 
+/// What a token can put on a card by PUT KEY.
+fn may_be_put(device: &PutKeyDevice) -> Result<(), HsmError> {
+    let (old, new) = (&device.old.keyset, &device.new.keyset);
+    if old.eid != new.eid {
+        return Err(HsmError::caller("the old keyset and the new one are of two devices"));
+    }
+    if old.protocol != Protocol::Scp03 || new.protocol.usages().len() != 3 {
+        return Err(HsmError::caller("PUT KEY puts keysets of three keys in an SCP03 session"));
+    }
+    if matches!(device.new.source, KeySource::Stored(_)) {
+        return Err(HsmError::caller("a stored key never leaves again: its wraps are made with it"));
+    }
+    match new.algorithm {
+        KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => Ok(()),
+        // SP 800-131A: no new 3DES keys.
+        KeysetAlgorithm::TripleDes2Key | KeysetAlgorithm::TripleDes3Key => {
+            Err(HsmError::caller("no 3DES keyset is made; take AES-256"))
+        }
+        // 24 bytes are no whole blocks, and a token pads no key that it wraps by AES-CBC.
+        KeysetAlgorithm::Aes192 => Err(HsmError::caller(
+            "no AES-192 keyset leaves by PUT KEY, because the token cannot pad a key inside; take AES-256",
+        )),
+    }
+}
+
 impl KnownKey {
     fn new(key: &RegisteredKey) -> Result<Self, HsmError> {
         let verifier = match &key.check {
@@ -559,6 +577,17 @@ impl Inner {
         match self.known_key(key)?.role {
             role if role.is_master() => Ok(()),
             role => Err(HsmError::caller(format!("key {key} is a {}, no master", role.as_str()))),
+        }
+    }
+
+    fn known_source(&self, source: &KeySource) -> Result<(), HsmError> {
+        match source {
+            KeySource::Derived { master, scheme: Scheme::Chancery } => self.known_master(master),
+            KeySource::Stored(stored) => {
+                self.known_key(&stored.kek)?;
+                self.known_key(&stored.blob_mac)?;
+                Ok(())
+            }
         }
     }
 

@@ -6,31 +6,41 @@ use tokio::sync::oneshot;
 
 use super::dispatch::FRAME_WEIGHT_MAX;
 use crate::error::{ErrorClass, HsmError};
-use crate::job::{CardProof, INPUT_BYTES_MAX, PutKeyBlocks};
-use crate::protocol::{JobOutput, WireCardProof, WireDeviceKeys, WireKeyset};
+use crate::job::{CardProof, DeviceKeyBlobs, INPUT_BYTES_MAX, PutKeyBlocks, WrappedKey};
+use crate::protocol::{JobOutput, WireCardProofs, WireDeviceKeys, WireKey, WireProof};
+use crate::source::StoredBlob;
+use crate::wire_keysets::{WireBlob, WireKeysets};
 
-impl From<CardProof> for WireCardProof {
-    fn from(proof: CardProof) -> Self {
-        let d = &proof.derivation;
-        Self {
-            keyset: WireKeyset::new(d.protocol, d.security_domain, d.kvn, d.algorithm),
-            eid: *d.eid.bcd(),
-            master: proof.master,
+pub(super) fn wire_proofs(proofs: Vec<CardProof>) -> WireCardProofs {
+    let shown = proofs
+        .iter()
+        .map(|proof| WireProof {
             host_challenge: proof.host_challenge,
             card_challenge: proof.card_challenge,
             card_cryptogram: proof.card_cryptogram,
-        }
-    }
+        })
+        .collect();
+    let keysets = WireKeysets::of(proofs.into_iter().map(|proof| proof.keyset));
+    WireCardProofs { keysets, proofs: shown }
 }
 
 pub(super) fn wire_eids(eids: &[Eid]) -> Vec<[u8; 16]> {
     eids.iter().map(|eid| *eid.bcd()).collect()
 }
 
-pub(super) fn put_key_blocks(device: WireDeviceKeys) -> PutKeyBlocks {
-    let [enc, mac, dek] = device.wrapped;
-    let [kcv_enc, kcv_mac, kcv_dek] = device.kcv.map(KeyCheckValue);
-    [(enc, kcv_enc), (mac, kcv_mac), (dek, kcv_dek)].map(|(block, kcv)| EncryptedKey { block, kcv })
+/// The blocks of one device; `None` when they are not three.
+pub(super) fn put_key_blocks(keys: Vec<WireKey>) -> Option<PutKeyBlocks> {
+    let blocks = keys.into_iter().map(|key| EncryptedKey { block: key.wrapped, kcv: KeyCheckValue(key.kcv) });
+    blocks.collect::<Vec<_>>().try_into().ok()
+}
+
+pub(super) fn order_device(device: WireDeviceKeys) -> DeviceKeyBlobs {
+    let wrapped = |key: WireKey| WrappedKey { wrapped: key.wrapped, kcv: KeyCheckValue(key.kcv) };
+    let stored = |blob: WireBlob| StoredBlob { wrapped: blob.wrapped, mac: blob.mac };
+    DeviceKeyBlobs {
+        keys: device.keys.into_iter().map(wrapped).collect(),
+        stored: device.stored.into_iter().map(stored).collect(),
+    }
 }
 
 /// Refuses a batch that is empty or longer than one job may be.

@@ -11,7 +11,7 @@ use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
 use cryptoki_sys::CKM_AES_ECB_ENCRYPT_DATA;
-use domain::{DeviceKeyset, KeyUsage};
+use domain::{DeviceKeyset, KeyUsage, Protocol};
 use keys::derivation::chancery::{KeyKind, second_block};
 use keys::derivation::{block_count, final_block};
 use keys::kdf::kbkdf_counter;
@@ -24,10 +24,11 @@ use keys::{Prf, SecretKey, SoftwareKey};
 use zeroize::Zeroizing;
 
 use super::open::ResolvedKey;
+use super::source::{self, OpenKeyset};
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::pkcs11_gaps::mechanism_type;
-use crate::protocol::{JobOutput, WireCardProof, WireSessionKeys};
+use crate::protocol::{JobOutput, WireProof, WireSessionKeys};
 use crate::template::SessionKeyUse;
 
 /// What all derivations under one master begin with. As sensitive as the device keys, hence zeroized; in a box each,
@@ -87,7 +88,7 @@ pub(crate) fn derive_from<'s>(
     session.derive(&mechanism, key, &usage.attributes(key_bytes))
 }
 
-/// One key of a device, as a sensitive session object.
+/// One key of a device by our scheme, as a sensitive session object.
 pub(crate) fn device_key<'s>(
     session: &'s TokenSession,
     master: &ResolvedKey,
@@ -125,7 +126,6 @@ impl Prf for TokenPrf<'_> {
 
 /// A card that has proved itself: what its proof was checked with.
 struct ProvedCard<'s> {
-    derivation: DeviceKeyset,
     challenges: Challenges,
     key_mac: SessionObject<'s>,
     s_mac: SecretKey,
@@ -134,33 +134,35 @@ struct ProvedCard<'s> {
 /// Derives K-MAC and S-MAC, nothing else, and compares the card's cryptogram in constant time; `None` when it is wrong.
 fn proved_card<'s>(
     session: &'s TokenSession,
-    master: &ResolvedKey,
-    proof: &WireCardProof,
+    keyset: &OpenKeyset<'_>,
+    proof: &WireProof,
 ) -> Result<Option<ProvedCard<'s>>, HsmError> {
-    let derivation = proof.keyset.of_device(&proof.eid)?;
+    if keyset.keyset.protocol != Protocol::Scp03 || !keyset.keyset.algorithm.may_be_made() {
+        return Err(HsmError::caller("sessions of SCP03 take an AES keyset of SCP03"));
+    }
     let challenges =
         Challenges { host: HostChallenge(proof.host_challenge), card: CardChallenge(proof.card_challenge) };
-    let key_mac = device_key(session, master, &derivation, KeyUsage::Mac, SessionKeyUse::Cmac)?;
+    let key_mac = source::device_key(session, keyset, KeyUsage::Mac, SessionKeyUse::Cmac)?;
     let prf = TokenPrf { session, key: key_mac.handle() };
-    let s_mac = session_key(&prf, DerivationConstant::SMac, derivation.algorithm, &challenges)?;
+    let s_mac = session_key(&prf, DerivationConstant::SMac, keyset.keyset.algorithm, &challenges)?;
     let is_right = cryptogram(&s_mac, DerivationConstant::CardCryptogram, &challenges)
         == Cryptogram(proof.card_cryptogram);
-    Ok(is_right.then_some(ProvedCard { derivation, challenges, key_mac, s_mac }))
+    Ok(is_right.then_some(ProvedCard { challenges, key_mac, s_mac }))
 }
 
 /// Whether the card holds its keys; S-MAC ends here.
 pub(crate) fn card_proof(
     session: &TokenSession,
-    master: &ResolvedKey,
-    proof: &WireCardProof,
+    keyset: &OpenKeyset<'_>,
+    proof: &WireProof,
 ) -> Result<bool, HsmError> {
-    Ok(proved_card(session, master, proof)?.is_some())
+    Ok(proved_card(session, keyset, proof)?.is_some())
 }
 
 /// Steps 5 to 8 of the session-keys cycle (DESIGN §5): derive, check the card, derive the rest, seal.
 pub(crate) fn session_keys(
     session: &TokenSession,
-    master: &ResolvedKey,
+    keyset: &OpenKeyset<'_>,
     job: &WireSessionKeys,
 ) -> Result<JobOutput, HsmError> {
     let recipient: &[u8; 65] = job
@@ -169,13 +171,13 @@ pub(crate) fn session_keys(
         .try_into()
         .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?;
     // Before anything else is derived.
-    let Some(card) = proved_card(session, master, &job.proof)? else {
+    let Some(card) = proved_card(session, keyset, &job.proof)? else {
         return Ok(JobOutput::CardCryptogramMismatch);
     };
-    let ProvedCard { derivation, challenges, key_mac, s_mac } = card;
-    let algorithm = derivation.algorithm;
+    let ProvedCard { challenges, key_mac, s_mac } = card;
+    let algorithm = keyset.keyset.algorithm;
     let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
-    let key_enc = device_key(session, master, &derivation, KeyUsage::Enc, SessionKeyUse::Cmac)?;
+    let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
     let key_enc_prf = TokenPrf { session, key: key_enc.handle() };
     let keys = SessionKeys {
         s_enc: session_key(&key_enc_prf, DerivationConstant::SEnc, algorithm, &challenges)?,

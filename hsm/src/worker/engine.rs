@@ -6,11 +6,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::open::{OpenToken, ResolvedKey, sign};
+use super::source::OpenKeysets;
 use super::token_session::TokenSession;
 use super::{derive, order, put_key};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
-use crate::protocol::{Job, JobOutput, Usage, WireSecret};
+use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
+use crate::wire_keysets::WireKeysets;
 
 /// One worker thread's view of the token.
 pub(super) struct Engine {
@@ -76,39 +78,32 @@ impl Engine {
                 Ok(JobOutput::Signatures(signatures))
             }
             Job::SessionKeys(job) => {
-                let master = self.master(&job.proof.master)?;
+                let keysets = self.keysets(&job.keysets)?;
                 self.dawdle();
-                derive::session_keys(session, &master, job)
+                derive::session_keys(session, &keysets.get(0)?, job)
             }
-            Job::OrderChunk { master, keyset, recipient_spki, eids } => {
+            Job::OrderChunk(job) => {
+                let WireOrderKeys::Derived { master } = &job.keys;
                 let master = self.master(master)?;
-                order::order_chunk(
-                    session,
-                    &self.token.abilities,
-                    &master,
-                    *keyset,
-                    recipient_spki,
-                    eids,
-                    || {
-                        self.dawdle();
-                        order::in_time(deadline)
-                    },
-                )
-            }
-            Job::PutKey(job) => {
-                let (old, new) = (self.master(&job.old_master)?, self.master(&job.new_master)?);
-                put_key::put_key(session, &self.token.abilities, &old, &new, job, || {
+                order::order_chunk(session, &self.token.abilities, &master, job, || {
                     self.dawdle();
                     order::in_time(deadline)
                 })
             }
-            Job::CardProofs(proofs) => {
-                let mut outcomes = Vec::with_capacity(proofs.len());
-                for proof in proofs {
+            Job::PutKey(job) => {
+                let (old, new) = (self.keysets(&job.old)?, self.keysets(&job.new)?);
+                put_key::put_key(session, &self.token.abilities, &old, &new, || {
+                    self.dawdle();
+                    order::in_time(deadline)
+                })
+            }
+            Job::CardProofs(job) => {
+                let keysets = self.keysets(&job.keysets)?;
+                let mut outcomes = Vec::with_capacity(job.proofs.len());
+                for (at, proof) in job.proofs.iter().enumerate() {
                     order::in_time(deadline)?;
                     self.dawdle();
-                    let master = self.master(&proof.master)?;
-                    outcomes.push(derive::card_proof(session, &master, proof)?);
+                    outcomes.push(derive::card_proof(session, &keysets.get(at)?, proof)?);
                 }
                 Ok(JobOutput::CardProofs(outcomes))
             }
@@ -120,6 +115,10 @@ impl Engine {
             Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
             Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),
         }
+    }
+
+    fn keysets<'j>(&self, keysets: &'j WireKeysets) -> Result<OpenKeysets<'j>, HsmError> {
+        OpenKeysets::open(keysets, |key| self.token.key(key))
     }
 
     fn master(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
@@ -142,23 +141,8 @@ impl Engine {
 
     /// A stale handle: the object is searched and checked again. One that is gone means another token.
     fn find_again(&self, job: &Job) -> Result<(), HsmError> {
-        match job {
-            Job::Sign { key, .. } | Job::ServiceSecret { key, .. } => {
-                self.token.find_again(&self.session, key)
-            }
-            Job::SessionKeys(job) => self.token.find_again(&self.session, &job.proof.master),
-            Job::OrderChunk { master, .. } => self.token.find_again(&self.session, master),
-            Job::PutKey(job) => self
-                .token
-                .find_again(&self.session, &job.old_master)
-                .and_then(|()| self.token.find_again(&self.session, &job.new_master)),
-            Job::CardProofs(proofs) => {
-                let masters: HashSet<&KeyRef> = proofs.iter().map(|proof| &proof.master).collect();
-                masters.into_iter().try_for_each(|master| self.token.find_again(&self.session, master))
-            }
-            // Both search for themselves, or are the answer.
-            Job::AddKey(_) | Job::Canary => Ok(()),
-        }
+        let keys: HashSet<&KeyRef> = job.token_keys().into_iter().collect();
+        keys.into_iter().try_for_each(|key| self.token.find_again(&self.session, key))
     }
 
     /// The new session first: closing the last one would end the login.

@@ -10,6 +10,7 @@ mod open;
 mod order;
 mod probe;
 mod put_key;
+mod source;
 mod token_session;
 
 use std::io;

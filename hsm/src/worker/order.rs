@@ -6,7 +6,7 @@ use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
-use domain::{KeyUsage, KeysetAlgorithm};
+use domain::KeysetAlgorithm;
 
 use super::derive::device_key;
 use super::open::ResolvedKey;
@@ -15,7 +15,7 @@ use super::token_session::{SessionObject, TokenSession};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::OaepHash;
 use crate::pkcs11_gaps::mechanism_type;
-use crate::protocol::{JobOutput, WireDeviceKeys, WireKeyset};
+use crate::protocol::{JobOutput, WireDeviceKeys, WireKey, WireOrderChunk};
 use crate::spki::{RSA_BITS_MAX, RsaPublicKey, rsa_public_key};
 use crate::template::SessionKeyUse;
 
@@ -27,29 +27,27 @@ pub(crate) fn order_chunk(
     session: &TokenSession,
     abilities: &Abilities,
     master: &ResolvedKey,
-    keyset: WireKeyset,
-    recipient_spki: &[u8],
-    eids: &[[u8; 16]],
+    job: &WireOrderChunk,
     mut before_line: impl FnMut() -> Result<(), HsmError>,
 ) -> Result<JobOutput, HsmError> {
     let kwp = abilities.kwp.ok_or_else(|| HsmError::policy("the token has no AES-KWP; no orders"))?;
     let oaep_hash =
         abilities.oaep_hash.ok_or_else(|| HsmError::policy("the token wraps by no RSA-OAEP; no orders"))?;
-    let recipient = recipient_key(session, &rsa_public_key(recipient_spki)?)?;
+    let recipient = recipient_key(session, &rsa_public_key(&job.recipient_spki)?)?;
     let transport =
         session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Transport { kwp }.attributes(32))?;
     let wrapped_transport_key = wrap_oaep(session, oaep_hash, recipient.handle(), transport.handle())?;
     drop(recipient);
-    let mut devices = Vec::with_capacity(eids.len());
-    for eid in eids {
+    let mut devices = Vec::with_capacity(job.eids.len());
+    for eid in &job.eids {
         before_line()?;
-        let derivation = keyset.of_device(eid)?;
-        let mut device = WireDeviceKeys { wrapped: Default::default(), kcv: [[0; 3]; 3] };
-        for (at, usage) in KeyUsage::ALL.into_iter().enumerate() {
-            let key = device_key(session, master, &derivation, usage, SessionKeyUse::Outgoing)?;
-            device.kcv[at] = check_value(session, key.handle())?;
-            device.wrapped[at] =
-                wrap_kwp(session, kwp, transport.handle(), key.handle(), derivation.algorithm)?;
+        let keyset = job.kind.of_device(eid)?;
+        let mut device = WireDeviceKeys { keys: Vec::with_capacity(3), stored: Vec::new() };
+        for usage in keyset.protocol.usages() {
+            let key = device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?;
+            let kcv = check_value(session, key.handle())?;
+            let wrapped = wrap_kwp(session, kwp, transport.handle(), key.handle(), keyset.algorithm)?;
+            device.keys.push(WireKey { wrapped, kcv });
         }
         devices.push(device);
     }

@@ -4,13 +4,12 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::ObjectHandle;
 use domain::{KeyUsage, KeysetAlgorithm};
 
-use super::derive::device_key;
-use super::open::ResolvedKey;
 use super::order::check_value;
 use super::probe::Abilities;
+use super::source::{OpenKeysets, device_key};
 use super::token_session::TokenSession;
 use crate::error::HsmError;
-use crate::protocol::{JobOutput, WireDeviceKeys, WirePutKey};
+use crate::protocol::{JobOutput, WireKey};
 use crate::template::SessionKeyUse;
 
 /// GP Amendment D §7.2: the key blocks of PUT KEY are AES-CBC with an IV of zero.
@@ -20,27 +19,26 @@ const PUT_KEY: Mechanism<'static> = Mechanism::AesCbc([0; 16]);
 pub(crate) fn put_key(
     session: &TokenSession,
     abilities: &Abilities,
-    old_master: &ResolvedKey,
-    new_master: &ResolvedKey,
-    job: &WirePutKey,
+    old: &OpenKeysets<'_>,
+    new: &OpenKeysets<'_>,
     mut before_device: impl FnMut() -> Result<(), HsmError>,
 ) -> Result<JobOutput, HsmError> {
     if !abilities.cbc_wrap {
         return Err(HsmError::policy("the token wraps no key by AES-CBC; no PUT KEY"));
     }
-    let mut devices = Vec::with_capacity(job.eids.len());
-    for eid in &job.eids {
+    let mut devices = Vec::with_capacity(old.len());
+    for at in 0..old.len() {
         before_device()?;
-        let old = job.old.of_device(eid)?;
-        let new = job.new.of_device(eid)?;
-        let dek = device_key(session, old_master, &old, KeyUsage::Dek, SessionKeyUse::PutKeyDek)?;
-        let mut device = WireDeviceKeys { wrapped: Default::default(), kcv: [[0; 3]; 3] };
-        for (at, usage) in KeyUsage::ALL.into_iter().enumerate() {
-            let key = device_key(session, new_master, &new, usage, SessionKeyUse::Outgoing)?;
-            device.kcv[at] = check_value(session, key.handle())?;
-            device.wrapped[at] = wrap_cbc(session, dek.handle(), key.handle(), new.algorithm)?;
+        let (old, new) = (old.get(at)?, new.get(at)?);
+        let dek = device_key(session, &old, KeyUsage::Dek, SessionKeyUse::PutKeyDek)?;
+        let mut keys = Vec::with_capacity(3);
+        for usage in new.keyset.protocol.usages() {
+            let key = device_key(session, &new, *usage, SessionKeyUse::Outgoing)?;
+            let kcv = check_value(session, key.handle())?;
+            let wrapped = wrap_cbc(session, dek.handle(), key.handle(), new.keyset.algorithm)?;
+            keys.push(WireKey { wrapped, kcv });
         }
-        devices.push(device);
+        devices.push(keys);
     }
     Ok(JobOutput::PutKey(devices))
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use hsm::{DeviceKeyBlobs, KeyRef, OaepHash, OrderChunk, OrderChunkJob, SessionKeysJob, Token};
+use hsm::{KeyRef, OaepHash, OrderChunk, OrderChunkJob, OrderKeys, SessionKeysJob, SourcedKeyset, Token};
 
 use crate::support::soon;
 
@@ -49,12 +49,13 @@ impl Manufacturer {
         chunk
             .devices
             .iter()
-            .map(|DeviceKeyBlobs { enc, mac, dek, kcv }| {
-                let keys = [unwrap(enc), unwrap(mac), unwrap(dek)];
-                for (key, kcv) in keys.iter().zip(kcv) {
-                    assert_eq!(check_value(key), kcv.0);
-                }
-                keys
+            .map(|device| {
+                let [enc, mac, dek] = &device.keys[..] else { panic!("{} keys", device.keys.len()) };
+                [enc, mac, dek].map(|key| {
+                    let clear = unwrap(&key.wrapped);
+                    assert_eq!(check_value(&clear), key.kcv.0);
+                    clear
+                })
             })
             .collect()
     }
@@ -107,13 +108,24 @@ pub fn eid(number: u32) -> Eid {
 
 pub fn order(master: &KeyRef, algorithm: KeysetAlgorithm, spki: &[u8], devices: u32) -> OrderChunkJob {
     OrderChunkJob {
-        master: master.clone(),
+        keys: OrderKeys::Derived { master: master.clone() },
         protocol: Protocol::Scp03,
         security_domain: SecurityDomain::IsdR,
         kvn: KeyVersionNumber::scp03(0x30).unwrap(),
         algorithm,
         recipient_spki: spki.to_vec(),
         eids: (1..=devices).map(eid).collect(),
+    }
+}
+
+/// Keyset `kvn` of the device of [`eid`] `number`.
+pub fn keyset(number: u32, kvn: u32, algorithm: KeysetAlgorithm) -> DeviceKeyset {
+    DeviceKeyset {
+        eid: eid(number),
+        protocol: Protocol::Scp03,
+        security_domain: SecurityDomain::IsdR,
+        kvn: KeyVersionNumber::scp03(kvn).unwrap(),
+        algorithm,
     }
 }
 
@@ -126,14 +138,7 @@ pub fn session(
     recipient: [u8; 65],
 ) -> SessionKeysJob {
     SessionKeysJob {
-        master: master.clone(),
-        derivation: DeviceKeyset {
-            eid: eid(number),
-            protocol: Protocol::Scp03,
-            security_domain: SecurityDomain::IsdR,
-            kvn: KeyVersionNumber::scp03(0x30).unwrap(),
-            algorithm,
-        },
+        keyset: SourcedKeyset::derived(master.clone(), keyset(number, 0x30, algorithm)),
         host_challenge: HOST,
         card_challenge: CARD,
         card_cryptogram,

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
 use aws_lc_rs::iv::FixedLength;
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{KeyVersionNumber, KeysetAlgorithm};
 use hsm::{
-    CARD_PROOFS_MAX, CardProof, CardProofJob, ErrorClass, KeyRef, KeyRole, KeysetVersion,
-    PUT_KEY_DEVICES_MAX, PutKeyJob, Token,
+    CARD_PROOFS_MAX, CardProof, CardProofJob, ErrorClass, KeyRef, KeyRole, KeySource, PUT_KEY_DEVICES_MAX,
+    PutKeyDevice, PutKeyJob, SourcedKeyset, StoredBlob, StoredKeys, Token,
 };
 use keys::put_key::EncryptedKey;
 
-use crate::model::{CARD, HOST, Manufacturer, check_value, device, eid, order};
+use crate::model::{CARD, HOST, Manufacturer, check_value, device, eid, keyset, order};
 use crate::support::{Fixture, soon, within};
 
 /// AES-CBC with IV 0.
@@ -30,41 +30,39 @@ fn cbc(key: &[u8], clear: &[u8]) -> Vec<u8> {
 /// The keys in clear of the devices 1 to `devices`, as their manufacturer would have them.
 async fn keysets(
     token: &Token,
-    version: &KeysetVersion,
+    master: &KeyRef,
+    kvn: u32,
+    algorithm: KeysetAlgorithm,
     manufacturer: &Manufacturer,
-    devices: u32,
 ) -> Vec<[Vec<u8>; 3]> {
-    let mut job = order(&version.master, version.algorithm, &manufacturer.spki, devices);
-    job.kvn = version.kvn;
+    let mut job = order(master, algorithm, &manufacturer.spki, 3);
+    job.kvn = KeyVersionNumber::scp03(kvn).unwrap();
     manufacturer.unwrap(&token.order_chunk(job, soon()).await.unwrap())
-}
-
-fn version(master: &KeyRef, kvn: u32, algorithm: KeysetAlgorithm) -> KeysetVersion {
-    KeysetVersion { master: master.clone(), kvn: KeyVersionNumber::scp03(kvn).unwrap(), algorithm }
 }
 
 /// From KVN 30 to an AES-256 keyset 31 of the same master, for the devices 1 to `devices`.
 pub fn put_key(master: &KeyRef, old: KeysetAlgorithm, devices: u32) -> PutKeyJob {
-    PutKeyJob {
-        protocol: Protocol::Scp03,
-        security_domain: SecurityDomain::IsdR,
-        old: version(master, 0x30, old),
-        new: version(master, 0x31, KeysetAlgorithm::Aes256),
-        eids: (1..=devices).map(eid).collect(),
-    }
+    put_key_to(master, old, (master, KeysetAlgorithm::Aes256), devices)
+}
+
+/// From KVN 30 of `old_master` to KVN 31 of another master and length.
+fn put_key_to(
+    old_master: &KeyRef,
+    old: KeysetAlgorithm,
+    (new_master, new): (&KeyRef, KeysetAlgorithm),
+    devices: u32,
+) -> PutKeyJob {
+    let devices = (1..=devices).map(|number| PutKeyDevice {
+        old: SourcedKeyset::derived(old_master.clone(), keyset(number, 0x30, old)),
+        new: SourcedKeyset::derived(new_master.clone(), keyset(number, 0x31, new)),
+    });
+    PutKeyJob { devices: devices.collect() }
 }
 
 /// What the card of [`device`] proves with this cryptogram.
 pub fn proof(master: &KeyRef, algorithm: KeysetAlgorithm, card_cryptogram: [u8; 8]) -> CardProof {
     CardProof {
-        master: master.clone(),
-        derivation: DeviceKeyset {
-            eid: eid(1),
-            protocol: Protocol::Scp03,
-            security_domain: SecurityDomain::IsdR,
-            kvn: KeyVersionNumber::scp03(0x30).unwrap(),
-            algorithm,
-        },
+        keyset: SourcedKeyset::derived(master.clone(), keyset(1, 0x30, algorithm)),
         host_challenge: HOST,
         card_challenge: CARD,
         card_cryptogram,
@@ -82,10 +80,9 @@ async fn put_key_blocks_are_the_new_keys_under_the_old_dek_for_every_pair_of_len
     let manufacturer = Manufacturer::new();
     use KeysetAlgorithm::{Aes128, Aes192, Aes256};
     for (old, new) in [(Aes128, Aes256), (Aes256, Aes256), (Aes192, Aes256), (Aes128, Aes128)] {
-        let mut job = put_key(&first.key, old, 3);
-        job.new = version(&second.key, 0x31, new);
-        let old_keys = keysets(&token, &job.old, &manufacturer, 3).await;
-        let new_keys = keysets(&token, &job.new, &manufacturer, 3).await;
+        let job = put_key_to(&first.key, old, (&second.key, new), 3);
+        let old_keys = keysets(&token, &first.key, 0x30, old, &manufacturer).await;
+        let new_keys = keysets(&token, &second.key, 0x31, new, &manufacturer).await;
         let blocks = token.put_key(job, soon()).await.unwrap();
         assert_eq!(blocks.len(), 3);
         for ((blocks, [_, _, dek]), new_keys) in blocks.iter().zip(&old_keys).zip(&new_keys) {
@@ -104,22 +101,37 @@ async fn a_put_key_that_cannot_be_served_is_the_callers_fault_and_never_reaches_
     let fixture = Fixture::new("kms");
     let keys = fixture.create_all(&[KeyRole::Master, KeyRole::CanaryDerive]);
     let token = fixture.start(&keys).await.unwrap();
-    let good = put_key(&keys[0].key, KeysetAlgorithm::Aes128, 1);
-    let unpadded = PutKeyJob { new: version(&keys[0].key, 0x31, KeysetAlgorithm::Aes192), ..good.clone() };
-    let error = token.put_key(unpadded, soon()).await.unwrap_err();
+    let (master, canary) = (&keys[0].key, &keys[1].key);
+    let to =
+        |new_master, new, devices| put_key_to(master, KeysetAlgorithm::Aes128, (new_master, new), devices);
+    let error = token.put_key(to(master, KeysetAlgorithm::Aes192, 1), soon()).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::Caller);
     assert!(error.detail.contains("take AES-256"), "{error}");
 
-    let of = |eids: Vec<Eid>| PutKeyJob { eids, ..good.clone() };
-    let mut canary = good.clone();
-    canary.old.master = keys[1].key.clone();
-    let mut stranger = good.clone();
-    stranger.new.master.id = [0; 16];
-    for bad in [of(Vec::new()), of(vec![eid(1); PUT_KEY_DEVICES_MAX + 1]), canary, stranger] {
+    let long = KeysetAlgorithm::Aes256;
+    let stranger = KeyRef { id: [0; 16], ..master.clone() };
+    let good = to(master, long, 1).devices.swap_remove(0);
+    let other_device =
+        PutKeyDevice { new: SourcedKeyset::derived(master.clone(), keyset(2, 0x31, long)), ..good.clone() };
+    let blob = StoredBlob { wrapped: vec![0; 40], mac: [0; 16] };
+    let (kek, blob_mac) = (master.clone(), master.clone());
+    let stored = KeySource::Stored(StoredKeys { kek, blob_mac, blobs: vec![blob; 3] });
+    let leaves_again =
+        PutKeyDevice { new: SourcedKeyset { source: stored, ..good.new.clone() }, ..good.clone() };
+    for bad in [
+        to(master, long, 0),
+        PutKeyJob { devices: vec![good.clone(); PUT_KEY_DEVICES_MAX + 1] },
+        put_key_to(canary, KeysetAlgorithm::Aes128, (master, long), 1),
+        to(&stranger, long, 1),
+        to(master, KeysetAlgorithm::TripleDes2Key, 1),
+        PutKeyJob { devices: vec![good, other_device] },
+        PutKeyJob { devices: vec![leaves_again] },
+    ] {
         assert_eq!(token.put_key(bad, soon()).await.unwrap_err().class, ErrorClass::Caller);
     }
-    let proof = proof(&keys[0].key, KeysetAlgorithm::Aes128, [0; 8]);
-    let canary = CardProof { master: keys[1].key.clone(), ..proof.clone() };
+    let proof = proof(master, KeysetAlgorithm::Aes128, [0; 8]);
+    let canary =
+        CardProof { keyset: SourcedKeyset::derived(canary.clone(), proof.keyset.keyset), ..proof.clone() };
     for bad in [vec![], vec![proof.clone(); CARD_PROOFS_MAX + 1], vec![proof, canary]] {
         let error = token.card_proofs(CardProofJob { proofs: bad }, soon()).await.unwrap_err();
         assert_eq!(error.class, ErrorClass::Caller);
@@ -159,9 +171,9 @@ async fn a_card_proof_is_accepted_and_refused_with_any_bit_changed() {
         let mut other_challenge = proof(master, algorithm, right);
         other_challenge.host_challenge[7] ^= 1;
         let mut other_version = proof(master, algorithm, right);
-        other_version.derivation.kvn = KeyVersionNumber::scp03(0x31).unwrap();
+        other_version.keyset.keyset.kvn = KeyVersionNumber::scp03(0x31).unwrap();
         let mut other_device = proof(master, algorithm, right);
-        other_device.derivation.eid = eid(2);
+        other_device.keyset.keyset.eid = eid(2);
         proofs.extend([other_challenge, other_version, other_device, proof(master, algorithm, right)]);
 
         let asked = proofs.len();

@@ -82,7 +82,7 @@ async fn the_devices_of_a_chunk_have_keys_of_their_own_and_the_same_ones_again_u
     let unwrapped = manufacturer.unwrap(&first);
     assert_eq!(unwrapped, manufacturer.unwrap(&again));
     assert_ne!(first.wrapped_transport_key, again.wrapped_transport_key);
-    assert_ne!(first.devices[0].enc, again.devices[0].enc);
+    assert_ne!(first.devices[0].keys[0].wrapped, again.devices[0].keys[0].wrapped);
     let mut all: Vec<_> = unwrapped.iter().flatten().collect();
     all.sort();
     all.dedup();
@@ -101,7 +101,7 @@ async fn an_order_that_cannot_be_served_is_the_callers_fault() {
     let mut too_long = good.clone();
     too_long.eids = vec![eid(1); 1001];
     let mut canary = good.clone();
-    canary.master = keys[1].key.clone();
+    canary.keys = hsm::OrderKeys::Derived { master: keys[1].key.clone() };
     let mut garbage = good.clone();
     garbage.recipient_spki.truncate(100);
     for bad in [empty, too_long, canary, garbage] {

@@ -5,6 +5,9 @@ use domain::KeysetAlgorithm;
 use zeroize::Zeroizing;
 
 pub mod chancery;
+mod scheme;
+
+pub use scheme::{Scheme, SchemeName};
 
 /// How many 16-byte blocks a key of `algorithm` takes; counters run from 1 to this.
 pub const fn block_count(algorithm: KeysetAlgorithm) -> u8 {

@@ -1,8 +1,8 @@
 //! Scripts: devices are leased to a caller, durable, and only then their PUT KEY commands are made in the token.
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{DeviceState, Eid, KeyState, PrincipalId, ReasonCode, Role, Timestamp};
-use hsm::{KeysetVersion, PutKeyJob};
+use domain::{DeviceKeyset, DeviceState, Eid, KeyState, PrincipalId, ReasonCode, Role, Timestamp};
+use hsm::{PutKeyDevice, PutKeyJob, SourcedKeyset};
 use keys::put_key::PutKey;
 use prost::Message;
 use proto::records;
@@ -13,6 +13,7 @@ use super::Rotations;
 use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix};
 use super::terms::RANKS;
 use crate::devices::{DeviceRecord, KeysetRecord};
+use crate::keyset_source::KeysetSource;
 use crate::keyspaces::{KEYSETS, ROTATION_LEASES, ROTATION_QUEUE};
 use crate::session_keys::algorithm_name;
 use crate::{Engines, KmsError};
@@ -231,85 +232,70 @@ async fn make(
         commit.preconditions.push(old.unchanged(eid, &terms.from));
         ready.push((*eid, item, old, new));
     }
-    // Keysets of one master and length make one job; a fleet may hold several.
-    let mut groups: Vec<(KeysetVersion, KeysetVersion, Vec<usize>)> = Vec::new();
-    for (at, (_, _, old, new)) in ready.iter().enumerate() {
-        let old_version = KeysetVersion {
-            master: engines.master(old.master_generation)?,
-            kvn: terms.from.kvn,
-            algorithm: old.algorithm,
+    let mut devices = Vec::with_capacity(ready.len());
+    for (eid, _, old, new) in &ready {
+        let old = engines.sourced(eid, &terms.from, old)?;
+        let new = match new {
+            // What was given out once is given out again unchanged, whatever master came since.
+            Some(new) => engines.sourced(eid, &terms.to(), new)?,
+            None => SourcedKeyset::derived(
+                master.clone(),
+                DeviceKeyset { kvn: terms.to_kvn, algorithm: terms.to_algorithm, ..old.keyset },
+            ),
         };
-        // What was given out once is given out again unchanged, whatever master came since.
-        let new_master = match new {
-            Some(new) => engines.master(new.master_generation)?,
-            None => master.clone(),
-        };
-        let new_version =
-            KeysetVersion { master: new_master, kvn: terms.to_kvn, algorithm: terms.to_algorithm };
-        match groups.iter_mut().find(|(old, new, _)| *old == old_version && *new == new_version) {
-            Some((_, _, members)) => members.push(at),
-            None => groups.push((old_version, new_version, vec![at])),
-        }
+        devices.push(PutKeyDevice { old, new });
     }
+    let blocks = match devices.is_empty() {
+        true => Vec::new(),
+        false => engines.token.put_key(PutKeyJob { devices }, options).await?,
+    };
     let mut scripts = Vec::with_capacity(ready.len());
-    for (old_version, new_version, members) in groups {
-        let job = PutKeyJob {
-            protocol: terms.from.protocol,
-            security_domain: terms.from.security_domain,
-            old: old_version,
-            new: new_version,
-            eids: members.iter().map(|at| ready[*at].0).collect(),
-        };
-        let blocks = engines.token.put_key(job, options).await?;
-        for (at, blocks) in members.into_iter().zip(blocks) {
-            let (eid, item, old, new) = &ready[at];
-            let check_values = blocks.each_ref().map(|key| key.kcv);
-            let to_key = terms.to().row_key(eid);
-            match new {
-                Some(new) if new.check_values == check_values => {
-                    commit.preconditions.push(new.unchanged(eid, &terms.to()));
-                }
-                Some(_) => return Err(KmsError::Record("keyset")),
-                None => {
-                    let keyset = KeysetRecord {
-                        algorithm: terms.to_algorithm,
-                        state: KeyState::PreActivation,
-                        master_generation: generation,
-                        delivered_under: format!("keyset/{}", terms.from.kvn),
-                        // AES-256 sent under AES-128 is worth 128 bits (SP 800-57 Part 1 §5.6.2).
-                        effective_strength: u32::from(terms.to_algorithm.key_bits())
-                            .min(old.effective_strength),
-                        check_values,
-                        created: now,
-                        rotation: Some(terms.name.clone()),
-                        ends: None,
-                        version: 0,
-                    };
-                    commit.changes.push(Change::put(KEYSETS, to_key.clone(), keyset.encode()));
-                    commit.preconditions.push(Precondition::Absent { keyspace: KEYSETS, key: to_key });
-                }
+    for ((eid, item, old, new), blocks) in ready.iter().zip(blocks) {
+        let check_values: Vec<_> = blocks.iter().map(|key| key.kcv).collect();
+        let to_key = terms.to().row_key(eid);
+        match new {
+            Some(new) if new.check_values == check_values => {
+                commit.preconditions.push(new.unchanged(eid, &terms.to()));
             }
-            let put_key = PutKey::new(None, terms.to_kvn, terms.to_algorithm, blocks)
-                .map_err(|_| KmsError::Record("PUT KEY"))?;
-            commit.entries.push(
-                EntryDraft::new(EventType::RotationScriptReleased, outcome)
-                    .role(Role::Provisioner)
-                    .actor(actor)
-                    .object(pseudonyms.device(eid))
-                    .request(request.request_digest)
-                    .fact("rotation", Fact::Digest(terms.digest()))
-                    .fact("old_kvn", Fact::Number(u64::from(terms.from.kvn.value())))
-                    .fact("kvn", Fact::Number(u64::from(terms.to_kvn.value())))
-                    .fact("algorithm", algorithm_name(terms.to_algorithm))
-                    .fact("level", Fact::Number(1))
-                    .fact("leases", Fact::Number(u64::from(item.leases))),
-            );
-            scripts.push(Script {
-                eid: *eid,
-                put_key: put_key.to_apdu(terms.dialect),
-                earlier_leases: item.leases.saturating_sub(1),
-            });
+            Some(_) => return Err(KmsError::Record("keyset")),
+            None => {
+                let keyset = KeysetRecord {
+                    algorithm: terms.to_algorithm,
+                    state: KeyState::PreActivation,
+                    source: KeysetSource::derived(generation),
+                    delivered_under: format!("keyset/{}", terms.from.kvn),
+                    // AES-256 sent under AES-128 is worth 128 bits (SP 800-57 Part 1 §5.6.2).
+                    effective_strength: terms.to_algorithm.strength_bits().min(old.effective_strength),
+                    check_values,
+                    created: now,
+                    rotation: Some(terms.name.clone()),
+                    ends: None,
+                    version: 0,
+                };
+                commit.changes.push(Change::put(KEYSETS, to_key.clone(), keyset.encode()));
+                commit.preconditions.push(Precondition::Absent { keyspace: KEYSETS, key: to_key });
+            }
         }
+        let put_key = PutKey::new(None, terms.to_kvn, terms.to_algorithm, blocks)
+            .map_err(|_| KmsError::Record("PUT KEY"))?;
+        commit.entries.push(
+            EntryDraft::new(EventType::RotationScriptReleased, outcome)
+                .role(Role::Provisioner)
+                .actor(actor)
+                .object(pseudonyms.device(eid))
+                .request(request.request_digest)
+                .fact("rotation", Fact::Digest(terms.digest()))
+                .fact("old_kvn", Fact::Number(u64::from(terms.from.kvn.value())))
+                .fact("kvn", Fact::Number(u64::from(terms.to_kvn.value())))
+                .fact("algorithm", algorithm_name(terms.to_algorithm))
+                .fact("level", Fact::Number(1))
+                .fact("leases", Fact::Number(u64::from(item.leases))),
+        );
+        scripts.push(Script {
+            eid: *eid,
+            put_key: put_key.to_apdu(terms.dialect),
+            earlier_leases: item.leases.saturating_sub(1),
+        });
     }
     if commit.entries.is_empty() {
         commit.entries.push(

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{DeviceKeyset, DeviceState, Eid, KeyState, ReasonCode, Role, Timestamp};
+use domain::{DeviceState, Eid, KeyState, ReasonCode, Role, Timestamp};
 use hsm::{CardProof, CardProofJob};
 use keys::put_key::PutKeyAnswer;
 use store::{Change, Commit, Store};
@@ -83,14 +83,7 @@ pub async fn check_proofs(
         let (Some(keyset), true) = (keyset, may_report(&item)) else { continue };
         asked.push(at);
         proofs.push(CardProof {
-            master: engines.master(keyset.master_generation)?,
-            derivation: DeviceKeyset {
-                eid: report.eid,
-                protocol: terms.from.protocol,
-                security_domain: terms.from.security_domain,
-                kvn: terms.to_kvn,
-                algorithm: keyset.algorithm,
-            },
+            keyset: engines.sourced(&report.eid, &terms.to(), &keyset)?,
             host_challenge: proof.host_challenge,
             card_challenge: proof.card_challenge,
             card_cryptogram: proof.card_cryptogram,
@@ -238,7 +231,7 @@ fn verdict(
         [] => None,
         bytes => Some(
             PutKeyAnswer::parse(bytes)
-                .is_ok_and(|answer| answer.kvn == rotation.terms.to_kvn && answer.kcvs == new.check_values),
+                .is_ok_and(|answer| answer.kvn == rotation.terms.to_kvn && new.check_values == answer.kcvs),
         ),
     };
     match (answer, proof, report.status_word) {
@@ -295,6 +288,7 @@ mod tests {
     use domain::{KeyCheckValue, KeysetAlgorithm, MasterGeneration};
 
     use super::*;
+    use crate::KeysetSource;
     use crate::rotation::RotationTerms;
 
     #[test]
@@ -304,16 +298,19 @@ mod tests {
         let new = KeysetRecord {
             algorithm: KeysetAlgorithm::Aes256,
             state: KeyState::PreActivation,
-            master_generation: MasterGeneration(1),
+            source: KeysetSource::derived(MasterGeneration(1)),
             delivered_under: String::new(),
             effective_strength: 128,
-            check_values: [KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])],
+            check_values: vec![KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])],
             created: Timestamp::from_seconds(1),
             rotation: Some("to-aes-256".into()),
             ends: None,
             version: 1,
         };
-        let right = PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: new.check_values }.to_bytes().to_vec();
+        let right =
+            PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: new.check_values.clone().try_into().unwrap() }
+                .to_bytes()
+                .to_vec();
         let mut wrong = right.clone();
         wrong[9] ^= 1;
         let check = |response: &[u8], proof, status_word, state| {

@@ -21,6 +21,7 @@ use super::upkeep::{end_lease, take_back};
 use super::*;
 use crate::KmsError;
 use crate::devices::{DeviceRecord, KeysetRecord};
+use crate::keyset_source::KeysetSource;
 use crate::keyspaces::{DEVICES, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE, ROTATIONS};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_795_478_400);
@@ -103,10 +104,10 @@ fn keyset(rotation: &str) -> KeysetRecord {
     KeysetRecord {
         algorithm: KeysetAlgorithm::Aes256,
         state: KeyState::PreActivation,
-        master_generation: MasterGeneration(1),
+        source: KeysetSource::derived(MasterGeneration(1)),
         delivered_under: String::new(),
         effective_strength: 128,
-        check_values: [KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])],
+        check_values: vec![KeyCheckValue([1; 3]), KeyCheckValue([2; 3]), KeyCheckValue([3; 3])],
         created: NOW,
         rotation: Some(rotation.to_owned()),
         ends: None,
@@ -221,7 +222,9 @@ fn check_values_reported_after_the_lease_leave_the_device_waiting_for_its_next_s
         ],
     );
     let put_key_response =
-        PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: keyset(&name).check_values }.to_bytes().to_vec();
+        PutKeyAnswer { kvn: rotation.terms.to_kvn, kcvs: keyset(&name).check_values.try_into().unwrap() }
+            .to_bytes()
+            .to_vec();
     let reports = [ItemReport { eid, put_key_response, proof: None, status_word: 0 }];
     let report = |proof| {
         let proofs = Proofs(vec![proof]);

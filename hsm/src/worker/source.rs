@@ -1,0 +1,95 @@
+//! The keys of a keyset, wherever they come from, as session objects of the token.
+
+use std::sync::Arc;
+
+use domain::{DeviceKeyset, KeyUsage};
+use keys::derivation::Scheme;
+
+use super::derive;
+use super::open::ResolvedKey;
+use super::token_session::{SessionObject, TokenSession};
+use crate::error::HsmError;
+use crate::key::KeyRole;
+use crate::template::SessionKeyUse;
+use crate::wire_keysets::{WireKeyset, WireKeysets, WireSource, scheme_at};
+
+/// One keyset of a job, parsed, its token keys at hand.
+pub(crate) struct OpenKeyset<'k> {
+    pub(crate) keyset: DeviceKeyset,
+    source: OpenSource<'k>,
+}
+
+enum OpenSource<'k> {
+    Derived { master: &'k ResolvedKey, scheme: Scheme },
+}
+
+/// The keysets of a job and the token keys behind them.
+pub(crate) struct OpenKeysets<'j> {
+    keys: Vec<Arc<ResolvedKey>>,
+    keysets: &'j [WireKeyset],
+}
+
+impl<'j> OpenKeysets<'j> {
+    /// `find` looks a token key up.
+    pub(crate) fn open(
+        wire: &'j WireKeysets,
+        find: impl FnMut(&crate::key::KeyRef) -> Result<Arc<ResolvedKey>, HsmError>,
+    ) -> Result<Self, HsmError> {
+        let keys = wire.keys.iter().map(find).collect::<Result<_, _>>()?;
+        Ok(Self { keys, keysets: &wire.keysets })
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.keysets.len()
+    }
+
+    /// The keyset at a place of the job.
+    pub(crate) fn get(&self, at: usize) -> Result<OpenKeyset<'_>, HsmError> {
+        let wire = self.keysets.get(at).ok_or_else(|| HsmError::caller("the job names no such keyset"))?;
+        let keyset = wire.kind.of_device(&wire.eid)?;
+        let source = match &wire.source {
+            WireSource::Derived { master, scheme, inputs } => OpenSource::Derived {
+                master: self.key(*master, KeyRole::is_master, "master")?,
+                scheme: Scheme::parse(scheme_at(*scheme)?, inputs)
+                    .map_err(|e| HsmError::caller(e.to_string()))?,
+            },
+            WireSource::Stored { .. } => {
+                return Err(HsmError::policy("the token holds no key-encryption key"));
+            }
+        };
+        Ok(OpenKeyset { keyset, source })
+    }
+
+    fn key(
+        &self,
+        place: u16,
+        fits: impl FnOnce(KeyRole) -> bool,
+        needed: &str,
+    ) -> Result<&ResolvedKey, HsmError> {
+        let key = self
+            .keys
+            .get(usize::from(place))
+            .ok_or_else(|| HsmError::caller("the job names no such token key"))?;
+        let found = key.registered.role;
+        if fits(found) {
+            Ok(key)
+        } else {
+            let (key, is) = (&key.registered.key, found.as_str());
+            Err(HsmError::caller(format!("key {key} is a {is}, no {needed}")))
+        }
+    }
+}
+
+/// One key of a keyset, as a session object that may do `may` and nothing else.
+pub(crate) fn device_key<'s>(
+    session: &'s TokenSession,
+    keyset: &OpenKeyset<'_>,
+    usage: KeyUsage,
+    may: SessionKeyUse,
+) -> Result<SessionObject<'s>, HsmError> {
+    match &keyset.source {
+        OpenSource::Derived { master, scheme: Scheme::Chancery } => {
+            derive::device_key(session, master, &keyset.keyset, usage, may)
+        }
+    }
+}
