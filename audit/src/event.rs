@@ -131,6 +131,10 @@ events! {
     RspAuthenticated = "rsp.authenticated";
     /// The keys that bind a profile to an eUICC left, sealed to the caller's key.
     RspBound = "rsp.bound";
+    /// RSP transactions ended and were forgotten; counted.
+    RspExpired = "rsp.expired";
+    /// A wrong confirmation code was counted; too many end the profile's download.
+    RspCodeCounted = "rsp.code_counted";
     /// A signing key of an SM-DP+ or eIM was registered for its party.
     RspKeyRegistered = "rsp_key.registered";
     /// Another log key signs from here on.

@@ -294,6 +294,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("not_before", FactKind::Time, "begin of validity"),
     row("number", FactKind::Number, "number of the certificate revocation list"),
     row("old_kvn", FactKind::Number, "key version number of the keyset that is replaced"),
+    row("one_time_key", FactKind::Digest, "one-time public key of an eUICC, uncompressed point"),
     row("operation", FactKind::Digest, "canonical bytes of the operation"),
     row("order", FactKind::Pseudonym, "order, where the object is something else"),
     row("output", FactKind::Digest, "output file"),
@@ -333,6 +334,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("tbs", FactKind::Digest, "the exact bytes given to the token to sign"),
     row("tls_delivery", FactKind::Number, "1: the grant allows unsealed keys in the TLS channel"),
     row("token", FactKind::Name, "configured name of the token"),
+    row("transaction", FactKind::Bytes, "identifier of an RSP transaction"),
     row("transcript", FactKind::Digest, "ceremony transcript"),
     row(
         "transport_key",

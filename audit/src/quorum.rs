@@ -81,6 +81,7 @@ impl QuorumBook {
                 | EventType::CertificateRevoked
                 | EventType::StandingChanged
                 | EventType::CredentialRenewed
+                | EventType::RspKeyRegistered
                 | EventType::LogKeyAdded,
                 Outcome::Done,
             ) => self.consequence(entry),
@@ -238,6 +239,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::CertificateRevoked => "revoke-certificate",
         EventType::StandingChanged => "change-standing",
         EventType::CredentialRenewed => "renew-credential",
+        EventType::RspKeyRegistered => "register-rsp-key",
         _ => return None,
     })
 }

@@ -13,6 +13,7 @@ mod ocsp;
 mod publication;
 mod register;
 mod revocation;
+mod standing;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub use publication::{
 };
 pub use register::{CertificateView, Reservation, find_by_eid, find_by_serial, reservations};
 pub use revocation::{REVOCATIONS_MAX, Revocation, RevocationRequest, Revoking, revoke};
+pub use standing::{InForce, VerifiedEuicc, in_force_for_key, still_in_force, verify_euicc};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]

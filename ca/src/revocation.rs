@@ -229,7 +229,7 @@ fn index_prefix(issuer: &str) -> Vec<u8> {
     [issuer.as_bytes(), &[0]].concat()
 }
 
-fn index_key(issuer: &str, serial: &[u8]) -> Vec<u8> {
+pub(crate) fn index_key(issuer: &str, serial: &[u8]) -> Vec<u8> {
     [issuer.as_bytes(), &[0], serial].concat()
 }
 

@@ -125,7 +125,7 @@ impl Profile {
 
 /// Arguments of `certificate request`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("key").required(true).args(["csr", "issuer"])))]
+#[command(group(ArgGroup::new("key").required(true).args(["csr", "issuer", "rsp_key"])))]
 pub struct Request {
     /// Which certificate profile
     #[arg(long)]
@@ -142,6 +142,9 @@ pub struct Request {
     /// A key of our token: the issuer registered for it
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     issuer: Option<String>,
+    /// dpauth, dppb: a key of our token, registered for the party by `rsp key-register`
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    rsp_key: Option<String>,
     /// Object identifier of the party, for the subjectAltName
     #[arg(long, value_name = "OID")]
     registered_id: String,
@@ -214,10 +217,13 @@ impl CertificateCommand {
 
 impl Request {
     async fn run(&self, output: Output) -> Result<(), CliError> {
-        let key = match (&self.csr, &self.issuer) {
-            (Some(path), _) => issue_certificate::Key::Csr(identity::read_request(path)?),
-            (None, Some(issuer)) => issue_certificate::Key::Issuer(issuer.clone()),
-            (None, None) => return Err(CliError::invalid("no key is named", "pass --csr or --issuer")),
+        let key = match (&self.csr, &self.issuer, &self.rsp_key) {
+            (Some(path), _, _) => issue_certificate::Key::Csr(identity::read_request(path)?),
+            (None, Some(issuer), _) => issue_certificate::Key::Issuer(issuer.clone()),
+            (None, None, Some(key)) => issue_certificate::Key::RspKey(key.clone()),
+            (None, None, None) => {
+                return Err(CliError::invalid("no key is named", "pass --csr, --issuer or --rsp-key"));
+            }
         };
         let issue = IssueCertificate {
             profile: self.profile.as_str().to_owned(),

@@ -28,6 +28,7 @@ mod order_output;
 mod output;
 mod render;
 mod rotation;
+mod rsp;
 mod session_keys;
 mod standing;
 
@@ -91,6 +92,9 @@ enum Command {
     /// New keysets for many devices: plan, request, watch, scripts for the cards
     #[command(subcommand)]
     Rotation(Box<rotation::RotationCommand>),
+    /// Profile downloads of an SM-DP+ whose DPauth and DPpb keys are in our token
+    #[command(subcommand)]
+    Rsp(rsp::RspCommand),
     /// Session keys for a card
     #[command(subcommand)]
     SessionKeys(session_keys::SessionKeysCommand),
@@ -137,6 +141,7 @@ impl Command {
             Self::Order(command) => command.run(output).await,
             Self::Device(command) => command.run(output).await,
             Self::Rotation(command) => command.run(output).await,
+            Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
             Self::Audit(command) => command.run(output).await,
             Self::Bench(command) => command.run(output).await,

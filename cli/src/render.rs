@@ -7,7 +7,8 @@ use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
     ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation, RegisterIssuer,
-    RenewCredential, RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
+    RegisterRspKey, RenewCredential, RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation,
+    issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -44,6 +45,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RetireTransportKey(_) => "retire_transport_key",
         Kind::RegisterImportKey(_) => "register_import_key",
         Kind::RenewCredential(_) => "renew_credential",
+        Kind::RegisterRspKey(_) => "register_rsp_key",
     }
 }
 
@@ -72,6 +74,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RetireTransportKey(key)) => custody::retire_transport_key(&mut out, key),
         Some(Kind::RegisterImportKey(key)) => custody::register_import_key(&mut out, key),
         Some(Kind::RenewCredential(renew)) => renew_credential(&mut out, renew),
+        Some(Kind::RegisterRspKey(key)) => register_rsp_key(&mut out, key),
         None => {}
     }
     out.add("version", version.to_string());
@@ -124,6 +127,19 @@ fn register_issuer(out: &mut Fields, issuer: &RegisterIssuer) {
     out.key("public_key", public_key);
 }
 
+fn register_rsp_key(out: &mut Fields, key: &RegisterRspKey) {
+    let RegisterRspKey { name, party, role, key_label, key_id, public_key, server_address, registered_id } =
+        key;
+    out.text("name", name);
+    out.text("party", party);
+    out.text("role", role);
+    out.text("key_label", key_label);
+    out.add("key_id", hex::encode(key_id));
+    out.key("public_key", public_key);
+    out.text("server_address", server_address);
+    out.text("registered_id", registered_id);
+}
+
 fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
     let IssueCertificate { profile, party, common_name, key, registered_id, dns_name } = issue;
     out.text("profile", profile);
@@ -132,6 +148,7 @@ fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
     match key {
         Some(issue_certificate::Key::Csr(csr)) => out.csr("csr", csr),
         Some(issue_certificate::Key::Issuer(issuer)) => out.text("issuer", issuer),
+        Some(issue_certificate::Key::RspKey(key)) => out.text("rsp_key", key),
         None => out.add("key", "none"),
     }
     out.text("registered_id", registered_id);

@@ -132,12 +132,12 @@ reasons! {
     EuiccCertificateRefused = "EUICC_CERTIFICATE_REFUSED", retry: false, next: "the device is not of this ecosystem, or its manufacturer was revoked";
     /// The eUICC's signature does not verify over our challenge or our signature.
     EuiccSignatureMismatch = "EUICC_SIGNATURE_MISMATCH", retry: false, next: "begin a new transaction; repeated mismatches mean a wrong or cloned device";
-    /// The eUICC answered with an error; the transaction has ended.
+    /// The eUICC answered with an error instead of its proof.
     EuiccReportedError = "EUICC_REPORTED_ERROR", retry: false, next: "look at the error code that the message names (SGP.22 §5.7)";
     /// The confirmation code is not the one that was set.
     ConfirmationCodeMismatch = "CONFIRMATION_CODE_MISMATCH", retry: false, next: "ask the subscriber again; tries are counted";
-    /// The confirmation code was wrong too often; the transaction has ended.
-    ConfirmationCodeTriesExceeded = "CONFIRMATION_CODE_TRIES_EXCEEDED", retry: false, next: "begin a new transaction; tries are counted per device and code";
+    /// The confirmation code of the profile was wrong too often.
+    ConfirmationCodeTriesExceeded = "CONFIRMATION_CODE_TRIES_EXCEEDED", retry: false, next: "set a new code for the profile, or wait a day";
     /// A bounded queue is full.
     Overloaded = "OVERLOADED", retry: true, next: "slow down and retry after the given delay";
     /// A token cannot answer now.

@@ -40,6 +40,10 @@ pub enum KeyRole {
     CanarySign,
     /// AES-256; derives a constant to show the same on a token of masters.
     CanaryDerive,
+    /// P-256; signs ServerSigned1 of one SM-DP+ (its DPauth key), nothing else.
+    RspAuth,
+    /// P-256; signs SmdpSigned2 and secure channels of one SM-DP+ (its DPpb key), nothing else.
+    RspPb,
     /// A master whose value has been outside a token: that of a fleet that moved in, or one made from components. Derives
     /// device keys and does nothing else, as [`Self::Master`] does.
     ImportedMaster(MasterAlgorithm),
@@ -86,7 +90,7 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
@@ -103,6 +107,8 @@ impl KeyRole {
         Self::ImportedMaster(MasterAlgorithm::TripleDes3Key),
         Self::PartyTransport,
         Self::TransportImport,
+        Self::RspAuth,
+        Self::RspPb,
     ];
 
     /// The word in the label and in the token specification.
@@ -124,15 +130,20 @@ impl KeyRole {
             Self::ImportedMaster(MasterAlgorithm::TripleDes3Key) => "imported-master-3des-3key",
             Self::PartyTransport => "party-transport",
             Self::TransportImport => "transport-import",
+            Self::RspAuth => "rsp-auth",
+            Self::RspPb => "rsp-pb",
         }
     }
 
     /// Which kind of key the role takes, and with it the one mechanism it may use.
     pub const fn kind(self) -> KeyKind {
         match self {
-            Self::CertificateIssuer | Self::OperatorIssuer | Self::OcspResponder | Self::CanarySign => {
-                KeyKind::P256
-            }
+            Self::CertificateIssuer
+            | Self::OperatorIssuer
+            | Self::OcspResponder
+            | Self::CanarySign
+            | Self::RspAuth
+            | Self::RspPb => KeyKind::P256,
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,
@@ -160,6 +171,11 @@ impl KeyRole {
             KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::AesWrap => Some(32),
             KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
         }
+    }
+
+    /// Whether keys of this role sign only what a job names by its purpose ([`crate::RspInput`]), never a bare digest.
+    pub(crate) const fn is_bound_to_a_purpose(self) -> bool {
+        matches!(self, Self::RspAuth | Self::RspPb)
     }
 
     pub(crate) const fn is_canary(self) -> bool {

@@ -11,6 +11,7 @@ mod error;
 mod job;
 mod key;
 mod report;
+mod rsp;
 
 mod client;
 mod inspect;
@@ -44,4 +45,5 @@ pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
 };
 pub use report::{Probe, StartReport};
+pub use rsp::{Curve, RspBindJob, RspBound, RspInput};
 pub use source::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};

@@ -12,6 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::error::HsmError;
 use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::report::StartReport;
+use crate::rsp::{WireRspBind, WireRspSign};
 use crate::wire_keysets::{WireBlob, WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer, below 200 KiB.
@@ -57,6 +58,8 @@ pub(crate) enum Job {
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
     ServiceSecret { key: KeyRef, context: String },
+    RspSign(Box<WireRspSign>),
+    RspBind(Box<WireRspBind>),
     AddKey(RegisteredKey),
     Canary,
 }
@@ -72,6 +75,8 @@ impl Job {
             },
             Self::PutKey(job) => job.old.keys.iter().chain(&job.new.keys).collect(),
             Self::CardProofs(job) => job.keysets.keys.iter().collect(),
+            Self::RspSign(job) => vec![&job.key],
+            Self::RspBind(job) => vec![&job.key],
             // Both search for themselves, or are the answer.
             Self::AddKey(_) | Self::Canary => Vec::new(),
         }
@@ -154,6 +159,7 @@ pub(crate) enum JobOutput {
     PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
     Secret(WireSecret),
+    RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
     Done,
 }
 

@@ -69,4 +69,7 @@ pub enum KeyError {
     /// Opened bytes that are no session keys of a known version.
     #[error("the opened message holds no session keys of version {version}", version = crate::seal::SESSION_KEYS_VERSION)]
     SessionKeysEncoding,
+    /// Opened bytes that are no keys of a bound profile package of a known version.
+    #[error("the opened message holds no BSP keys of version {version}", version = crate::bsp::BOUND_KEYS_VERSION)]
+    BoundKeysEncoding,
 }

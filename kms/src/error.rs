@@ -38,6 +38,9 @@ pub enum KmsError {
         #[source]
         source: std::io::Error,
     },
+    /// No random bytes.
+    #[error("the operating system gave no random bytes")]
+    Entropy(#[source] getrandom::Error),
     /// A record needs a master that the token does not hold.
     #[error("master generation {} is not on the token", .0.0)]
     MasterAbsent(MasterGeneration),

@@ -37,8 +37,20 @@ pub(crate) const KEYSET_ENDS: Keyspace = Keyspace { code: 73, name: "keyset_ends
 pub(crate) const DEVICE_ROTATIONS: Keyspace =
     Keyspace { code: 74, name: "device_rotations", home: Home::View };
 
+/// Keys of SM-DP+: party 00 name -> `records::RspKey`.
+pub(crate) const RSP_KEYS: Keyspace = Keyspace { code: 20, name: "rsp_keys", home: Home::Memory };
+/// RSP transactions: identifier (16 bytes) -> `records::RspTransaction`.
+pub(crate) const RSP_TRANSACTIONS: Keyspace =
+    Keyspace { code: 90, name: "rsp_transactions", home: Home::View };
+/// Ends of RSP transactions: end (8 bytes, microseconds), identifier -> name of the provisioner.
+pub(crate) const RSP_EXPIRIES: Keyspace = Keyspace { code: 91, name: "rsp_expiries", home: Home::View };
+/// Wrong confirmation codes: SHA-256 of the profile and its code -> `records::RspCodeTries`.
+pub(crate) const RSP_CODE_TRIES: Keyspace = Keyspace { code: 92, name: "rsp_code_tries", home: Home::View };
+/// When wrong codes are forgotten: end (8 bytes, microseconds), then the key of their count -> empty.
+pub(crate) const RSP_CODE_ENDS: Keyspace = Keyspace { code: 93, name: "rsp_code_ends", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 15] = [
+pub const KEYSPACES: [Keyspace; 20] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -54,4 +66,9 @@ pub const KEYSPACES: [Keyspace; 15] = [
     ROTATION_LEASES,
     KEYSET_ENDS,
     DEVICE_ROTATIONS,
+    RSP_KEYS,
+    RSP_TRANSACTIONS,
+    RSP_EXPIRIES,
+    RSP_CODE_TRIES,
+    RSP_CODE_ENDS,
 ];

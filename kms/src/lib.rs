@@ -1,4 +1,4 @@
-//! Devices, keysets, grants, orders and session keys: the operations on the key side.
+//! Devices, keysets, grants, orders, session keys and the transactions of SM-DP+: the operations on the key side.
 //!
 //! Each operation reads, decides purely, has the token do the cryptography and returns the [`store::Commit`] that must be
 //! durable before its answer may leave (`docs/cycles/session-keys.md`, `docs/cycles/issuance.md`). Knows no transport.
@@ -15,6 +15,7 @@ mod masters;
 mod orders;
 mod output;
 pub mod rotation;
+pub mod rsp;
 mod session_keys;
 mod transport_keys;
 

@@ -14,8 +14,9 @@ use hsm::{ErrorClass, HsmError, KeyRole};
 
 use self::component::{ComponentFile, parse_custodian};
 use self::key_file::KeyFile;
-use crate::config::{Config, Mode};
+use crate::config::{Config, Mode, RSP_TOKEN};
 use crate::foundation::write_durably;
+use crate::init::write_pin;
 use crate::tokens::{CEREMONY_CHILD, this_binary};
 
 #[derive(Subcommand)]
@@ -26,6 +27,7 @@ pub(crate) enum CeremonyCommand {
     /// can restore it. Without, the key never leaves the token, and the vendor's clone of the token is its backup.
     #[command(after_help = "Examples:
   chanceryd ceremony create-key --config chanceryd.toml --name eum-one --out eum-one.key.json
+  chanceryd ceremony create-key --config chanceryd.toml --role rsp-auth --name otaco-dpauth --party otaco --out dpauth.json
   chanceryd ceremony create-key --config chanceryd.toml --role transport-import --name kms --out import.key.json
   chanceryd ceremony create-key --config chanceryd.toml --role imported-master-aes-256 --name devices --epoch 2 \\
       --custodian alice=alice.pub.pem --custodian bob=bob.pub.pem --out devices-2.key.json")]
@@ -60,7 +62,7 @@ pub(crate) enum CeremonyCommand {
         /// The configuration.
         #[arg(long)]
         config: PathBuf,
-        /// log, ca or kms.
+        /// log, ca, kms or rsp.
         #[arg(long)]
         token: String,
     },
@@ -185,6 +187,9 @@ impl CreateKey {
             return Err(
                 wrong("a key of this role is imported, or made with --custodian (two at least)").into()
             );
+        }
+        if token == RSP_TOKEN {
+            make_when_missing(&config, token)?;
         }
         let mut ceremony = open(&config, token)?;
         if custodians.is_empty() {
@@ -328,6 +333,7 @@ fn known(config: &Config) -> KnownValues {
 fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
         KeyRole::CertificateIssuer => Ok("ca"),
+        KeyRole::RspAuth | KeyRole::RspPb => Ok(RSP_TOKEN),
         KeyRole::Master | KeyRole::ImportedMaster(_) | KeyRole::PartyTransport | KeyRole::TransportImport => {
             Ok("kms")
         }
@@ -335,10 +341,26 @@ fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     }
 }
 
+/// A token that was configured after the founding, and whose PIN is not written yet, is initialised.
+fn make_when_missing(config: &Config, name: &str) -> Result<(), HsmError> {
+    let (Some(token), Some(so_pin)) = (config.token(name), config.so_pin_file(name)) else {
+        return Ok(());
+    };
+    if token.pin_file.exists() {
+        return Ok(());
+    }
+    let failed = |e: crate::init::InitError| HsmError::new(ErrorClass::Pin, e.to_string());
+    write_pin(&token.pin_file).map_err(failed)?;
+    write_pin(so_pin).map_err(failed)?;
+    open(config, name)?.init_token(so_pin).map(drop)
+}
+
 fn open(config: &Config, token: &str) -> Result<Ceremony, HsmError> {
-    let configured = config
-        .token(token)
-        .ok_or_else(|| wrong(&format!("no token {token} is configured; log, ca or kms")))?;
+    let configured = config.token(token).ok_or_else(|| {
+        wrong(&format!(
+            "no token {token} is configured; log, ca, kms, and rsp where an SM-DP+ has its keys here"
+        ))
+    })?;
     Ceremony::start(configured.clone(), &this_binary(CEREMONY_CHILD)?)
 }
 

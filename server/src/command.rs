@@ -48,6 +48,9 @@ enum Command {
         /// Worker processes of the ca and kms tokens each.
         #[arg(long, default_value_t = 2)]
         workers: usize,
+        /// With a token for DPauth and DPpb keys of SM-DP+ (docs/cycles/rsp.md).
+        #[arg(long)]
+        rsp: bool,
         /// Where to write it; standard output when absent.
         #[arg(long)]
         out: Option<PathBuf>,
@@ -166,13 +169,17 @@ pub fn run() -> ExitCode {
 
 fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
     match command {
-        Command::Config { data, authority, grpc_port, http_port, metrics_port, workers, out } => {
+        Command::Config { data, authority, grpc_port, http_port, metrics_port, workers, rsp, out } => {
             let ports = [
                 grpc_port,
                 http_port.unwrap_or(grpc_port.saturating_add(1)),
                 metrics_port.unwrap_or(grpc_port.saturating_add(2)),
             ];
-            let text = config::example(&std::path::absolute(data)?, &authority, ports, workers)?;
+            let data = std::path::absolute(data)?;
+            let mut text = config::example(&data, &authority, ports, workers)?;
+            if rsp {
+                text.push_str(&config::rsp_section(&data, workers));
+            }
             match out {
                 Some(path) => std::fs::write(path, text)?,
                 None => io::stdout().write_all(text.as_bytes())?,

@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// The names of the tokens, in the order in which they are opened.
 pub(crate) const TOKENS: [&str; 3] = ["log", "ca", "kms"];
+/// The name of the token for keys of SM-DP+, which an authority may do without.
+pub(crate) const RSP_TOKEN: &str = "rsp";
 
 /// How strict the service is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -65,6 +67,7 @@ struct Tokens {
     log: TokenSection,
     ca: TokenSection,
     kms: TokenSection,
+    rsp: Option<TokenSection>,
 }
 
 #[derive(Deserialize)]
@@ -132,7 +135,13 @@ impl Config {
         Self::check(file, &base)
     }
 
-    /// The three tokens' client configuration by name.
+    /// The names of the configured tokens, in the order in which they are opened.
+    pub(crate) fn token_names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let rsp = self.token(RSP_TOKEN).map(|_| RSP_TOKEN);
+        TOKENS.into_iter().chain(rsp)
+    }
+
+    /// A token's client configuration by name.
     pub(crate) fn token(&self, name: &str) -> Option<&hsm::TokenConfig> {
         self.tokens.iter().map(|(token, _)| token).find(|token| token.name == name)
     }
@@ -175,7 +184,9 @@ impl Config {
         let absolute = |path: &Path| base.join(path);
         let data_directory = absolute(&file.data_directory);
         let mut tokens = Vec::new();
-        for (name, section) in TOKENS.into_iter().zip([file.tokens.log, file.tokens.ca, file.tokens.kms]) {
+        let mandatory = TOKENS.into_iter().zip([file.tokens.log, file.tokens.ca, file.tokens.kms]);
+        let optional = file.tokens.rsp.map(|section| (RSP_TOKEN, section));
+        for (name, section) in mandatory.chain(optional) {
             if !(1..=64).contains(&section.workers) || !(1..=64).contains(&section.threads_per_worker) {
                 return Err(wrong("tokens", format!("token {name}: workers and threads are 1 to 64")));
             }
@@ -279,9 +290,20 @@ environment = [["SOFTHSM2_CONF", "{data_text}/tokens/softhsm2.conf"]]
         ("kms", "derivation masters"),
     ] {
         let workers = if name == "log" { 1 } else { workers };
-        let _ = write!(
-            text,
-            r#"
+        text.push_str(&token_section(data, name, comment, workers));
+    }
+    Ok(text)
+}
+
+/// The section of the optional token for keys of SM-DP+, to stand after an [`example`].
+pub(crate) fn rsp_section(data: &Path, workers: usize) -> String {
+    token_section(data, RSP_TOKEN, "DPauth and DPpb keys of SM-DP+; only where those are kept here", workers)
+}
+
+fn token_section(data: &Path, name: &str, comment: &str, workers: usize) -> String {
+    let data_text = data.display();
+    format!(
+        r#"
 # {comment}
 [tokens.{name}]
 label = "chancery-{name}"
@@ -294,9 +316,7 @@ threads_per_worker = 1
 # Jobs that may wait; more are refused with OVERLOADED.
 queue_depth_max = 4096
 "#
-        );
-    }
-    Ok(text)
+    )
 }
 
 #[cfg(test)]
@@ -317,6 +337,11 @@ mod tests {
         let config_read = config(&text).unwrap();
         assert_eq!(config_read.token("kms").unwrap().workers, 2);
         assert!(matches!(config(&format!("surprise = 1\n{text}")), Err(ConfigError::Syntax { .. })));
+        assert!(config_read.token("rsp").is_none());
+        let with_rsp = text.clone() + &rsp_section(Path::new("/var/lib/chancery"), 2);
+        let with_rsp = config(&with_rsp).unwrap();
+        assert_eq!(with_rsp.token("rsp").unwrap().token_label, "chancery-rsp");
+        assert_eq!(with_rsp.token_names().collect::<Vec<_>>(), ["log", "ca", "kms", "rsp"]);
         let open = text.replace("metrics_listen = \"127.0.0.1", "metrics_listen = \"0.0.0.0");
         assert!(matches!(config(&open), Err(ConfigError::Field { field: "metrics_listen", .. })));
     }

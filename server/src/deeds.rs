@@ -1,10 +1,11 @@
 //! What the operations on devices, rotations, certificates and standing do; the others are in `execution`.
 
-use audit::Fact;
-use ca::{About, RevocationRequest};
+use audit::{EntryDraft, EventType, Fact, Outcome};
+use ca::{About, KeyRegistration, RevocationRequest, SubjectKey};
 use domain::{Eid, ReasonCode, RevocationReason, Role};
 use kms::rotation::{self, RotationTerms};
-use pki::SerialNumber;
+use kms::rsp::RspKey;
+use pki::{ProfileName, SerialNumber};
 use proto::v1;
 use store::Commit;
 
@@ -21,6 +22,7 @@ pub(crate) enum Deed {
     RollBack(String),
     Revoke(RevocationRequest),
     Standing { name: String, suspended: bool },
+    RspKey(Box<(RspKey, KeyRegistration)>),
     Custody(Box<Custody>),
 }
 
@@ -69,6 +71,72 @@ impl Execution {
         Ok(Deed::Standing { name: change.name.clone(), suspended: change.suspended })
     }
 
+    pub(crate) fn plan_rsp_key(&self, register: &v1::RegisterRspKey) -> Result<Deed, ServiceError> {
+        let party = self.party(&register.party, Role::Provisioner)?;
+        let (key, registered) = crate::rsp::parse_key(register, self.ca.known_keys)?;
+        let token = self.rsp_token.as_ref().ok_or_else(|| {
+            ServiceError::refused(ReasonCode::UnknownRspKey, "no token for keys of SM-DP+ is configured")
+        })?;
+        if RspKey::find(self.ca.store.as_ref(), &party.name, &key.name)?.is_some() {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "a key of this name exists"));
+        }
+        let registration = KeyRegistration {
+            token: "rsp".to_owned(),
+            token_serial: token.report().token_serial,
+            key: registered,
+            epoch: 1,
+            backup: String::new(),
+        };
+        Ok(Deed::RspKey(Box::new((key, registration))))
+    }
+
+    /// The key of a certificate that is for a registered key of an SM-DP+.
+    pub(crate) fn rsp_key_to_certify(
+        &self,
+        certificate: &v1::IssueCertificate,
+        profile: ProfileName,
+        party: &str,
+        name: &str,
+    ) -> Result<SubjectKey, ServiceError> {
+        let key = RspKey::find(self.ca.store.as_ref(), party, name)?.ok_or_else(|| {
+            ServiceError::refused(ReasonCode::UnknownRspKey, "the party has no registered key of this name")
+        })?;
+        if crate::rsp::profile_of(key.role) != Some(profile) {
+            return Err(invalid(
+                "the key is for another profile: rsp-auth keys are dpauth, rsp-pb keys dppb",
+            ));
+        }
+        if certificate.registered_id != key.registered_id {
+            return Err(invalid("registered_id is not the one that the key was registered with"));
+        }
+        Ok(SubjectKey::without_proof(&key.public_key, self.ca.known_keys)?)
+    }
+
+    /// Every worker of the token resolves the key, reads its template back and tries it; then it is in the records.
+    async fn register_rsp_key(
+        &self,
+        call: &Call,
+        operation: [u8; 32],
+        (key, registration): (RspKey, KeyRegistration),
+    ) -> Result<Commit, ServiceError> {
+        let token = self.rsp_token.as_ref().ok_or(ServiceError::Internal("the token is gone"))?;
+        token.add_key(registration.key.clone()).await?;
+        let (key_change, key_new) = registration.create();
+        let (change, is_new) = key.create();
+        let entry = EntryDraft::new(EventType::RspKeyRegistered, Outcome::Done)
+            .fact("operation", Fact::Digest(operation))
+            .role(call.caller.role())
+            .actor(call.pseudonyms.principal(&call.caller.principal()))
+            .object(call.pseudonyms.party(&key.party))
+            .fact("kind", Fact::name(key.role.as_str())?)
+            .fact("key", Fact::Digest(audit::sha256(&key.public_key)));
+        Ok(Commit {
+            entries: vec![entry],
+            changes: vec![key_change, change],
+            preconditions: vec![key_new, is_new],
+        })
+    }
+
     /// Carries out, up to the commit.
     pub(crate) async fn perform(
         &self,
@@ -82,6 +150,7 @@ impl Execution {
         let who = (call.caller.role(), actor);
         let mut turn = None;
         let commit = match deed {
+            Deed::RspKey(key) => self.register_rsp_key(call, operation, *key).await?,
             Deed::Restore(eid) => kms::restore(store, pseudonyms, who, operation, &eid)?,
             Deed::StartRotation(terms) => rotation::start_rotation(store, who, operation, &terms, call.now)?,
             Deed::RollBack(name) => {

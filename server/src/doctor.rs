@@ -80,7 +80,7 @@ async fn examine(path: &Path, progress: &mut Progress) -> Report {
             report.checks.extend(skip(&FOUNDED, "no authority is founded in the data directory"));
         }
         (Some(_), Some(daemon)) => {
-            for name in crate::config::TOKENS {
+            for name in config.token_names() {
                 report.checks.extend(look.with_daemon(&config, name, foundation.as_ref(), daemon));
             }
             report.checks.extend(skip(
@@ -133,7 +133,7 @@ async fn alone(
         token.shutdown().await;
     }
     let registered = walked.as_ref().and_then(|walked| ca::KeyRegistration::all(walked).ok());
-    for name in ["ca", "kms"] {
+    for name in config.token_names().filter(|name| *name != "log") {
         progress.step(&format!("token {name}"));
         let (checks, token) = look.alone(config, name, registered.as_deref()).await;
         report.checks.extend(checks);
@@ -145,7 +145,7 @@ async fn alone(
 }
 
 /// Every check, in the order of the report: id and title.
-const ALL: [&str; 30] = [
+const ALL: [&str; 33] = [
     "configuration.file",
     "configuration.mode",
     "configuration.permissions",
@@ -162,6 +162,9 @@ const ALL: [&str; 30] = [
     "token.kms.present",
     "token.kms.pin",
     "token.kms.keys",
+    "token.rsp.present",
+    "token.rsp.pin",
+    "token.rsp.keys",
     "log.chain",
     "log.checkpoint",
     "view.agrees",
@@ -206,9 +209,13 @@ fn title(id: &str) -> &'static str {
         "configuration.foundation" => "the data directory holds this authority",
         "daemon" => "the daemon",
         "token.module" => "the PKCS#11 module loads",
-        "token.log.present" | "token.ca.present" | "token.kms.present" => "the token is there and the same",
-        "token.log.pin" | "token.ca.pin" | "token.kms.pin" => "the PIN opens the token",
-        "token.log.keys" | "token.ca.keys" | "token.kms.keys" => "every registered key is there and right",
+        "token.log.present" | "token.ca.present" | "token.kms.present" | "token.rsp.present" => {
+            "the token is there and the same"
+        }
+        "token.log.pin" | "token.ca.pin" | "token.kms.pin" | "token.rsp.pin" => "the PIN opens the token",
+        "token.log.keys" | "token.ca.keys" | "token.kms.keys" | "token.rsp.keys" => {
+            "every registered key is there and right"
+        }
         "log.chain" => "the log is whole and authentic",
         "log.checkpoint" => "the log holds what its checkpoint signed",
         "view.agrees" => "the view agrees with the log",
@@ -274,7 +281,10 @@ mod tests {
     fn the_operations_page_explains_every_check() {
         let page = include_str!("../../docs/operations.md");
         for id in ALL {
-            let named = id.replace(".log.", ".T.").replace(".ca.", ".T.").replace(".kms.", ".T.");
+            let named = crate::config::TOKENS
+                .into_iter()
+                .chain([crate::config::RSP_TOKEN])
+                .fold(id.to_owned(), |id, token| id.replace(&format!(".{token}."), ".T."));
             let named = if id.starts_with("token.") { named } else { id.to_owned() };
             assert!(page.contains(&format!("| `{named}` |")), "{named}");
         }

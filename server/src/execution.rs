@@ -37,6 +37,8 @@ pub(crate) struct Execution {
     pub(crate) ca: ca::Engines,
     pub(crate) kms: kms::Engines,
     pub(crate) rotations: Arc<Rotations>,
+    /// The token of SM-DP+ keys, where there is one.
+    pub(crate) rsp_token: Option<hsm::Token>,
 }
 
 /// What a deed leaves: to be committed together with the operation's end.
@@ -198,6 +200,7 @@ impl Execution {
             }
             Kind::RegisterImportKey(key) => self.plan_import_key(key).map(Deed::custody).map(Plan::Other),
             Kind::RenewCredential(renew) => self.plan_renewal(renew, now).map(Plan::Credential),
+            Kind::RegisterRspKey(key) => self.plan_rsp_key(key).map(Plan::Other),
         }
     }
 
@@ -356,6 +359,9 @@ impl Execution {
             }
             (Some(v1::issue_certificate::Key::Csr(csr)), _) => {
                 (SubjectKey::from_request(csr, self.ca.known_keys)?, None)
+            }
+            (Some(v1::issue_certificate::Key::RspKey(name)), _) => {
+                (self.rsp_key_to_certify(certificate, profile, &party.name, name)?, None)
             }
             (Some(v1::issue_certificate::Key::Issuer(_)), _) => {
                 return Err(invalid("only an EUM certificate is for an issuer's key"));

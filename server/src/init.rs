@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::authority::{Credential, Person, Policy};
 use crate::clock::SystemClock;
-use crate::config::{Config, TOKENS};
+use crate::config::{Config, RSP_TOKEN};
 use crate::foundation::{self, Foundation, FoundingKey};
 use crate::records;
 use crate::server_identity;
@@ -376,7 +376,7 @@ fn issuer(name: &str, key: &KeyRegistration, certificate: Certificate) -> Arc<Is
 /// The founding keys, each token in a ceremony process of its own.
 fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegistration>, InitError> {
     let mut registrations = Vec::new();
-    for name in TOKENS {
+    for name in config.token_names() {
         let failed = |source| InitError::Token { token: name, source };
         let roles: &[(KeyRole, &str)] = match name {
             "log" => &[
@@ -391,6 +391,7 @@ fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegi
                 (KeyRole::OperatorIssuer, OPERATOR_ISSUER),
                 (KeyRole::OcspResponder, CERTIFICATE_ISSUER),
             ],
+            RSP_TOKEN => &[(KeyRole::CanarySign, "rsp")],
             _ => &[(KeyRole::CanaryDerive, "kms"), (KeyRole::Master, "devices")],
         };
         let (Some(token), Some(so_pin)) = (config.token(name), config.so_pin_file(name)) else {
@@ -487,7 +488,8 @@ fn prepare_directories(config: &Config) -> Result<(), InitError> {
 }
 
 /// A random PIN where there is none yet; production puts its own there before.
-fn write_pin(path: &Path) -> Result<(), InitError> {
+/// Writes a random PIN, unless the file is there.
+pub(crate) fn write_pin(path: &Path) -> Result<(), InitError> {
     if path.exists() {
         return Ok(());
     }

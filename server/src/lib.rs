@@ -26,6 +26,7 @@ mod operations;
 mod orders;
 mod records;
 mod renewal;
+mod rsp;
 mod serve;
 mod server_identity;
 mod services;

@@ -426,6 +426,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RetireTransportKey(_) => "retire-transport-key",
         Kind::RegisterImportKey(_) => "register-import-key",
         Kind::RenewCredential(_) => "renew-credential",
+        Kind::RegisterRspKey(_) => "register-rsp-key",
     }
 }
 

@@ -32,7 +32,7 @@ use tonic::transport::Server;
 use crate::authority::Authority;
 use crate::checkpoint::{CheckpointError, Checkpointer};
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, RSP_TOKEN};
 use crate::execution::Execution;
 use crate::foundation::{self, Foundation};
 use crate::gate::{Gate, chain};
@@ -41,6 +41,7 @@ use crate::init::{LOG_MAC_CONTEXT, ed25519_key, pseudonyms, store_options};
 use crate::layer::RuleLayer;
 use crate::operations::Operations;
 use crate::orders::OrderDesk;
+use crate::rsp::RspDesk;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
     AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, RspApi, SessionKeyApi,
@@ -165,6 +166,10 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let token_error = |token| move |source| ServeError::Token { token, source };
     let ca_token = tokens::start(&config, "ca", &keys).await.map_err(token_error("ca"))?;
     let kms_token = tokens::start(&config, "kms", &keys).await.map_err(token_error("kms"))?;
+    let rsp_token = match config.token(RSP_TOKEN) {
+        Some(_) => Some(tokens::start(&config, RSP_TOKEN, &keys).await.map_err(token_error(RSP_TOKEN))?),
+        None => None,
+    };
     let now = records.clock.now();
     let yearly = key_of(&records.log_keys, KeyRole::Pseudonym)?;
     let names = pseudonyms(&records.log_token, yearly, now).await?;
@@ -182,6 +187,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         storage: Arc::default(),
         grants: Arc::new(Grants::default()),
     };
+    let rsp = rsp_token.clone().map(|token| kms::rsp::Engines {
+        store: Arc::clone(&store),
+        token,
+        grants: Arc::clone(&kms.grants),
+        open: Arc::default(),
+    });
     let signer = key_of(&records.log_keys, KeyRole::LogSigner)?;
     let log_key =
         LogKey::new(&records.foundation.origin(), ed25519_key(signer)?).map_err(ServiceError::from)?;
@@ -212,11 +223,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         checkpointer: Arc::clone(&checkpointer),
         responder: Arc::default(),
         tiles: Arc::default(),
-        tokens: Arc::new(vec![
-            ("log", records.log_token.clone()),
-            ("ca", ca_token.clone()),
-            ("kms", kms_token.clone()),
-        ]),
+        tokens: Arc::new(
+            [("log", records.log_token.clone()), ("ca", ca_token.clone()), ("kms", kms_token.clone())]
+                .into_iter()
+                .chain(rsp_token.clone().map(|token| (RSP_TOKEN, token)))
+                .collect(),
+        ),
     };
     serve_http(config.http_listen, http::public(window.clone()), stopped.clone()).await?;
     serve_http(config.metrics_listen, http::metrics(window.clone()), stopped.clone()).await?;
@@ -229,6 +241,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         yearly: yearly.clone(),
         kms: kms.clone(),
         rotations: Arc::clone(&rotations),
+        rsp: rsp.clone(),
         revoked: Arc::clone(&revoked),
         identity: Arc::clone(&identity),
     }
@@ -247,6 +260,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         ca: ca.clone(),
         kms: kms.clone(),
         rotations: Arc::clone(&rotations),
+        rsp_token: rsp_token.clone(),
     };
     let standing_api = StandingApi { gate: Arc::clone(&gate), authority: Arc::clone(&authority) };
     let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
@@ -257,7 +271,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let order_api = OrderApi { gate: Arc::clone(&gate), desk };
     let transport_key_api = TransportKeyApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
-    let rsp_api = RspApi { gate: Arc::clone(&gate) };
+    let rsp_api = RspApi { gate: Arc::clone(&gate), desk: RspDesk { rsp, ca: ca.clone() } };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
     let audit_api = AuditApi {
         gate: Arc::clone(&gate),
@@ -311,7 +325,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
             tracing::warn!(error = %chain(&error), "no last checkpoint");
         }
     }
-    for token in [&ca_token, &kms_token, &records.log_token] {
+    for token in [&ca_token, &kms_token, &records.log_token].into_iter().chain(&rsp_token) {
         token.shutdown().await;
     }
     records.store.shutdown();

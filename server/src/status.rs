@@ -82,9 +82,10 @@ impl ServiceError {
                 KmsError::OutputFile { .. } => {
                     Verdict::failed(ReasonCode::LogUnavailable, "output cannot be kept now")
                 }
-                KmsError::MasterAbsent(_) | KmsError::KekAbsent(_) | KmsError::Record(_) => {
-                    Verdict::internal()
-                }
+                KmsError::MasterAbsent(_)
+                | KmsError::KekAbsent(_)
+                | KmsError::Record(_)
+                | KmsError::Entropy(_) => Verdict::internal(),
             },
             Self::Ca(error) => match error {
                 CaError::Refused(refused) => Verdict::refused(refused.refusal.clone(), refused.object),

@@ -34,6 +34,8 @@ pub(crate) struct Upkeep {
     pub(crate) yearly: KeyRegistration,
     pub(crate) kms: kms::Engines,
     pub(crate) rotations: Arc<Rotations>,
+    /// Where there is a token for keys of SM-DP+.
+    pub(crate) rsp: Option<kms::rsp::Engines>,
     /// Told when an operation was executed: it may have been a revocation.
     pub(crate) revoked: Arc<Notify>,
     pub(crate) identity: Arc<ServerIdentity>,
@@ -42,11 +44,12 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Starts the tasks. Each has its own pace: a token that hangs delays no other.
     pub(crate) fn start(self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let (log, lists, rotations) = (self.clone(), self.clone(), self);
+        let (log, lists, rotations, transactions) = (self.clone(), self.clone(), self.clone(), self);
         vec![
             tokio::spawn(log.keep_log(stopped.clone())),
             tokio::spawn(lists.keep_lists(stopped.clone())),
             tokio::spawn(rotations.keep_rotations(stopped.clone())),
+            tokio::spawn(transactions.keep_transactions(stopped.clone())),
         ]
     }
 
@@ -164,6 +167,22 @@ impl Upkeep {
             let (names, now) = (gate.pseudonyms.load_full(), gate.clock.now());
             if let Err(error) = rotation::upkeep(&self.kms, &self.rotations, &names, now).await {
                 tracing::error!(error = %chain(&error), "a rotation does not proceed");
+            }
+        }
+    }
+}
+
+impl Upkeep {
+    async fn keep_transactions(self, mut stopped: watch::Receiver<bool>) {
+        let Some(engines) = &self.rsp else { return };
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            if let Err(error) = kms::rsp::upkeep(engines, self.window.gate.clock.now()).await {
+                tracing::error!(error = %chain(&error), "expired RSP transactions stay");
             }
         }
     }

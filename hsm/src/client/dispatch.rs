@@ -33,7 +33,7 @@ impl PendingJob {
     fn weight(&self) -> usize {
         match &self.job {
             Job::Sign { inputs, .. } => inputs.len().max(1),
-            Job::SessionKeys(_) | Job::ServiceSecret { .. } => 1,
+            Job::SessionKeys(_) | Job::ServiceSecret { .. } | Job::RspSign(_) | Job::RspBind(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             // Alone in a frame: each is long, or about the worker itself.
             Job::OrderChunk(_) | Job::PutKey(_) | Job::AddKey(_) | Job::Canary => FRAME_WEIGHT_MAX,

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod process;
+mod rsp;
 mod wire;
 
 use std::collections::HashMap;
@@ -274,7 +275,11 @@ impl Token {
         options: CallOptions,
     ) -> Result<Vec<Vec<u8>>, HsmError> {
         let inner = self.inner();
-        inner.known_key(key)?.verifier(key, algorithm)?;
+        let known = inner.known_key(key)?;
+        known.verifier(key, algorithm)?;
+        if known.role.is_bound_to_a_purpose() {
+            return Err(HsmError::caller(format!("key {key} signs no bare digest; name what it signs")));
+        }
         for input in inputs {
             let fits = match algorithm {
                 SignatureAlgorithm::EcdsaP256Sha256 => input.len() == 32,

@@ -85,6 +85,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::PutKey(_) => "PUT KEY blocks",
             JobOutput::CardProofs(_) => "card proofs",
             JobOutput::Secret(_) => "a secret",
+            JobOutput::RspBound { .. } => "a bound profile",
             JobOutput::Done => "done",
         }
     ))

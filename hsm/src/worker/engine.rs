@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::open::{OpenToken, ResolvedKey, sign};
 use super::source::OpenKeysets;
 use super::token_session::TokenSession;
-use super::{derive, order, put_key};
+use super::{derive, order, put_key, rsp};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
+use crate::rsp::RspInput;
 use crate::wire_keysets::WireKeysets;
 
 /// One worker thread's view of the token.
@@ -68,7 +69,8 @@ impl Engine {
         let session = &self.session;
         match job {
             Job::Sign { key, algorithm, inputs } => {
-                let key = self.key_of(key, |kind, _| kind == algorithm.kind())?;
+                let key =
+                    self.key_of(key, |kind, role| kind == algorithm.kind() && !role.is_bound_to_a_purpose())?;
                 let mut signatures = Vec::with_capacity(inputs.len());
                 for input in inputs {
                     order::in_time(deadline)?;
@@ -111,6 +113,17 @@ impl Engine {
                 let key = self.key_of(key, |kind, _| kind == KeyKind::AesCmac)?;
                 derive::service_secret(session, key.handle, context)
                     .map(|secret| JobOutput::Secret(WireSecret(secret)))
+            }
+            Job::RspSign(job) => {
+                let input = RspInput::try_from(&job.input)?;
+                let key = self.key_of(&job.key, |_, role| role == input.role())?;
+                self.dawdle();
+                rsp::rsp_sign(session, &key, &input)
+            }
+            Job::RspBind(job) => {
+                let key = self.key_of(&job.key, |_, role| role == KeyRole::RspPb)?;
+                self.dawdle();
+                rsp::rsp_bind(session, &self.token.abilities, &key, job)
             }
             Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
             Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),

@@ -10,6 +10,7 @@ mod open;
 mod order;
 mod probe;
 mod put_key;
+mod rsp;
 mod source;
 mod token_session;
 

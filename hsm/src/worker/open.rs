@@ -54,7 +54,7 @@ impl OpenToken {
         let mut leaves = Vec::new();
         for key in keys {
             abilities.suffice_for(key.role).map_err(|e| explain(e, &probes))?;
-            leaves.extend(leaves_the_token(&key));
+            leaves.extend(leaves_the_token(&key, &abilities));
             let found = resolve(&session, abilities.wrapping(), key)?;
             resolved.insert(found.registered.key.clone(), Arc::new(found));
         }
@@ -258,7 +258,7 @@ pub(crate) fn sign(
 }
 
 /// What this role brings out of the token in clear, for the report.
-fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
+fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities) -> Vec<String> {
     let key_name = &key.key;
     let mut sentences = match key.role {
         KeyRole::Master | KeyRole::ImportedMaster(_) => vec![
@@ -272,7 +272,17 @@ fn leaves_the_token(key: &RegisteredKey) -> Vec<String> {
         KeyRole::LogMac | KeyRole::Pseudonym => {
             vec![format!("{key_name}: service secrets, CMAC outputs used in zeroized memory of the daemon")]
         }
+        KeyRole::RspPb => vec![if abilities.x963 {
+            format!(
+                "{key_name}: keys of bound profile packages, derived in the token and sealed in zeroized worker memory"
+            )
+        } else {
+            format!(
+                "{key_name}: shared secrets of key agreements, from which keys of bound profile packages are derived and sealed in zeroized worker memory: the token has no X9.63"
+            )
+        }],
         KeyRole::CertificateIssuer
+        | KeyRole::RspAuth
         | KeyRole::OperatorIssuer
         | KeyRole::OcspResponder
         | KeyRole::LogSigner

@@ -18,11 +18,13 @@ use super::import::{Wrapping, readable_triple_des};
 use super::open::sign;
 use super::order::{recipient_key, wrap_oaep};
 use super::put_key::wrap_cbc;
+use super::rsp::{both_sides_agree, x963_is_right};
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::key::{KeyKind, KeyRole, OaepHash};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::report::Probe;
+use crate::rsp::Curve;
 use crate::signature::Verifier;
 use crate::spki::{self, RsaPublicKey};
 use crate::template::SessionKeyUse;
@@ -36,6 +38,9 @@ pub(crate) struct Abilities {
     pub(crate) oaep_hash: Option<OaepHash>,
     /// AES-CBC wraps keys of whole blocks as it encrypts data. Without it nothing but PUT KEY is refused.
     pub(crate) cbc_wrap: bool,
+    /// ECDH with X9.63-SHA256 inside the token. Without it Z is in worker memory.
+    pub(crate) x963: bool,
+    ecdh: bool,
     ecb_derive: bool,
     triple_des_derive: bool,
     cmac: bool,
@@ -54,6 +59,9 @@ impl Abilities {
     /// Whether a key of this role can do its work on this token, and is held to it.
     pub(crate) fn suffice_for(&self, role: KeyRole) -> Result<(), HsmError> {
         let needed: &[(&str, bool)] = match role.kind() {
+            KeyKind::P256 if role == KeyRole::RspPb => {
+                &[("CKM_ECDSA", self.ecdsa), ("CKM_ECDH1_DERIVE", self.ecdh)]
+            }
             KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
             KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],
@@ -107,6 +115,8 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         cbc_wrap: note("AES-CBC wrap (SP 800-38A)", cbc_wrap(session)),
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
         triple_des_derive: note("3DES-ECB derive (SP 800-67)", triple_des_derive(session)),
+        x963: note("ECDH with X9.63-SHA256 inside", x963_is_right(session)),
+        ecdh: note("ECDH P-256", both_sides_agree(session, Curve::P256)),
         cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
         ecdsa: note("ECDSA P-256", signs(session, KeyKind::P256)),
         eddsa: note("EdDSA Ed25519", signs(session, KeyKind::Ed25519)),

@@ -7,6 +7,7 @@ mod imports;
 mod model;
 mod put_key;
 mod queue;
+mod rsp;
 mod sessions;
 mod start;
 mod support;

@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a vector file that does not read fails its test")]
 
+mod bsp;
 mod cmac;
 mod derivation;
 mod documents;
 mod put_key;
+mod rsp;
 mod scp03;
 mod sealing;
 

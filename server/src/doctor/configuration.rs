@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::daemon::{Daemon, reachable};
 use super::report::Check;
-use crate::config::{Config, Mode, TOKENS};
+use crate::config::{Config, Mode};
 use crate::foundation::{self, Foundation};
 use crate::gate::chain;
 
@@ -57,7 +57,7 @@ pub(crate) fn permissions(config: &Config) -> Check {
     let mut check = Check::new("configuration.permissions");
     let mut paths =
         vec![(config.data_directory.clone(), Keeps::Folder), (config.path("tls/server.pem"), Keeps::Secret)];
-    for name in TOKENS {
+    for name in config.token_names() {
         if let Some(token) = config.token(name) {
             paths.push((token.pin_file.clone(), Keeps::Secret));
         }

@@ -3,16 +3,23 @@
 use std::sync::Arc;
 
 use domain::ReasonCode;
+use hsm::{CallOptions, Priority};
+use keys::bsp::ProfileProtection;
+use keys::rsp::{AuthenticateServerResponse, EuiccInfo1, PrepareDownloadResponse, RspObjectError, TEXT_MAX};
+use kms::Provisioner;
+use kms::rsp::{Authentication, Binding, Initiation, Transaction};
 use proto::v1;
 use proto::v1::rsp_service_server::RspService;
 use tonic::{Request, Response, Status};
 
-use crate::gate::{Gate, OnRepeat};
+use crate::gate::{Call, Completed, Gate, OnRepeat};
+use crate::rsp::RspDesk;
 use crate::status::ServiceError;
 
 #[derive(Clone)]
 pub(crate) struct RspApi {
     pub(crate) gate: Arc<Gate>,
+    pub(crate) desk: RspDesk,
 }
 
 #[tonic::async_trait]
@@ -21,25 +28,224 @@ impl RspService for RspApi {
         &self,
         request: Request<v1::InitiateAuthenticationRequest>,
     ) -> Result<Response<v1::InitiateAuthenticationResponse>, Status> {
-        self.gate.unary(request, OnRepeat::Stored, |_, _| async { Err(no_key()) }).await
+        self.gate
+            .unary(
+                request,
+                OnRepeat::Stored,
+                |call, message| async move { self.initiate(&call, &message).await },
+            )
+            .await
     }
 
     async fn authenticate_client(
         &self,
         request: Request<v1::AuthenticateClientRequest>,
     ) -> Result<Response<v1::AuthenticateClientResponse>, Status> {
-        self.gate.unary(request, OnRepeat::Stored, |_, _| async { Err(no_key()) }).await
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                self.authenticate(&call, &message).await
+            })
+            .await
     }
 
     async fn bind_profile(
         &self,
         request: Request<v1::BindProfileRequest>,
     ) -> Result<Response<v1::BindProfileResponse>, Status> {
-        self.gate.unary(request, OnRepeat::Stored, |_, _| async { Err(no_key()) }).await
+        // Decided again each time, though the sealed answer itself is kept with the transaction: nothing leaves after a freeze.
+        self.gate
+            .unary(
+                request,
+                OnRepeat::MadeAgain,
+                |call, message| async move { self.bind(&call, &message).await },
+            )
+            .await
     }
 }
 
-/// No key can be registered yet.
-fn no_key() -> ServiceError {
-    ServiceError::refused(ReasonCode::UnknownRspKey, "no RSP key is registered for you")
+impl RspApi {
+    async fn initiate(
+        &self,
+        call: &Call,
+        message: &v1::InitiateAuthenticationRequest,
+    ) -> Result<Completed<v1::InitiateAuthenticationResponse>, ServiceError> {
+        let (engines, caller) = (self.desk.engines()?, provisioner(call)?);
+        let euicc_challenge = fixed("euicc_challenge", &message.euicc_challenge)?;
+        let info = EuiccInfo1::parse(&message.euicc_info1).map_err(not_read)?;
+        if message.server_address.len() > TEXT_MAX {
+            return Err(ServiceError::refused(ReasonCode::InvalidField, "server_address is too long"));
+        }
+        // 1. Keys for this address, and a certificate issuer that both sides know.
+        let (auth, pb) = self.desk.server_keys(&caller.name, &message.server_address, call.now)?;
+        let ci_key_id = self.desk.ci_key_identifier()?;
+        if !info.knows(&ci_key_id) {
+            return Err(ServiceError::refused(
+                ReasonCode::CiNotSupported,
+                "the eUICC lists no certificate issuer under which your keys are certified",
+            ));
+        }
+        let request = Initiation {
+            euicc_challenge,
+            purpose: message.purpose.clone(),
+            request_digest: call.request_digest,
+        };
+        let (commit, initiated) = kms::rsp::initiate(
+            engines,
+            &call.pseudonyms,
+            &caller,
+            &request,
+            (&auth.key, &pb.key),
+            call.now,
+            options(call),
+        )
+        .await?;
+        let answer = v1::InitiateAuthenticationResponse {
+            transaction_id: initiated.transaction_id.0.to_vec(),
+            server_signed1: initiated.server_signed1,
+            server_signature1: initiated.server_signature1.to_vec(),
+            ci_key_id,
+            server_certificate: auth.certificate.der().to_vec(),
+            entry_index: 0,
+        };
+        Ok(Completed::deed(commit, answer))
+    }
+
+    async fn authenticate(
+        &self,
+        call: &Call,
+        message: &v1::AuthenticateClientRequest,
+    ) -> Result<Completed<v1::AuthenticateClientResponse>, ServiceError> {
+        let (engines, caller) = (self.desk.engines()?, provisioner(call)?);
+        let code_digest = match &message.confirmation_code_digest[..] {
+            [] => None,
+            digest => Some(fixed("confirmation_code_digest", digest)?),
+        };
+        let response =
+            AuthenticateServerResponse::parse(&message.authenticate_server_response).map_err(not_read)?;
+        // 5. The transaction, and the eUICC's certificates.
+        let store = engines.store.as_ref();
+        let transaction = Transaction::find(store, &caller.name, &message.transaction_id, call.now)?;
+        let euicc = match response {
+            AuthenticateServerResponse::Accepted(euicc) => euicc,
+            AuthenticateServerResponse::Refused(code) => {
+                return Err(refused_by_euicc("authenticateErrorCode", code));
+            }
+        };
+        let proved = self.desk.euicc(&euicc.euicc_certificate, &euicc.eum_certificate, call.now)?;
+        let pb = self.desk.key(&caller.name, transaction.pb_key(), call.now)?;
+        let matching_id = euicc.matching_id.clone();
+        let request = Authentication {
+            euicc: *euicc,
+            code_digest,
+            purpose: message.purpose.clone(),
+            request_digest: call.request_digest,
+        };
+        let (commit, authenticated) = kms::rsp::authenticate(
+            engines,
+            &call.pseudonyms,
+            &caller,
+            &transaction,
+            &request,
+            (&proved, &pb.key),
+            call.now,
+            options(call),
+        )
+        .await?;
+        let answer = v1::AuthenticateClientResponse {
+            eid: proved.eid.to_string(),
+            matching_id,
+            smdp_signed2: authenticated.smdp_signed2,
+            smdp_signature2: authenticated.smdp_signature2.to_vec(),
+            smdp_certificate: pb.certificate.der().to_vec(),
+            entry_index: 0,
+        };
+        Ok(Completed::deed(commit, answer))
+    }
+
+    async fn bind(
+        &self,
+        call: &Call,
+        message: &v1::BindProfileRequest,
+    ) -> Result<Completed<v1::BindProfileResponse>, ServiceError> {
+        let (engines, caller) = (self.desk.engines()?, provisioner(call)?);
+        let protection = match message.protection() {
+            v1::ProfileProtection::SessionKeys => ProfileProtection::SessionKeys,
+            v1::ProfileProtection::ProfileKeys => ProfileProtection::ProfileKeys,
+            v1::ProfileProtection::Unspecified => {
+                return Err(ServiceError::refused(
+                    ReasonCode::InvalidField,
+                    "protection is session keys or profile keys",
+                ));
+            }
+        };
+        let response =
+            PrepareDownloadResponse::parse(&message.prepare_download_response).map_err(not_read)?;
+        // 10. The transaction, and its certificates once more.
+        let store = engines.store.as_ref();
+        let transaction = Transaction::find(store, &caller.name, &message.transaction_id, call.now)?;
+        let euicc = match response {
+            PrepareDownloadResponse::Accepted(euicc) => *euicc,
+            PrepareDownloadResponse::Refused(code) => {
+                return Err(refused_by_euicc("downloadErrorCode", code));
+            }
+        };
+        let unchanged = ca::still_in_force(store, transaction.serial_numbers())?;
+        let pb = self.desk.key(&caller.name, transaction.pb_key(), call.now)?;
+        let request = Binding {
+            euicc,
+            host_id: message.host_id.clone(),
+            protection,
+            purpose: message.purpose.clone(),
+            request_id: message.idempotency_key.clone(),
+            request_digest: call.request_digest,
+            unchanged,
+        };
+        let (commit, bound) = kms::rsp::bind(
+            engines,
+            &call.pseudonyms,
+            &caller,
+            &transaction,
+            &request,
+            &pb.key,
+            call.now,
+            options(call),
+        )
+        .await?;
+        let answer = v1::BindProfileResponse {
+            initialise_secure_channel: bound.initialise_secure_channel,
+            encapsulated_key: bound.encapsulated_key,
+            ciphertext: bound.ciphertext,
+            entry_index: 0,
+            request_id: bound.request_id,
+        };
+        Ok(Completed::deed(commit, answer))
+    }
+}
+
+fn provisioner(call: &Call) -> Result<Provisioner, ServiceError> {
+    let party = call.caller.party()?;
+    let encryption_key =
+        party.encryption_key.ok_or(ServiceError::Internal("a provisioner has no encryption key"))?;
+    Ok(Provisioner { name: party.name.clone(), principal: call.caller.principal(), encryption_key })
+}
+
+fn options(call: &Call) -> CallOptions {
+    CallOptions { deadline: call.deadline, priority: Priority::Normal }
+}
+
+fn fixed<const N: usize>(field: &str, bytes: &[u8]) -> Result<[u8; N], ServiceError> {
+    bytes
+        .try_into()
+        .map_err(|_| ServiceError::refused(ReasonCode::InvalidField, format!("{field} has {N} bytes")))
+}
+
+fn not_read(error: RspObjectError) -> ServiceError {
+    ServiceError::refused(ReasonCode::InvalidField, error.to_string())
+}
+
+fn refused_by_euicc(field: &str, code: u32) -> ServiceError {
+    ServiceError::refused(
+        ReasonCode::EuiccReportedError,
+        format!("the eUICC answered with {field} {code}; begin a new transaction"),
+    )
 }

@@ -85,6 +85,21 @@ impl Caller {
         seal::open(private.as_ref().try_into().unwrap(), &info, &sealed).unwrap().to_vec()
     }
 
+    /// Whose credential this is.
+    pub const fn principal(&self) -> PrincipalId {
+        self.principal
+    }
+
+    /// Opens what was sealed to this identity's encryption key.
+    pub fn open(&self, info: &[u8], encapsulated_key: &[u8], ciphertext: &[u8]) -> Vec<u8> {
+        let sealed = Sealed {
+            encapsulated_key: encapsulated_key.try_into().unwrap(),
+            ciphertext: ciphertext.to_vec(),
+        };
+        let private = self.key("encryption-key.pem").private_key().as_be_bytes().unwrap();
+        seal::open(private.as_ref().try_into().unwrap(), info, &sealed).unwrap().to_vec()
+    }
+
     fn key(&self, name: &str) -> EcdsaKeyPair {
         let pem = fs::read(self.folder.join(name)).unwrap();
         let der = PrivatePkcs8KeyDer::from_pem_slice(&pem).unwrap();

@@ -21,6 +21,7 @@ mod refusals;
 mod renewal;
 mod revocation;
 mod rotation;
+mod rsp;
 mod secrets;
 mod session_streams;
 mod spy;

@@ -38,12 +38,17 @@ impl Drop for Deployment {
 
 impl Deployment {
     pub fn found() -> Self {
+        Self::found_with(&[])
+    }
+
+    /// With further options of `chanceryd config`.
+    pub fn found_with(options: &[&str]) -> Self {
         // The tokens' files are synced at every change; memory spares the disk.
         let memory = Path::new("/dev/shm");
         let folder =
             if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder");
         let mut deployment = Self { folder, ports: free_ports(), daemon: None };
-        deployment.init();
+        deployment.init(options);
         deployment.serve();
         deployment.enrol();
         deployment
@@ -60,7 +65,7 @@ impl Deployment {
             .unwrap()
     }
 
-    fn init(&self) {
+    fn init(&self, options: &[&str]) {
         for kind in PEOPLE {
             self.chancery(&["identity", "create", "--kind", kind, "--name", kind, "--out", kind]);
         }
@@ -72,7 +77,7 @@ impl Deployment {
         let [grpc, http, metrics] = self.ports.map(|port| port.to_string());
         let config = ["config", "--data", "data", "--authority", AUTHORITY, "--out", "chanceryd.toml"];
         let ports = ["--grpc-port", &grpc, "--http-port", &http, "--metrics-port", &metrics];
-        self.run("chanceryd", &[&config[..], &ports].concat());
+        self.run("chanceryd", &[&config[..], &ports, options].concat());
         let path = self.path("chanceryd.toml");
         let text = fs::read_to_string(&path).unwrap().replace("segment_mib = 64", "segment_mib = 8");
         fs::write(&path, text).unwrap();
@@ -145,6 +150,12 @@ impl Deployment {
         let terms =
             ["--purpose", purpose, "--lawful-basis", "licence", "--expires", expires, "--reason", "x"];
         self.two_persons(&[&grant[..], &terms].concat(), None);
+    }
+
+    /// The CI's certificate, DER, as it is published.
+    pub fn ci_certificate(&self) -> Vec<u8> {
+        let path = self.path("handover/ci.pem");
+        pki::Certificate::from_pem(&fs::read(path).unwrap()).unwrap().der().to_vec()
     }
 
     /// The port of gRPC.

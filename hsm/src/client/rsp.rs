@@ -1,0 +1,82 @@
+//! The daemon's side of the jobs of remote SIM provisioning.
+
+use keys::bsp::SecureChannel;
+
+use super::Token;
+use super::wire::{received, unexpected};
+use crate::error::HsmError;
+use crate::job::CallOptions;
+use crate::key::{KeyRef, KeyRole, SignatureAlgorithm};
+use crate::protocol::{Job, JobOutput};
+use crate::rsp::{RspBindJob, RspBound, RspInput, WireRspBind, WireRspSign, fixed, sha256};
+
+impl Token {
+    /// Signs one input of an SM-DP+ with a key of the role it is for; r || s. Verified in software under the registered
+    /// public key before it is returned, as [`Token::sign`] does. A key of another role is refused with class `caller`.
+    pub async fn rsp_sign(
+        &self,
+        key: &KeyRef,
+        input: RspInput,
+        options: CallOptions,
+    ) -> Result<[u8; 64], HsmError> {
+        let inner = self.inner();
+        let known = inner.known_key(key)?;
+        require(key, known.role, input.role())?;
+        let digest = input.digest()?;
+        let job = Job::RspSign(Box::new(WireRspSign { key: key.clone(), input: input.into() }));
+        let signature = match received(inner.submit(job, options)?.await)? {
+            JobOutput::Signatures(mut signatures) if signatures.len() == 1 => signatures.remove(0),
+            other => return Err(unexpected(&other)),
+        };
+        if !known.verifier(key, SignatureAlgorithm::EcdsaP256Sha256)?.accepts(&digest, &signature) {
+            return Err(self.signature_failed(key));
+        }
+        fixed(&signature, "a signature")
+    }
+
+    /// Binds a profile to an eUICC's one-time key; see [`RspBindJob`]. The signature of the secure channel is verified in
+    /// software before it is returned. Whether the one-time key is on its curve is the token's to refuse: check a P-256 one
+    /// before ([`keys::rsp::is_p256_point`]), so that the refusal is the caller's.
+    pub async fn rsp_bind(&self, job: RspBindJob, options: CallOptions) -> Result<RspBound, HsmError> {
+        let inner = self.inner();
+        let known = inner.known_key(&job.key)?;
+        require(&job.key, known.role, KeyRole::RspPb)?;
+        let key = job.key.clone();
+        let wire = WireRspBind {
+            key: job.key,
+            curve: job.curve,
+            euicc_key: job.euicc_key.to_vec(),
+            transaction_id: job.transaction_id.0,
+            host_id: job.host_id.clone(),
+            eid: *job.eid.bcd(),
+            protection: job.protection.code(),
+            recipient: job.recipient.to_vec(),
+            info: job.info,
+        };
+        let output = received(inner.submit(Job::RspBind(Box::new(wire)), options)?.await)?;
+        let JobOutput::RspBound { server_key, signature, encapsulated_key, ciphertext } = output else {
+            return Err(unexpected(&output));
+        };
+        let channel = SecureChannel {
+            transaction_id: job.transaction_id,
+            host_id: job.host_id,
+            server_key: fixed(&server_key, "a one-time key")?,
+        };
+        let digest = sha256(&channel.signed(&job.euicc_key));
+        if !known.verifier(&key, SignatureAlgorithm::EcdsaP256Sha256)?.accepts(&digest, &signature) {
+            return Err(self.signature_failed(&key));
+        }
+        Ok(RspBound {
+            initialise_secure_channel: channel.encode(&fixed(&signature, "a signature")?),
+            encapsulated_key: fixed(&encapsulated_key, "an encapsulated key")?,
+            ciphertext,
+        })
+    }
+}
+
+fn require(key: &KeyRef, is: KeyRole, wanted: KeyRole) -> Result<(), HsmError> {
+    if is == wanted {
+        return Ok(());
+    }
+    Err(HsmError::caller(format!("key {key} is a {}; this takes a {}", is.as_str(), wanted.as_str())))
+}

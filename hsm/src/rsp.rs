@@ -1,0 +1,186 @@
+//! Jobs of remote SIM provisioning: what an SM-DP+'s keys sign and how they bind a profile to an eUICC (docs/cycles/rsp.md).
+//!
+//! There is no job that signs what a caller brings with such a key: each input is named for its purpose, the message is put
+//! together in the worker, and a key of another role is refused there.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use domain::Eid;
+use keys::bsp::ProfileProtection;
+use keys::rsp::{TransactionId, is_one_sequence, with_signature};
+use serde::{Deserialize, Serialize};
+
+use crate::error::HsmError;
+use crate::key::{KeyRef, KeyRole};
+
+/// What a key of an SM-DP+ is asked to sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RspInput {
+    /// ServerSigned1, DER; by a [`KeyRole::RspAuth`] key.
+    ServerSigned1(Vec<u8>),
+    /// SmdpSigned2, DER, and the eUICC's signature over euiccSigned1; by a [`KeyRole::RspPb`] key.
+    SmdpSigned2 {
+        /// DER SEQUENCE.
+        smdp_signed2: Vec<u8>,
+        /// r || s.
+        euicc_signature1: [u8; 64],
+    },
+}
+
+impl RspInput {
+    /// The role of the keys that sign this, and no others.
+    pub const fn role(&self) -> KeyRole {
+        match self {
+            Self::ServerSigned1(_) => KeyRole::RspAuth,
+            Self::SmdpSigned2 { .. } => KeyRole::RspPb,
+        }
+    }
+
+    /// SHA-256 of the message. Refused when the object is no single SEQUENCE: so a DPauth key never signs what ends with a
+    /// signature or begins with a control reference, which is all that DPpb keys sign.
+    pub(crate) fn digest(&self) -> Result<[u8; 32], HsmError> {
+        let message = match self {
+            Self::ServerSigned1(object) if is_one_sequence(object) => object.clone(),
+            Self::SmdpSigned2 { smdp_signed2, euicc_signature1 } if is_one_sequence(smdp_signed2) => {
+                with_signature(smdp_signed2, euicc_signature1)
+            }
+            _ => return Err(HsmError::caller("the input is no single DER SEQUENCE")),
+        };
+        Ok(sha256(&message))
+    }
+}
+
+/// The curve of an SM-DP+'s certificates and of the one-time keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Curve {
+    /// NIST P-256.
+    P256,
+    /// brainpoolP256r1 (RFC 5639).
+    BrainpoolP256r1,
+}
+
+impl Curve {
+    /// CKA_EC_PARAMS: the DER object identifier (RFC 5480, RFC 5639).
+    pub(crate) const fn parameters(self) -> &'static [u8] {
+        match self {
+            Self::P256 => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
+            Self::BrainpoolP256r1 => &[0x06, 0x09, 0x2b, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x07],
+        }
+    }
+}
+
+/// Binds one profile to one one-time key of an eUICC: a fresh otPK.DP/otSK.DP in the token, the key agreement, the signed
+/// InitialiseSecureChannel, and the keys sealed to the caller. Each call makes another one-time key pair.
+#[derive(Debug, Clone)]
+pub struct RspBindJob {
+    /// The DPpb key.
+    pub key: KeyRef,
+    /// The curve of both one-time keys.
+    pub curve: Curve,
+    /// otPK.EUICC.ECKA: an uncompressed point, of which the caller knows that an eUICC signed it.
+    pub euicc_key: [u8; 65],
+    /// The transaction.
+    pub transaction_id: TransactionId,
+    /// 1 to 16 bytes.
+    pub host_id: Vec<u8>,
+    /// The device.
+    pub eid: Eid,
+    /// Whether the profile has keys of its own, which are then made too.
+    pub protection: ProfileProtection,
+    /// To whom the keys are sealed: an uncompressed P-256 point.
+    pub recipient: [u8; 65],
+    /// The HPKE info: [`keys::bsp::bound_keys_info`].
+    pub info: Vec<u8>,
+}
+
+/// A profile's binding. Opens with [`keys::seal::open`] into [`keys::bsp::BoundKeys::decode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RspBound {
+    /// InitialiseSecureChannelRequest, DER, tag BF23, with its signature.
+    pub initialise_secure_channel: Vec<u8>,
+    /// HPKE encapsulated key, an uncompressed P-256 point.
+    pub encapsulated_key: [u8; 65],
+    /// The sealed keys.
+    pub ciphertext: Vec<u8>,
+}
+
+/// [`RspInput`] in a frame.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireRspSign {
+    pub(crate) key: KeyRef,
+    pub(crate) input: WireRspInput,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum WireRspInput {
+    ServerSigned1(Vec<u8>),
+    SmdpSigned2 { smdp_signed2: Vec<u8>, euicc_signature1: Vec<u8> },
+}
+
+impl From<RspInput> for WireRspInput {
+    fn from(input: RspInput) -> Self {
+        match input {
+            RspInput::ServerSigned1(object) => Self::ServerSigned1(object),
+            RspInput::SmdpSigned2 { smdp_signed2, euicc_signature1 } => {
+                Self::SmdpSigned2 { smdp_signed2, euicc_signature1: euicc_signature1.to_vec() }
+            }
+        }
+    }
+}
+
+impl TryFrom<&WireRspInput> for RspInput {
+    type Error = HsmError;
+
+    fn try_from(input: &WireRspInput) -> Result<Self, HsmError> {
+        Ok(match input {
+            WireRspInput::ServerSigned1(object) => Self::ServerSigned1(object.clone()),
+            WireRspInput::SmdpSigned2 { smdp_signed2, euicc_signature1 } => Self::SmdpSigned2 {
+                smdp_signed2: smdp_signed2.clone(),
+                euicc_signature1: fixed(euicc_signature1, "a signature")?,
+            },
+        })
+    }
+}
+
+/// [`RspBindJob`] in a frame.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireRspBind {
+    pub(crate) key: KeyRef,
+    pub(crate) curve: Curve,
+    pub(crate) euicc_key: Vec<u8>,
+    pub(crate) transaction_id: [u8; 16],
+    pub(crate) host_id: Vec<u8>,
+    pub(crate) eid: [u8; 16],
+    pub(crate) protection: u8,
+    pub(crate) recipient: Vec<u8>,
+    pub(crate) info: Vec<u8>,
+}
+
+pub(crate) fn sha256(message: &[u8]) -> [u8; 32] {
+    digest(&SHA256, message).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// Bytes of a frame as an array.
+pub(crate) fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], HsmError> {
+    bytes.try_into().map_err(|_| HsmError::caller(format!("{what} has {N} bytes")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_input_of_one_role_is_an_input_of_the_other() {
+        let signed2 = vec![0x30, 0x03, 0x01, 0x01, 0x00];
+        let pb = RspInput::SmdpSigned2 { smdp_signed2: signed2.clone(), euicc_signature1: [7; 64] };
+        assert_eq!(
+            (pb.role(), pb.digest().unwrap()),
+            (KeyRole::RspPb, sha256(&with_signature(&signed2, &[7; 64])))
+        );
+        // What a DPpb key signs, offered as ServerSigned1: with a signature after it, and the data of a secure channel.
+        let offered = [with_signature(&signed2, &[7; 64]), vec![0x82, 0x01, 0x01, 0x80, 0x00], Vec::new()];
+        for message in offered {
+            assert!(RspInput::ServerSigned1(message).digest().is_err());
+        }
+        assert_eq!(RspInput::ServerSigned1(signed2).role(), KeyRole::RspAuth);
+    }
+}

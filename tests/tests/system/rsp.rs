@@ -1,0 +1,220 @@
+//! Profile downloads of an SM-DP+ whose keys are in the authority's token, with an eUICC of our own.
+
+mod download;
+
+use audit::{Entry, Outcome};
+use proto::v1::{BindProfileResponse, ProfileProtection};
+use tests::euicc::bsp::BspKeys;
+use tests::euicc::{package, tlv};
+use tonic::Status;
+
+use crate::caller::reason;
+use crate::rsp::download::{ADDRESS, CODE, Download, PURPOSE, Site};
+use crate::support::Deployment;
+
+fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
+    reason(&answer.unwrap_err())
+}
+
+fn profile() -> package::Profile {
+    package::Profile {
+        metadata: package::metadata(&[0x98; 10], "Operator", "Profile"),
+        elements: (0..3_000_u32).map(|at| at as u8).collect(),
+    }
+}
+
+fn keys(bytes: &[u8]) -> BspKeys {
+    let part = |at: usize| bytes[at..at + 16].try_into().unwrap();
+    BspKeys { s_enc: part(0), s_mac: part(16), initial_mac_chaining_value: part(32) }
+}
+
+/// Opens an answer and builds the package for the eUICC.
+fn bound_package(site: &Site, download: &Download, answer: &BindProfileResponse) -> Vec<u8> {
+    let opened = site.sm_dp_plus.unseal_bound(&download.eid, &download.id, answer);
+    let own = (opened[1] == 2).then(|| keys(&opened[50..]));
+    package::bind(&answer.initialise_secure_channel, &keys(&opened[2..50]), own.as_ref(), &profile())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_is_downloaded_in_three_calls_and_everything_else_is_refused() {
+    let mut deployment = Deployment::found_with(&["--rsp"]);
+    let mut site = Site::build(&deployment, 4).await;
+
+    // Both ways to protect the profile, with and without a confirmation code.
+    for (number, protection) in [(0, ProfileProtection::SessionKeys), (1, ProfileProtection::ProfileKeys)] {
+        let code = (number == 1).then_some(CODE);
+        let mut download = site.initiate(number).await.unwrap();
+        let offer = download.authenticate(&site, code).await.unwrap();
+        assert_eq!((offer.eid.as_str(), offer.matching_id.as_str()), (download.eid.as_str(), "MATCH"));
+        let prepared = download.prepare(&offer, code);
+        let request = download.bind_request("bind", &prepared, protection);
+        let bound = site.bind(&request).await.unwrap();
+        let package = bound_package(&site, &download, &bound);
+        assert_eq!(download.euicc.clone().install(&package), Ok(profile()));
+
+        // The same one-time key again, under the same and under another idempotency key: the same sealed answer.
+        let again = site.bind(&request).await.unwrap();
+        let other_key = site.bind(&download.bind_request("other", &prepared, protection)).await.unwrap();
+        for repeat in [&again, &other_key] {
+            assert_eq!(repeat.ciphertext, bound.ciphertext);
+            assert_eq!(repeat.initialise_secure_channel, bound.initialise_secure_channel);
+            assert_eq!(repeat.request_id, bound.request_id);
+        }
+        let other_host = [0x30; 3].to_vec();
+        let changed = download.bind_request("host", &prepared, protection);
+        let changed = proto::v1::BindProfileRequest { host_id: other_host, ..changed };
+        assert_eq!(refused(site.bind(&changed).await), "TRANSACTION_STEP");
+
+        // Another one-time key: another key pair of the server, and keys that open on the card.
+        let prepared = download.prepare(&offer, code);
+        let bound = site.bind(&download.bind_request("second", &prepared, protection)).await.unwrap();
+        assert_ne!(bound.initialise_secure_channel, again.initialise_secure_channel);
+        let package = bound_package(&site, &download, &bound);
+        assert_eq!(download.euicc.clone().install(&package), Ok(profile()));
+    }
+
+    out_of_order_and_forged(&mut site).await;
+    codes_are_counted(&mut site, &mut deployment).await;
+    nothing_after_a_change(&mut site, &deployment).await;
+    recorded(&deployment);
+}
+
+async fn out_of_order_and_forged(site: &mut Site) {
+    let other = site.euiccs[1].clone();
+    let mut download = site.initiate(0).await.unwrap();
+    // Bind before the eUICC has proved itself; a transaction of nobody.
+    let early =
+        download.bind_request("early", &download.prepared_for_nothing(), ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&early).await), "TRANSACTION_STEP");
+    let unknown = proto::v1::BindProfileRequest { transaction_id: vec![7; 16], ..early };
+    assert_eq!(refused(site.bind(&unknown).await), "UNKNOWN_TRANSACTION");
+
+    // The answer of an eUICC to another transaction, and one whose signature is another's.
+    let mut stale = site.initiate(0).await.unwrap();
+    let response = stale.euicc_response(Some("MATCH"));
+    assert_eq!(
+        refused(site.authenticate("stale", &download.id, &response, None).await),
+        "EUICC_SIGNATURE_MISMATCH"
+    );
+    let mut forged = response.clone();
+    let at = forged.windows(3).position(|bytes| bytes == [0x5f, 0x37, 0x40]).unwrap();
+    forged[at + 10] ^= 1;
+    assert_eq!(
+        refused(site.authenticate("forged", &stale.id, &forged, None).await),
+        "EUICC_SIGNATURE_MISMATCH"
+    );
+    // An eUICC that is not of this ecosystem: its own CI.
+    let stranger = site.stranger(&download);
+    assert_eq!(
+        refused(site.authenticate("stranger", &download.id, &stranger, None).await),
+        "EUICC_CERTIFICATE_REFUSED"
+    );
+    // An eUICC that refused, bytes that are none of its, and other wrong fields of the first call.
+    let error =
+        tlv::tlv(0xbf38, &[&tlv::tlv(0xa1, &[&tlv::tlv(0x80, &[&download.id]), &tlv::tlv(0x02, &[&[6]])])]);
+    assert_eq!(refused(site.authenticate("error", &download.id, &error, None).await), "EUICC_REPORTED_ERROR");
+    assert_eq!(refused(site.authenticate("none", &download.id, &[0x30, 0], None).await), "INVALID_FIELD");
+    assert_eq!(
+        refused(site.begin(&other, "elsewhere.example", PURPOSE, None).await),
+        "SERVER_ADDRESS_MISMATCH"
+    );
+    let unknown_ci = tlv::tlv(
+        0xbf20,
+        &[
+            &tlv::tlv(0x82, &[&[2, 2, 2]]),
+            &tlv::tlv(0xa9, &[&tlv::tlv(0x04, &[&[1; 20]])]),
+            &tlv::tlv(0xaa, &[&tlv::tlv(0x04, &[&[1; 20]])]),
+        ],
+    );
+    assert_eq!(refused(site.begin(&other, ADDRESS, PURPOSE, Some(unknown_ci)).await), "CI_NOT_SUPPORTED");
+
+    // The second proof: signed over another transaction's offer.
+    let response = download.euicc_response(Some("MATCH"));
+    let offer = site.authenticate("first", &download.id, &response, None).await.unwrap();
+    assert_eq!(refused(site.authenticate("again", &download.id, &response, None).await), "TRANSACTION_STEP");
+    let mut prepared = download.prepare(&offer, None);
+    let last = prepared.len() - 1;
+    prepared[last] ^= 1;
+    let request = download.bind_request("forged", &prepared, ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&request).await), "EUICC_SIGNATURE_MISMATCH");
+
+    // A device that no grant covers for the purpose, and another purpose than the transaction's.
+    let mut download = site.initiate_for(0, "curiosity").await.unwrap();
+    let response = download.euicc_response(Some("MATCH"));
+    let answer = site.authenticate_for("curious", &download.id, &response, None, "curiosity").await;
+    assert_eq!(refused(answer), "NOT_GRANTED");
+    assert_eq!(refused(site.authenticate("purpose", &download.id, &response, None).await), "INVALID_FIELD");
+}
+
+/// Three wrong codes end the profile's download, across transactions and a restart; a right one in between starts anew.
+async fn codes_are_counted(site: &mut Site, deployment: &mut Deployment) {
+    let wrong = async |site: &mut Site, code: &str| {
+        let mut download = site.initiate(2).await.unwrap();
+        let offer = download.authenticate(site, Some(CODE)).await.unwrap();
+        let prepared = download.prepare(&offer, Some(code));
+        let request = download.bind_request(code, &prepared, ProfileProtection::SessionKeys);
+        site.bind(&request).await
+    };
+    for code in ["0000", "1111"] {
+        assert_eq!(refused(wrong(site, code).await), "CONFIRMATION_CODE_MISMATCH");
+    }
+    wrong(site, CODE).await.unwrap();
+    for code in ["2222", "3333"] {
+        assert_eq!(refused(wrong(site, code).await), "CONFIRMATION_CODE_MISMATCH");
+    }
+    deployment.restart();
+    site.connect(deployment).await;
+    assert_eq!(refused(wrong(site, "4444").await), "CONFIRMATION_CODE_MISMATCH");
+    for code in ["5555", CODE] {
+        assert_eq!(refused(wrong(site, code).await), "CONFIRMATION_CODE_TRIES_EXCEEDED");
+    }
+}
+
+/// Freeze, revocation and suspension between the steps.
+async fn nothing_after_a_change(site: &mut Site, deployment: &Deployment) {
+    let mut frozen = site.initiate(3).await.unwrap();
+    let offer = frozen.authenticate(site, None).await.unwrap();
+    let prepared = frozen.prepare(&offer, None);
+    let request = frozen.bind_request("before", &prepared, ProfileProtection::SessionKeys);
+    site.bind(&request).await.unwrap();
+    deployment.chancery(&[
+        "device",
+        "freeze",
+        &frozen.eid,
+        "--reason",
+        "stolen",
+        "--reference",
+        "case 7",
+        "--yes",
+        "--identity",
+        "officer",
+    ]);
+    // The sealed answer that was given before is not given again, under any key.
+    assert_eq!(refused(site.bind(&request).await), "DEVICE_NOT_ACTIVE");
+    let later = frozen.bind_request("after", &prepared, ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&later).await), "DEVICE_NOT_ACTIVE");
+    let mut next = site.initiate(3).await.unwrap();
+    assert_eq!(refused(next.authenticate(site, None).await), "DEVICE_NOT_ACTIVE");
+
+    let mut last = site.initiate(0).await.unwrap();
+    let offer = last.authenticate(site, None).await.unwrap();
+    let prepared = last.prepare(&offer, None);
+    site.revoke_dppb(deployment, &offer.smdp_certificate);
+    let request = last.bind_request("revoked", &prepared, ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&request).await), "UNKNOWN_RSP_KEY");
+    assert_eq!(refused(site.initiate(0).await.map(|_| ())), "UNKNOWN_RSP_KEY");
+}
+
+/// Each binding has its entry, and no entry holds an EID.
+fn recorded(deployment: &Deployment) {
+    let entries: Vec<Entry> = deployment.entries();
+    let count = |event: &str, outcome: Outcome| {
+        let of = |entry: &&Entry| entry.header.event.as_str() == event && entry.header.outcome == outcome;
+        entries.iter().filter(of).count()
+    };
+    assert_eq!(count("rsp_key.registered", Outcome::Done), 2);
+    assert_eq!(count("rsp.bound", Outcome::Repeated), 4);
+    assert_eq!(count("rsp.bound", Outcome::Done), 6);
+    assert_eq!(count("rsp.code_counted", Outcome::Done), 5);
+    assert!(count("rsp.authenticated", Outcome::Done) >= 8);
+}
