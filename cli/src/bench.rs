@@ -8,6 +8,7 @@ mod load;
 mod process;
 mod report;
 mod rotation;
+mod rsp;
 mod session_keys;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::bench::cards::Card;
 use crate::bench::issue::IssueLoad;
 use crate::bench::load::{CONNECTIONS, Measured};
 use crate::bench::report::{Level, Report, TokenRate, TokenWork, Usage, raw_per_second};
+use crate::bench::rsp::RspLoad;
 use crate::bench::session_keys::SessionKeyLoad;
 use crate::connect::{Connection, RemoteArgs};
 use crate::error::CliError;
@@ -42,6 +44,9 @@ const SESSION_KEY_WORK: &[TokenWork] = &[TokenWork { token: "kms", kind: "sessio
 const ISSUE_WORK: &[TokenWork] =
     &[TokenWork { token: "ca", kind: "sign" }, TokenWork { token: "kms", kind: "order" }];
 
+/// A transaction: two signatures and one binding.
+const RSP_WORK: &[TokenWork] = &[TokenWork { token: "rsp", kind: "rsp" }];
+
 /// `chancery bench ...`
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
@@ -58,6 +63,10 @@ pub enum BenchCommand {
     #[command(after_help = "Example:
   chancery bench issue --in-flight 1 --in-flight 4 --output json")]
     Issue(BenchArgs),
+    /// Profile downloads per second: whole RSP transactions of three calls, the SM-DP+'s keys in the token.
+    #[command(after_help = "Example:
+  chancery bench rsp --in-flight 1 --in-flight 16 --output json")]
+    Rsp(BenchArgs),
     /// Keysets rotated per second, service side: PUT KEY scripts fetched, loaded by simulated cards, proved, confirmed.
     ///
     /// --in-flight is how many provisioner calls run at once; every device is rotated once, so there is one level.
@@ -102,7 +111,11 @@ pub struct BenchArgs {
 impl BenchCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let (Self::SessionKeys(args) | Self::Issue(args) | Self::Rotation(args) | Self::Freeze(args)) = self;
+        let (Self::SessionKeys(args)
+        | Self::Issue(args)
+        | Self::Rsp(args)
+        | Self::Rotation(args)
+        | Self::Freeze(args)) = self;
         let daemon = match &args.daemon {
             Some(path) => path.clone(),
             None => std::env::current_exe()
@@ -111,7 +124,12 @@ impl BenchCommand {
         };
         let workers = usize::try_from(args.workers).unwrap_or(1);
         let mut progress = output.progress("making a scratch authority", 4);
-        let setup = Setup { daemon: &daemon, workers, token_delay_us: args.token_delay_us };
+        let setup = Setup {
+            daemon: &daemon,
+            workers,
+            token_delay_us: args.token_delay_us,
+            rsp: matches!(self, Self::Rsp(_)),
+        };
         let mut authority = ScratchAuthority::start(&setup, &mut progress).await?;
         progress.finish("ready");
         tokio::select! {
@@ -127,6 +145,7 @@ impl BenchCommand {
                 output.print(&args.session_keys(authority, output).await?, report::human)
             }
             Self::Issue(args) => output.print(&args.issue(authority, output).await?, report::human),
+            Self::Rsp(args) => output.print(&args.rsp(authority, output).await?, report::human),
             Self::Rotation(args) => rotation::measure(args, authority, output).await,
             Self::Freeze(args) => freeze::measure(args, authority, output).await,
         }
@@ -223,6 +242,28 @@ impl BenchArgs {
         }
         let alone = self.token_alone(authority, ISSUE_WORK, None, output)?;
         Ok(self.report("issue", levels, load.checked(), alone))
+    }
+
+    async fn rsp(&self, authority: &mut ScratchAuthority, output: Output) -> Result<Report, CliError> {
+        output.step("making, registering and certifying the keys of an SM-DP+");
+        tokio::task::block_in_place(|| rsp::make_keys(authority))?;
+        let provisioner = authority.path(authority::PROVISIONER);
+        let encryption_key = PrivateKey::load(&provisioner.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
+        let connections = connect(authority, provisioner, output).await?;
+        let manufacturer = connect(authority, authority.path(authority::EUM), output).await?;
+        let load = RspLoad::new(authority, &manufacturer[0], &connections, encryption_key).await?;
+        let numbers = Arc::new(AtomicU64::new(0));
+        load.run(4, WARM_UP, &numbers).await?;
+        let mut levels = Vec::new();
+        for in_flight in self.levels(&[1, 4, 16, 64]) {
+            output.step(&format!("{in_flight} transactions in flight for {} s", self.seconds));
+            let before = Usage::read(authority, RSP_WORK)?;
+            let measured = load.run(in_flight, Duration::from_secs(self.seconds), &numbers).await?;
+            let used = Usage::read(authority, RSP_WORK)?.since(before);
+            levels.push(self.level(in_flight, &measured, used, RSP_WORK));
+        }
+        let alone = self.token_alone(authority, RSP_WORK, None, output)?;
+        Ok(self.report("rsp", levels, load.checked(), alone))
     }
 
     /// The only level of a benchmark that has one.

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use proto::v1::RegisterRspKey;
 use proto::v1::operation::Kind;
 
+pub use self::download::open;
 use self::download::{Authenticate, Bind, Initiate};
 use crate::error::CliError;
 use crate::identity::parse_name;

@@ -122,6 +122,8 @@ pub(crate) enum RateKind {
     PutKey,
     /// Card cryptograms of AES-256 keysets, verified on the kms token.
     CardProof,
+    /// RSP transactions on the rsp token: two signatures and one binding each.
+    Rsp,
 }
 
 impl RateKind {
@@ -132,6 +134,7 @@ impl RateKind {
             Self::Order => "order",
             Self::PutKey => "put-key",
             Self::CardProof => "card-proof",
+            Self::Rsp => "rsp",
         }
     }
 }

@@ -13,9 +13,12 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::{
-    CardProof, CardProofJob, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, OrderKeys, Priority,
-    PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
+    CardProof, CardProofJob, Curve, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, OrderKeys,
+    Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionKeysJob, SessionKeysOutcome,
+    SignatureAlgorithm, SourcedKeyset, Token,
 };
+use keys::bsp::ProfileProtection;
+use keys::rsp::{SmdpSigned2, TransactionId};
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use serde::Deserialize;
 use serde_json::json;
@@ -52,10 +55,14 @@ pub(crate) async fn measure(
             ("kms", KeyRole::Master)
         }
         RateKind::Sign => ("ca", KeyRole::CertificateIssuer),
+        RateKind::Rsp => (crate::config::RSP_TOKEN, KeyRole::RspPb),
     };
-    let work = Work::prepare(kind, devices)?;
+    let mut work = Work::prepare(kind, devices)?;
     let records = open_records(config).await?;
     let keys = ca::KeyRegistration::all(records.store.as_ref()).map_err(crate::status::ServiceError::from)?;
+    if let Work::Rsp { auth, .. } = &mut work {
+        *auth = keys.iter().find(|key| key.key.role == KeyRole::RspAuth).map(|key| key.key.key.clone());
+    }
     let failed = |source| ServeError::Token { token: name, source };
     let token = tokens::start(config, name, &keys).await.map_err(failed)?;
     let key = keys
@@ -87,7 +94,7 @@ pub(crate) async fn measure(
 async fn run_for(token: &Token, key: &KeyRef, work: &Arc<Work>, end: Instant) -> Result<u64, HsmError> {
     let in_flight = match **work {
         Work::Order { .. } | Work::PutKey | Work::CardProof => CHUNKS_IN_FLIGHT,
-        Work::SessionKeys { .. } | Work::Sign => IN_FLIGHT,
+        Work::SessionKeys { .. } | Work::Sign | Work::Rsp { .. } => IN_FLIGHT,
     };
     let next = Arc::new(AtomicU64::new(0));
     let lanes: Vec<_> = (0..in_flight)
@@ -135,6 +142,7 @@ enum Work {
     Order { recipient_spki: Vec<u8> },
     PutKey,
     CardProof,
+    Rsp { auth: Option<KeyRef>, peer: [u8; 65] },
 }
 
 impl Work {
@@ -144,6 +152,11 @@ impl Work {
             RateKind::Sign => Ok(Self::Sign),
             RateKind::PutKey => Ok(Self::PutKey),
             RateKind::CardProof => Ok(Self::CardProof),
+            RateKind::Rsp => {
+                let peer = PrivateKey::generate(&ECDH_P256).map_err(|_| NO_KEY)?;
+                let point = peer.compute_public_key().map_err(|_| NO_KEY)?;
+                Ok(Self::Rsp { auth: None, peer: point.as_ref().try_into().map_err(|_| NO_KEY)? })
+            }
             RateKind::Order => {
                 let private = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa3072).map_err(|_| NO_KEY)?;
                 let public = aws_lc_rs::signature::KeyPair::public_key(&private);
@@ -175,6 +188,29 @@ impl Work {
                 digest[..8].copy_from_slice(&number.to_be_bytes());
                 let options = tokens::own_call(Priority::Normal);
                 token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![digest], options).await?;
+                Ok(1)
+            }
+            Self::Rsp { auth, peer } => {
+                let auth = auth.as_ref().ok_or_else(malformed)?;
+                let options = || tokens::own_call(Priority::Normal);
+                let id =
+                    TransactionId([number.to_be_bytes(); 2].concat().try_into().map_err(|_| malformed())?);
+                let signed = SmdpSigned2 { transaction_id: id, confirmation_code_required: false }.encode();
+                token.rsp_sign(auth, RspInput::ServerSigned1(signed.clone()), options()).await?;
+                let input = RspInput::SmdpSigned2 { smdp_signed2: signed, euicc_signature1: [7; 64] };
+                token.rsp_sign(key, input, options()).await?;
+                let job = RspBindJob {
+                    key: key.clone(),
+                    curve: Curve::P256,
+                    euicc_key: *peer,
+                    transaction_id: id,
+                    host_id: b"bench".to_vec(),
+                    eid: eids(number % 1_000, 1)?.remove(0),
+                    protection: ProfileProtection::SessionKeys,
+                    recipient: *peer,
+                    info: Vec::new(),
+                };
+                token.rsp_bind(job, options()).await?;
                 Ok(1)
             }
             Self::SessionKeys { proofs, recipient } => {

@@ -42,6 +42,8 @@ pub struct Setup<'a> {
     pub workers: usize,
     /// Added to each job of the token, in µs, in place of a slower one.
     pub token_delay_us: u64,
+    /// With a token for keys of SM-DP+.
+    pub rsp: bool,
 }
 
 /// A running scratch authority. Stopped and removed on drop.
@@ -139,7 +141,8 @@ impl ScratchAuthority {
     fn init(&self, ports: [u16; 3], setup: &Setup<'_>) -> Result<(), CliError> {
         let [grpc, http, metrics] = ports.map(|port| port.to_string());
         let (data, config) = (self.path("data"), self.path("chanceryd.toml"));
-        self.chanceryd(&[
+        let rsp: &[&str] = if setup.rsp { &["--rsp"] } else { &[] };
+        let config_arguments = [
             "config",
             "--data",
             text(&data),
@@ -155,7 +158,8 @@ impl ScratchAuthority {
             &setup.workers.to_string(),
             "--out",
             text(&config),
-        ])?;
+        ];
+        self.chanceryd(&[&config_arguments[..], rsp].concat())?;
         if setup.token_delay_us > 0 {
             let delay = format!("injected_delay_us = {}\nqueue_depth_max", setup.token_delay_us);
             let delayed = files::read_text(&config)?.replace("queue_depth_max", &delay);
@@ -335,6 +339,13 @@ impl ScratchAuthority {
     pub fn chancery(&self, arguments: &[&str]) -> Result<Value, CliError> {
         let own = std::env::current_exe().map_err(CliError::file("find", Path::new("chancery")))?;
         json(&run(&own, &[&["--output", "json"], arguments].concat())?)
+    }
+
+    /// A key made at a ceremony, with these arguments.
+    pub fn create_key(&self, arguments: &[&str]) -> Result<(), CliError> {
+        let config = self.path("chanceryd.toml");
+        let create = ["ceremony", "create-key", "--config", text(&config)];
+        self.chanceryd(&[&create[..], arguments].concat()).map(drop)
     }
 
     fn chanceryd(&self, arguments: &[&str]) -> Result<Vec<u8>, CliError> {
