@@ -181,7 +181,9 @@ impl Upkeep {
                 _ = ticks.tick() => {}
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
-            if let Err(error) = kms::rsp::upkeep(engines, self.window.gate.clock.now()).await {
+            if let Err(error) =
+                kms::rsp::upkeep(engines.store.as_ref(), &engines.open, self.window.gate.clock.now()).await
+            {
                 tracing::error!(error = %chain(&error), "expired RSP transactions stay");
             }
         }

@@ -9,6 +9,9 @@ mod keys;
 mod transaction;
 mod upkeep;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use audit::Pseudonym;

@@ -146,9 +146,15 @@ pub(super) fn expiry_key(expires_micros: i64, id: &TransactionId) -> Vec<u8> {
 }
 
 /// How many transactions each SM-DP+ has: counted from the rows once, and then as they come and go.
-#[derive(Default)]
 pub struct OpenTransactions {
     counted: Mutex<Option<Count>>,
+    max: u32,
+}
+
+impl Default for OpenTransactions {
+    fn default() -> Self {
+        Self::with_room_for(TRANSACTIONS_MAX)
+    }
 }
 
 struct Count {
@@ -157,13 +163,17 @@ struct Count {
 }
 
 impl OpenTransactions {
+    /// For so many of each SM-DP+.
+    pub(super) const fn with_room_for(max: u32) -> Self {
+        Self { counted: Mutex::new(None), max }
+    }
+
     /// Takes a place for one more; refused when all are taken. A transaction that is then not committed keeps its place
     /// until the next full count.
     pub(super) fn take(&self, store: &dyn Store, provisioner: &str, now: Timestamp) -> Result<(), KmsError> {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = |count: &Count| {
-            count.by_provisioner.get(provisioner).is_some_and(|open| *open >= TRANSACTIONS_MAX)
-        };
+        let is_full =
+            |count: &Count| count.by_provisioner.get(provisioner).is_some_and(|open| *open >= self.max);
         let is_old = |count: &Count| now >= count.at.plus_seconds(RECOUNT_SECONDS);
         if counted.as_ref().is_none_or(|count| is_full(count) && is_old(count)) {
             *counted = Some(Count { by_provisioner: count_rows(store)?, at: now });

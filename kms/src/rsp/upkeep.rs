@@ -2,9 +2,9 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::Timestamp;
-use store::{Change, Commit};
+use store::{Change, Commit, Store};
 
-use super::Engines;
+use super::OpenTransactions;
 use crate::KmsError;
 use crate::keyspaces::{RSP_CODE_ENDS, RSP_CODE_TRIES, RSP_EXPIRIES, RSP_TRANSACTIONS};
 
@@ -16,19 +16,19 @@ const COMMITS_PER_CALL: usize = 20;
 const LINGER_SECONDS: i64 = 60;
 
 /// Takes away what expired a minute ago or longer. Each step is one commit; a stop between them loses nothing.
-pub async fn upkeep(engines: &Engines, now: Timestamp) -> Result<(), KmsError> {
+pub async fn upkeep(store: &dyn Store, open: &OpenTransactions, now: Timestamp) -> Result<(), KmsError> {
     let until = now.plus_seconds(-LINGER_SECONDS).micros().to_be_bytes();
     for _ in 0..COMMITS_PER_CALL {
         let mut changes = Vec::new();
         let mut owners = Vec::new();
-        for (key, row) in engines.store.scan(RSP_EXPIRIES, &[], None, ROWS_PER_COMMIT)? {
+        for (key, row) in store.scan(RSP_EXPIRIES, &[], None, ROWS_PER_COMMIT)? {
             let Some((end, id)) = key.split_at_checked(8).filter(|(end, _)| *end < &until[..]) else { break };
             debug_assert_eq!(end.len(), 8);
             changes.push(Change::delete(RSP_TRANSACTIONS, id));
             owners.push(String::from_utf8_lossy(&row.value).into_owned());
             changes.push(Change::delete(RSP_EXPIRIES, key));
         }
-        for (key, _) in engines.store.scan(RSP_CODE_ENDS, &[], None, ROWS_PER_COMMIT)? {
+        for (key, _) in store.scan(RSP_CODE_ENDS, &[], None, ROWS_PER_COMMIT)? {
             let Some((_, tries)) = key.split_at_checked(8).filter(|(end, _)| *end < &until[..]) else {
                 break;
             };
@@ -40,9 +40,9 @@ pub async fn upkeep(engines: &Engines, now: Timestamp) -> Result<(), KmsError> {
         }
         let entry = EntryDraft::new(EventType::RspExpired, Outcome::Done)
             .fact("count", Fact::Number(owners.len() as u64));
-        engines.store.commit(Commit { entries: vec![entry], changes, preconditions: Vec::new() }).await?;
+        store.commit(Commit { entries: vec![entry], changes, preconditions: Vec::new() }).await?;
         for owner in owners {
-            engines.open.give_back(&owner);
+            open.give_back(&owner);
         }
     }
     Ok(())

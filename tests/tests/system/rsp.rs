@@ -162,8 +162,23 @@ async fn codes_are_counted(site: &mut Site, deployment: &mut Deployment) {
     for code in ["2222", "3333"] {
         assert_eq!(refused(wrong(site, code).await), "CONFIRMATION_CODE_MISMATCH");
     }
+    let (first, second) = site.requests_of_a_download(3).await;
+    let before = (
+        site.client().initiate_authentication(first.clone()).await.unwrap().into_inner(),
+        site.client().authenticate_client(second.clone()).await.unwrap().into_inner(),
+    );
     deployment.restart();
     site.connect(deployment).await;
+    // The first two calls give their stored answers again, and nothing else under their keys.
+    let again = (
+        site.client().initiate_authentication(first.clone()).await.unwrap().into_inner(),
+        site.client().authenticate_client(second.clone()).await.unwrap().into_inner(),
+    );
+    assert_eq!(before, again);
+    let first = proto::v1::InitiateAuthenticationRequest { euicc_challenge: vec![8; 16], ..first };
+    assert_eq!(refused(site.client().initiate_authentication(first).await), "IDEMPOTENCY_KEY_REUSED");
+    let second = proto::v1::AuthenticateClientRequest { purpose: "other".to_owned(), ..second };
+    assert_eq!(refused(site.client().authenticate_client(second).await), "IDEMPOTENCY_KEY_REUSED");
     assert_eq!(refused(wrong(site, "4444").await), "CONFIRMATION_CODE_MISMATCH");
     for code in ["5555", CODE] {
         assert_eq!(refused(wrong(site, code).await), "CONFIRMATION_CODE_TRIES_EXCEEDED");

@@ -100,7 +100,7 @@ impl Site {
         self.sm_dp_plus = deployment.caller("provisioner").await;
     }
 
-    fn client(&self) -> RspServiceClient<tonic::transport::Channel> {
+    pub fn client(&self) -> RspServiceClient<tonic::transport::Channel> {
         RspServiceClient::new(self.sm_dp_plus.channel.clone())
     }
 
@@ -126,6 +126,32 @@ impl Site {
             offered,
             before: None,
         })
+    }
+
+    /// The first two requests of a download, of which the first was answered once.
+    pub async fn requests_of_a_download(
+        &mut self,
+        number: usize,
+    ) -> (InitiateAuthenticationRequest, AuthenticateClientRequest) {
+        let mut euicc = self.euiccs[number].clone();
+        let first = InitiateAuthenticationRequest {
+            idempotency_key: new_idempotency_key(),
+            euicc_challenge: euicc.challenge().to_vec(),
+            server_address: ADDRESS.to_owned(),
+            euicc_info1: euicc.info1(),
+            purpose: PURPOSE.to_owned(),
+        };
+        let offered = self.client().initiate_authentication(first.clone()).await.unwrap().into_inner();
+        let id = offered.transaction_id.clone();
+        let mut download = Download { id, eid: self.eids[number].clone(), euicc, offered, before: None };
+        let second = AuthenticateClientRequest {
+            idempotency_key: new_idempotency_key(),
+            transaction_id: download.id.clone(),
+            authenticate_server_response: download.euicc_response(Some("MATCH")),
+            confirmation_code_digest: Vec::new(),
+            purpose: PURPOSE.to_owned(),
+        };
+        (first, second)
     }
 
     /// The first call with fields that are wrong.
