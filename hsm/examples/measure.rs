@@ -57,6 +57,7 @@ async fn measure(jobs: usize) {
         queue_depth_max: 4096,
         injected_delay_us: 0,
         session_objects_max: hsm::SESSION_OBJECTS_MAX,
+        inside_only: false,
     };
     let command =
         |arg: &str| WorkerCommand { program: std::env::current_exe().unwrap(), args: vec![arg.to_owned()] };

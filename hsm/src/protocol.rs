@@ -35,6 +35,7 @@ pub(crate) enum ToWorker {
         threads: usize,
         injected_delay_us: u64,
         session_objects_max: u64,
+        inside_only: bool,
         keys: Vec<RegisteredKey>,
     },
     /// A batch.

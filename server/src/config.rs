@@ -84,6 +84,8 @@ struct TokenSection {
     queue_depth_max: usize,
     #[serde(default)]
     injected_delay_us: u64,
+    #[serde(default)]
+    inside_only: bool,
 }
 
 const fn one() -> usize {
@@ -203,6 +205,7 @@ impl Config {
                 queue_depth_max: section.queue_depth_max,
                 injected_delay_us: section.injected_delay_us,
                 session_objects_max: hsm::SESSION_OBJECTS_MAX,
+                inside_only: section.inside_only,
             };
             tokens.push((token, absolute(&section.so_pin_file)));
         }
@@ -315,6 +318,8 @@ workers = {workers}
 threads_per_worker = 1
 # Jobs that may wait; more are refused with OVERLOADED.
 queue_depth_max = 4096
+# true: what the token cannot do itself is refused, instead of done in zeroized memory of its workers.
+inside_only = false
 "#
     )
 }

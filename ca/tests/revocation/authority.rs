@@ -353,5 +353,6 @@ fn token_config(directory: &Path) -> TokenConfig {
         queue_depth_max: 64,
         injected_delay_us: 0,
         session_objects_max: hsm::SESSION_OBJECTS_MAX,
+        inside_only: false,
     }
 }

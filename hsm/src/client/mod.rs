@@ -81,6 +81,8 @@ pub struct TokenConfig {
     pub injected_delay_us: u64,
     /// Session objects after which a worker is replaced; [`SESSION_OBJECTS_MAX`] unless a test says otherwise.
     pub session_objects_max: u64,
+    /// Whether what the token cannot do itself is refused, instead of done in zeroized memory of its workers.
+    pub inside_only: bool,
 }
 
 /// The program that calls [`crate::worker::run`], or [`crate::ceremony::run_child`].

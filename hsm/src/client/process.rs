@@ -198,6 +198,7 @@ fn start(inner: &Arc<Inner>) -> Result<Arc<Link>, HsmError> {
             threads: config.threads_per_worker,
             injected_delay_us: config.injected_delay_us,
             session_objects_max: config.session_objects_max,
+            inside_only: config.inside_only,
             keys,
         };
         write_frame(&link.stream, &start).map_err(lost)?;

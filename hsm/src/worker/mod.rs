@@ -3,6 +3,7 @@
 //! Its input is the socket it was given as stdin; when that ends, so does it. It reads its own PIN file, writes
 //! nothing, and is killed with its parent.
 
+mod boundary;
 mod derive;
 mod engine;
 mod import;
@@ -29,6 +30,7 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 
+use self::boundary::Boundary;
 use self::engine::Engine;
 pub(crate) use self::import::{Wrapping, check_value, unwrap_oaep};
 use self::open::OpenToken;
@@ -45,9 +47,18 @@ const RSS_KIB_MAX: u64 = 256 * 1024;
 /// course it does not return, since a PKCS#11 module is left by [`leave`] only.
 pub fn run() -> ExitCode {
     let Ok(stream) = harden().and_then(|()| inherited_socket()) else { return ExitCode::FAILURE };
-    let (access, threads, injected_delay_us, session_objects_max, keys) = match read_frame(&stream) {
-        Ok(Some(ToWorker::Start { access, threads, injected_delay_us, session_objects_max, keys })) => {
-            (access, threads, injected_delay_us, session_objects_max, keys)
+    let (access, threads, injected_delay_us, session_objects_max, boundary, keys) = match read_frame(&stream)
+    {
+        Ok(Some(ToWorker::Start {
+            access,
+            threads,
+            injected_delay_us,
+            session_objects_max,
+            inside_only,
+            keys,
+        })) => {
+            let boundary = if inside_only { Boundary::InsideOnly } else { Boundary::Worker };
+            (access, threads, injected_delay_us, session_objects_max, boundary, keys)
         }
         Ok(Some(ToWorker::Inspect { module })) => {
             let seen = Module::load(&module).and_then(|module| module.tokens());
@@ -56,7 +67,7 @@ pub fn run() -> ExitCode {
         }
         _ => return ExitCode::FAILURE,
     };
-    let token = match OpenToken::open(&access, keys) {
+    let token = match OpenToken::open(&access, boundary, keys) {
         Ok(token) => Arc::new(token),
         Err(error) => {
             let _ = write_frame(&stream, &FromWorker::Refused(error));

@@ -9,6 +9,7 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::slot::Slot;
 use cryptoki_sys::{CK_ULONG, CKA_CLASS, CKA_ID, CKA_LABEL, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY};
 
+use super::boundary::Boundary;
 use super::derive::{self, MasterConstants};
 use super::import::{self, Wrapping};
 use super::probe::{self, Abilities};
@@ -37,6 +38,7 @@ pub(crate) struct OpenToken {
     pub(crate) module: Arc<Module>,
     pub(crate) slot: Slot,
     pub(crate) abilities: Abilities,
+    pub(crate) boundary: Boundary,
     pub(crate) report: StartReport,
     keys: Mutex<HashMap<KeyRef, Arc<ResolvedKey>>>,
     /// Keeps the login alive whatever the worker threads do with theirs.
@@ -45,7 +47,11 @@ pub(crate) struct OpenToken {
 
 impl OpenToken {
     /// Fails on the first deviation, naming it.
-    pub(crate) fn open(access: &TokenAccess, keys: Vec<RegisteredKey>) -> Result<Self, HsmError> {
+    pub(crate) fn open(
+        access: &TokenAccess,
+        boundary: Boundary,
+        keys: Vec<RegisteredKey>,
+    ) -> Result<Self, HsmError> {
         let module = Module::load(&access.module)?;
         let (slot, info) = module.find_token(&access.token_label, access.token_serial.as_deref())?;
         let session = module.open_logged_in(access, slot)?;
@@ -53,7 +59,7 @@ impl OpenToken {
         let mut resolved = HashMap::new();
         let mut leaves = Vec::new();
         for key in keys {
-            abilities.suffice_for(key.role).map_err(|e| explain(e, &probes))?;
+            abilities.suffice_for(key.role, boundary).map_err(|e| explain(e, &probes))?;
             leaves.extend(leaves_the_token(&key, &abilities));
             let found = resolve(&session, abilities.wrapping(), key)?;
             resolved.insert(found.registered.key.clone(), Arc::new(found));
@@ -75,7 +81,8 @@ impl OpenToken {
             verified_keys,
             unknown_objects,
         };
-        Ok(Self { module, slot, abilities, report, keys: Mutex::new(resolved), _anchor: Mutex::new(session) })
+        let (keys, _anchor) = (Mutex::new(resolved), Mutex::new(session));
+        Ok(Self { module, slot, abilities, boundary, report, keys, _anchor })
     }
 
     pub(crate) fn key(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
@@ -87,7 +94,7 @@ impl OpenToken {
 
     /// Finds and checks one more key.
     pub(crate) fn add(&self, session: &TokenSession, key: RegisteredKey) -> Result<(), HsmError> {
-        self.abilities.suffice_for(key.role)?;
+        self.abilities.suffice_for(key.role, self.boundary)?;
         let found = Arc::new(resolve(session, self.abilities.wrapping(), key)?);
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         keys.insert(found.registered.key.clone(), found);

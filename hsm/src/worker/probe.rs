@@ -13,6 +13,7 @@ use cryptoki_sys::{
     CKA_EC_POINT, CKA_MODULUS, CKA_PUBLIC_EXPONENT, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
 };
 
+use super::boundary::Boundary;
 use super::derive::{CMAC, readable_block};
 use super::import::{Wrapping, readable_triple_des};
 use super::open::sign;
@@ -57,11 +58,13 @@ impl Abilities {
     }
 
     /// Whether a key of this role can do its work on this token, and is held to it.
-    pub(crate) fn suffice_for(&self, role: KeyRole) -> Result<(), HsmError> {
+    pub(crate) fn suffice_for(&self, role: KeyRole, boundary: Boundary) -> Result<(), HsmError> {
         let needed: &[(&str, bool)] = match role.kind() {
-            KeyKind::P256 if role == KeyRole::RspPb => {
-                &[("CKM_ECDSA", self.ecdsa), ("CKM_ECDH1_DERIVE", self.ecdh)]
-            }
+            KeyKind::P256 if role == KeyRole::RspPb => &[
+                ("CKM_ECDSA", self.ecdsa),
+                ("CKM_ECDH1_DERIVE", self.ecdh),
+                ("X9.63-SHA256 (and is inside_only)", self.x963 || boundary == Boundary::Worker),
+            ],
             KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
             KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],

@@ -161,6 +161,21 @@ async fn a_profile_is_bound_on_brainpool_p256r1_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_must_do_all_inside_and_cannot_takes_no_dppb_key() {
+    let mut fixture = Fixture::new("rsp");
+    let keys = fixture.create_all(&[KeyRole::RspAuth, KeyRole::RspPb]);
+    fixture.config.inside_only = true;
+    let refused = fixture.start(&keys).await.err().unwrap();
+    assert_eq!(refused.class, ErrorClass::Policy);
+    assert!(refused.detail.contains("X9.63-SHA256"), "{refused}");
+    // A key that needs no agreement is served.
+    let token = fixture.start(&keys[..1]).await.unwrap();
+    token.rsp_sign(&keys[0].key, RspInput::ServerSigned1(SIGNED1.to_vec()), soon()).await.unwrap();
+    assert_eq!(token.add_key(keys[1].clone()).await.unwrap_err().class, ErrorClass::Policy);
+    token.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_start_report_says_where_the_shared_secret_is() {
     let (_fixture, token, auth, pb) = sm_dp_plus().await;
     let report = token.report();

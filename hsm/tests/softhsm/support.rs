@@ -49,6 +49,7 @@ impl Fixture {
             queue_depth_max: 64,
             injected_delay_us: 0,
             session_objects_max: hsm::SESSION_OBJECTS_MAX,
+            inside_only: false,
         };
         Self { dir, config }
     }

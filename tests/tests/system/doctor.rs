@@ -200,6 +200,7 @@ async fn append_ahead(deployment: &Deployment, seconds: i64) {
         queue_depth_max: 8,
         injected_delay_us: 0,
         session_objects_max: hsm::SESSION_OBJECTS_MAX,
+        inside_only: false,
     };
     let command = hsm::WorkerCommand { program: program("chanceryd"), args: vec!["hsm-worker".into()] };
     let token = hsm::Token::start(token, vec![registered.clone()], command).await.unwrap();
