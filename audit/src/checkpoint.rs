@@ -128,7 +128,7 @@ impl LogKey {
         self.verifier().is_ok_and(|verifier| verifier.verify(text, signature))
     }
 
-    fn verifier(&self) -> Result<StandardVerifier, AuditError> {
+    pub(crate) fn verifier(&self) -> Result<StandardVerifier, AuditError> {
         let vkey = self.vkey();
         StandardVerifier::new(&vkey).map_err(|error| AuditError::VerifierKey(format!("{vkey:?}: {error}")))
     }

@@ -75,6 +75,8 @@ events! {
     OrderOutputFetched = "order.output_fetched";
     /// The manufacturer confirmed the digest of an order's output.
     OrderOutputConfirmed = "order.output_confirmed";
+    /// The receipt of an order is signed and leaves.
+    OrderReceiptSigned = "order.receipt_signed";
     /// Session keys left, sealed to the caller's key.
     SessionKeysReleased = "session_keys.released";
     /// From here on no key of the device leaves.

@@ -260,6 +260,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("expires", FactKind::Time, "end of validity"),
     row("failed", FactKind::Number, "devices that failed"),
     row("first_line", FactKind::Number, "first line of a part of an order"),
+    row("format", FactKind::Name, "form in which keys leave"),
     row(
         "generation",
         FactKind::Number,
@@ -278,6 +279,7 @@ pub const FACT_FIELDS: &[FactField] = &[
         FactKind::Digest,
         "SubjectPublicKeyInfo: the approval key in operation entries, else the subject's key",
     ),
+    row("key_pairs", FactKind::Number, "key pairs made for devices"),
     row("key_source", FactKind::Name, "where the keys come from: `derived` or `stored`"),
     row("kind", FactKind::Name, "kind of the operation or of the object"),
     row("kvn", FactKind::Number, "key version number"),
@@ -314,6 +316,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("quota", FactKind::Number, "number of devices a party may order"),
     row("range", FactKind::Digest, "EID range, by its digits"),
     row("ranges", FactKind::Number, "number of EID ranges"),
+    row("receipt", FactKind::Digest, "text of an order's receipt"),
     row("record", FactKind::Name, "kind of record that was read"),
     row("refused", FactKind::Number, "items refused"),
     row("request", FactKind::Digest, "request bytes"),

@@ -18,6 +18,7 @@ mod tiles;
 
 mod checkpoint;
 mod consistency;
+mod statement;
 
 mod approval;
 mod quorum;
@@ -46,6 +47,7 @@ pub use guide::{SCHEMA_PATH, entry_schema};
 pub use manifest::{BUNDLE_FORMAT, Counts, FileRecord, LogKeyRecord, MANIFEST_PATH, Manifest, Part, Range};
 pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use report::{Check, FINDINGS_MAX, Finding, TrustAnchors, VerifyFailure, VerifyReport};
+pub use statement::{ORDER_RECEIPT, signed_statement, statement_text, verify_statement};
 pub use tiles::{
     OutputFile, TILE_WIDTH, TileWriter, entry_bundle_path, hash_tile_path, split_bundle, tile_paths,
 };

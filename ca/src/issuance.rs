@@ -28,7 +28,36 @@ use crate::{CaError, Engines};
 #[derive(Clone, Debug)]
 pub struct SubjectKey {
     public_key: PublicKey,
-    possession_proved: bool,
+    possession: Possession,
+}
+
+/// How it is known that the subject holds the private key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Possession {
+    /// By the signature of a request.
+    Proved,
+    /// The party that owns the device says so.
+    Vouched,
+    /// The pair was made in a token of ours, which used it once, and left wrapped for the subject's manufacturer.
+    MadeHere,
+}
+
+impl Possession {
+    const fn is_proved(self) -> bool {
+        match self {
+            Self::Proved | Self::MadeHere => true,
+            Self::Vouched => false,
+        }
+    }
+
+    /// Proof of possession, the word of the party that owns the device, or our own token.
+    const fn fact(self) -> Fact {
+        match self {
+            Self::Proved => Fact::fixed_name("possession-proved"),
+            Self::Vouched => Fact::fixed_name("public-key-only"),
+            Self::MadeHere => Fact::fixed_name("made-in-token"),
+        }
+    }
 }
 
 impl SubjectKey {
@@ -37,14 +66,19 @@ impl SubjectKey {
         let verified = VerifiedCsr::parse(request, known_keys).map_err(|e| {
             CaError::refused(ReasonCode::InvalidCsr, format!("the certification request is refused: {e}"))
         })?;
-        Ok(Self { public_key: verified.public_key().clone(), possession_proved: true })
+        Ok(Self { public_key: verified.public_key().clone(), possession: Possession::Proved })
     }
 
     /// From a bare public key, whose owner vouches for it: an EUM for its own devices, or a token for its own keys.
     pub fn without_proof(spki: &[u8], known_keys: KnownKeys) -> Result<Self, CaError> {
         let public_key = PublicKey::parse(spki, known_keys)
             .map_err(|e| CaError::refused(ReasonCode::WeakKey, format!("the public key is refused: {e}")))?;
-        Ok(Self { public_key, possession_proved: false })
+        Ok(Self { public_key, possession: Possession::Vouched })
+    }
+
+    /// From the public key of a pair that a token of ours has just made for a device, and has used.
+    pub fn made_in_token(spki: &[u8], known_keys: KnownKeys) -> Result<Self, CaError> {
+        Ok(Self { possession: Possession::MadeHere, ..Self::without_proof(spki, known_keys)? })
     }
 
     /// The public key.
@@ -279,15 +313,7 @@ impl Issued {
             .fact("serial", serial_fact(&self.serial))
             .fact("certificate", Fact::Digest(self.certificate.digest()))
             .fact("issuer_key", Fact::Digest(issuer_key_digest(&self.request.issuer.public_key)))
-            // Proof of possession, or the word of the party that owns the device.
-            .fact(
-                "mode",
-                if self.request.key.possession_proved {
-                    Fact::fixed_name("possession-proved")
-                } else {
-                    Fact::fixed_name("public-key-only")
-                },
-            );
+            .fact("mode", self.request.key.possession.fact());
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
         if self.request.profile == ProfileName::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
@@ -441,7 +467,7 @@ fn record(
         public_key_digest: request.key.public_key.digest().to_vec(),
         state: state.to_owned(),
         der: der.to_vec(),
-        possession_proved: request.key.possession_proved,
+        possession_proved: request.key.possession.is_proved(),
         revoked_micros: 0,
         revocation_reason: String::new(),
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use proto::v1::{OrderLine, order_line};
+use proto::v1::{KeyPairCurve, OrderLine, order_line};
 
 use crate::error::CliError;
 
@@ -37,10 +37,12 @@ struct Columns {
     eid: usize,
     public_key: Option<usize>,
     csr: Option<usize>,
+    make_key_pair: Option<usize>,
 }
 
 impl DeviceFile {
-    /// Opens the file and reads its header: a column `eid`, and `public_key`, `csr`, or both.
+    /// Opens the file and reads its header: a column `eid`, and at least one of `public_key`, `csr` and
+    /// `make_key_pair`.
     pub fn open(path: &Path) -> Result<Self, CliError> {
         let file = File::open(path).map_err(CliError::file("read", path))?;
         let mut reader = BufReader::new(file);
@@ -48,7 +50,7 @@ impl DeviceFile {
         let columns = Columns::parse(&header).ok_or_else(|| {
             CliError::invalid(
                 format!("{} does not begin with the header of a device file", path.display()),
-                "its first line must be eid,public_key or eid,csr",
+                "its first line must be eid,public_key or eid,csr or eid,make_key_pair",
             )
         })?;
         Ok(Self { reader, columns, line: 0 })
@@ -102,9 +104,14 @@ impl Columns {
     fn parse(header: &str) -> Option<Self> {
         let header = header.strip_prefix('\u{feff}').unwrap_or(header);
         let position = |name: &str| cells(header).position(|cell| cell.eq_ignore_ascii_case(name));
-        let columns =
-            Self { eid: position("eid")?, public_key: position("public_key"), csr: position("csr") };
-        (columns.public_key.is_some() || columns.csr.is_some()).then_some(columns)
+        let columns = Self {
+            eid: position("eid")?,
+            public_key: position("public_key"),
+            csr: position("csr"),
+            make_key_pair: position("make_key_pair"),
+        };
+        let keys = [columns.public_key, columns.csr, columns.make_key_pair];
+        keys.iter().any(Option::is_some).then_some(columns)
     }
 
     fn device(self, line: u64, text: &str) -> DeviceLine {
@@ -112,30 +119,30 @@ impl Columns {
         let eid = cell(self.eid).to_owned();
         let public_key = self.public_key.map(cell).filter(|cell| !cell.is_empty());
         let csr = self.csr.map(cell).filter(|cell| !cell.is_empty());
-        let key = match (public_key, csr) {
-            (Some(key), None) => decode(key).map(order_line::Key::PublicKey).ok_or("public_key"),
-            (None, Some(csr)) => decode(csr).map(order_line::Key::Csr).ok_or("csr"),
-            (Some(_), Some(_)) => {
-                return DeviceLine {
-                    line,
-                    eid,
-                    order_line: Err("it has both a public_key and a csr".to_owned()),
-                };
+        let make_key_pair = self.make_key_pair.map(cell).filter(|cell| !cell.is_empty());
+        let key = match (public_key, csr, make_key_pair) {
+            (Some(key), None, None) => {
+                decode(key).map(order_line::Key::PublicKey).ok_or_else(|| not_der("public_key"))
             }
-            (None, None) => {
-                return DeviceLine {
-                    line,
-                    eid,
-                    order_line: Err("it has neither a public_key nor a csr".to_owned()),
-                };
-            }
+            (None, Some(csr), None) => decode(csr).map(order_line::Key::Csr).ok_or_else(|| not_der("csr")),
+            (None, None, Some(curve)) if curve.eq_ignore_ascii_case("P-256") => Ok(key_pair()),
+            (None, None, Some(_)) => Err("key pairs are made on the curve P-256".to_owned()),
+            (None, None, None) => Err("it has neither a public_key nor a csr".to_owned()),
+            (Some(_), Some(_), None) => Err("it has both a public_key and a csr".to_owned()),
+            _ => Err("it has a key of its own and asks for one".to_owned()),
         };
-        let order_line = match key {
-            Ok(key) => Ok(OrderLine { line, eid: eid.clone(), key: Some(key) }),
-            Err(column) => Err(format!("its {column} is neither hexadecimal nor base64")),
-        };
+        let order_line = key.map(|key| OrderLine { line, eid: eid.clone(), key: Some(key) });
         DeviceLine { line, eid, order_line }
     }
+}
+
+fn not_der(column: &str) -> String {
+    format!("its {column} is neither hexadecimal nor base64")
+}
+
+/// A key pair that the authority makes.
+pub fn key_pair() -> order_line::Key {
+    order_line::Key::MakeKeyPair(KeyPairCurve::P256.into())
 }
 
 fn cells(line: &str) -> impl Iterator<Item = &str> {
@@ -192,6 +199,15 @@ mod tests {
         assert_eq!(reasons[2].as_deref(), Some("it has both a public_key and a csr"));
         assert_eq!(reasons[3], None);
         assert_eq!(devices[3].line, 4);
+    }
+
+    #[test]
+    fn a_key_pair_is_asked_for_by_its_curve() {
+        let devices =
+            read("eid,public_key,make_key_pair\n1,,P-256\n2,,P-384\n3,3000,P-256\n4,3000,\n").unwrap();
+        assert_eq!(key_of(&devices[0]), key_pair());
+        let reasons: Vec<_> = devices.iter().map(|device| device.order_line.is_err()).collect();
+        assert_eq!(reasons, [false, true, true, false]);
     }
 
     #[test]

@@ -18,39 +18,42 @@ use crate::error::{CliError, Refused};
 use crate::files;
 use crate::identity::parse_name;
 use crate::order::client;
+use crate::order_lines::LINE_MAX_BYTES;
 use crate::output::{Output, Progress, fields};
-
-/// Longest line of an output that is taken.
-const LINE_MAX_BYTES: usize = 64 << 10;
 
 /// Arguments of `order fetch`.
 #[derive(Debug, Args)]
 pub struct Fetch {
     /// Name of the order
     #[arg(long, value_parser = parse_name)]
-    order: String,
+    pub order: String,
     /// File to write; an interrupted fetch is continued from FILE.part
     #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    pub out: PathBuf,
     /// Only the device lines from this one on, from 0; what is fetched so cannot be checked against the digest and is
     /// not confirmed
     #[arg(long, default_value_t = 0, value_name = "N")]
-    from_line: u64,
+    pub from_line: u64,
     /// Replace FILE if it exists
     #[arg(long)]
-    yes: bool,
+    pub yes: bool,
+    /// Under which key the confirmation can be repeated
     #[command(flatten)]
-    idempotency: IdempotencyArgs,
+    pub idempotency: IdempotencyArgs,
+    /// Who calls, and where to
     #[command(flatten)]
-    remote: RemoteArgs,
+    pub remote: RemoteArgs,
 }
 
+/// What was fetched.
 #[derive(Serialize)]
-struct Fetched {
+pub struct Fetched {
     order: String,
     file: PathBuf,
-    devices: u64,
-    sha256: String,
+    /// Devices in the file.
+    pub devices: u64,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
     confirmed: bool,
     entry_index: Option<u64>,
 }
@@ -65,27 +68,7 @@ impl Fetch {
             ));
         }
         let connection = self.remote.connect(output).await?;
-        let mut part = PartFile::open(&self.out, self.from_line)?;
-        let mut progress = output.progress("fetching the order's output", 0);
-        progress.advance(part.devices);
-        let fetched = self.stream_all(&connection, &mut part, &mut progress).await;
-        progress.finish(if fetched.is_ok() { "complete" } else { "stopped; what arrived is kept" });
-        let end = fetched?;
-
-        let whole = self.from_line == 0;
-        if whole {
-            part.check(&end)?;
-        }
-        let (devices, digest) = part.put_in_place(&self.out)?;
-        let entry_index = if whole { Some(self.confirm(&connection, digest, output).await?) } else { None };
-        let fetched = Fetched {
-            order: self.order.clone(),
-            file: self.out.clone(),
-            devices,
-            sha256: hex::encode(digest),
-            confirmed: whole,
-            entry_index,
-        };
+        let fetched = self.fetch(&connection, output).await?;
         output.print(&fetched, |fetched| {
             fields([
                 ("order", fetched.order.clone()),
@@ -100,6 +83,31 @@ impl Fetch {
                     ),
                 ),
             ])
+        })
+    }
+
+    /// Fetches, checks, puts in place and confirms.
+    pub async fn fetch(&self, connection: &Connection, output: Output) -> Result<Fetched, CliError> {
+        let mut part = PartFile::open(&self.out, self.from_line)?;
+        let mut progress = output.progress("fetching the order's output", 0);
+        progress.advance(part.devices);
+        let fetched = self.stream_all(connection, &mut part, &mut progress).await;
+        progress.finish(if fetched.is_ok() { "complete" } else { "stopped; what arrived is kept" });
+        let end = fetched?;
+
+        let whole = self.from_line == 0;
+        if whole {
+            part.check(&end)?;
+        }
+        let (devices, digest) = part.put_in_place(&self.out)?;
+        let entry_index = if whole { Some(self.confirm(connection, digest, output).await?) } else { None };
+        Ok(Fetched {
+            order: self.order.clone(),
+            file: self.out.clone(),
+            devices,
+            sha256: hex::encode(digest),
+            confirmed: whole,
+            entry_index,
         })
     }
 

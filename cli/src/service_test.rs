@@ -338,6 +338,13 @@ impl OrderService for TestService {
         Ok(Response::new(Box::pin(tokio_stream::iter(pieces).map(Ok))))
     }
 
+    async fn fetch_order_receipt(
+        &self,
+        _: Request<proto::v1::FetchOrderReceiptRequest>,
+    ) -> Result<Response<proto::v1::FetchOrderReceiptResponse>, Status> {
+        Err(Status::unimplemented("the service of this test gives no receipts"))
+    }
+
     async fn confirm_order_output(
         &self,
         request: Request<ConfirmOrderOutputRequest>,

@@ -6,6 +6,7 @@ mod clock;
 mod device;
 mod eid;
 mod keyset;
+mod order;
 mod principal;
 mod reason;
 mod revocation;
@@ -17,6 +18,7 @@ pub use keyset::{
     DeviceKeyset, KekEpoch, KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm,
     MasterGeneration, Protocol, SecurityDomain, UnknownCode,
 };
+pub use order::{KeyPairCurve, OrderFormat};
 pub use principal::{PrincipalId, Role};
 pub use reason::{ReasonCode, Refusal};
 pub use revocation::{RevocationReason, UnknownRevocationReason};

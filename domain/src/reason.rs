@@ -74,6 +74,8 @@ reasons! {
     GrantTooNarrow = "GRANT_TOO_NARROW", retry: false, next: "stay within the grant, or ask an officer for one that says this";
     /// The card did not prove that it holds the keys.
     CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
+    /// The token's policy allows no order in this form.
+    FormatRefused = "FORMAT_REFUSED", retry: false, next: "order as jsonl-kwp or pskc, whose keys never leave the token in clear";
     /// The idempotency key was used for a different request.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", retry: false, next: "use a new idempotency key for a new request";
     /// The record changed while the request was on its way.

@@ -86,6 +86,7 @@ async fn measure(jobs: usize) {
     };
 
     let order = OrderChunkJob {
+        format: domain::OrderFormat::JsonlKwp,
         keys: OrderKeys::Derived { master: keys[0].key.clone() },
         protocol: Protocol::Scp03,
         security_domain: SecurityDomain::IsdR,

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, OrderFormat, Protocol, SecurityDomain};
 use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
@@ -102,6 +102,8 @@ pub struct OrderChunkJob {
     pub recipient_spki: Vec<u8>,
     /// The devices, in the order of the answer.
     pub eids: Vec<Eid>,
+    /// The form in which the keys leave.
+    pub format: OrderFormat,
 }
 
 /// How the keys of an order are made.
@@ -134,7 +136,8 @@ pub struct DeviceKeyBlobs {
     pub stored: Vec<StoredBlob>,
 }
 
-/// One key, AES-KWP (RFC 5649) under the transport key of its chunk.
+/// One key under the transport key of its chunk, in the form of the job's format: AES-KWP (RFC 5649), AES Key Wrap (RFC 3394),
+/// the characters of a key block (TR-31), or a cell of pySim's CSV.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrappedKey {
     /// The wrapped key.

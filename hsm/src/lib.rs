@@ -10,6 +10,7 @@
 mod error;
 mod job;
 mod key;
+mod key_pair_job;
 mod report;
 mod rsp;
 
@@ -44,6 +45,7 @@ pub use job::{
 pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
 };
+pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
 pub use report::{Probe, StartReport};
 pub use rsp::{Curve, RspBindJob, RspBound, RspInput};
 pub use source::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};

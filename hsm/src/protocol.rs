@@ -15,7 +15,7 @@ use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
 use crate::wire_keysets::{WireBlob, WireKeysets, WireKind};
 
-/// The longest frame either side accepts. The largest real one is an order chunk's answer, below 200 KiB.
+/// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
 const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Which token, and how to open it. The PIN stays a path: only the process that logs in reads it.
@@ -56,6 +56,7 @@ pub(crate) enum Job {
     Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
     SessionKeys(Box<WireSessionKeys>),
     OrderChunk(Box<WireOrderChunk>),
+    KeyPairs { recipient_spki: Vec<u8>, count: u16 },
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
     ServiceSecret { key: KeyRef, context: String },
@@ -80,6 +81,8 @@ impl Job {
             Self::RspBind(job) => vec![&job.key],
             // Both search for themselves, or are the answer.
             Self::AddKey(_) | Self::Canary => Vec::new(),
+            // Uses no key of the token.
+            Self::KeyPairs { .. } => Vec::new(),
         }
     }
 }
@@ -114,6 +117,8 @@ pub(crate) struct WireOrderChunk {
     pub(crate) keys: WireOrderKeys,
     pub(crate) recipient_spki: Vec<u8>,
     pub(crate) eids: Vec<[u8; 16]>,
+    /// Of [`domain::OrderFormat`].
+    pub(crate) format: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,6 +162,7 @@ pub(crate) enum JobOutput {
     SessionKeys { encapsulated_key: Vec<u8>, ciphertext: Vec<u8>, host_cryptogram: [u8; 8] },
     CardCryptogramMismatch,
     OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
+    KeyPairs { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, pairs: Vec<WireKeyPair> },
     PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
     Secret(WireSecret),
@@ -175,6 +181,12 @@ pub(crate) struct WireDeviceKeys {
 pub(crate) struct WireKey {
     pub(crate) wrapped: Vec<u8>,
     pub(crate) kcv: [u8; 3],
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireKeyPair {
+    pub(crate) spki: Vec<u8>,
+    pub(crate) wrapped: Vec<u8>,
 }
 
 /// The one secret that crosses the socket: a service secret, made for the daemon. Frames are zeroized after use.

@@ -326,6 +326,12 @@ pub(crate) enum SessionKeyUse {
         /// The token's AES-KWP mechanism.
         kwp: CK_MECHANISM_TYPE,
     },
+    /// The transport key of an order chunk whose form the token cannot make: read once, in the worker, which opens each
+    /// wrap with it.
+    ReadableTransport {
+        /// The token's AES-KWP mechanism.
+        kwp: CK_MECHANISM_TYPE,
+    },
     /// The static DEK of a device: wraps the new keys of one PUT KEY, never out.
     PutKeyDek,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
@@ -343,20 +349,23 @@ impl SessionKeyUse {
             Attribute::ValueLen((bytes as CK_ULONG).into()),
             Attribute::Token(false),
             Attribute::Private(true),
-            Attribute::Sensitive(is_key),
+            Attribute::Sensitive(is_key && !matches!(self, Self::ReadableTransport { .. })),
             Attribute::Extractable(leaves),
             Attribute::Sign(matches!(self, Self::Cmac)),
             Attribute::Verify(false),
             Attribute::Encrypt(matches!(self, Self::Outgoing)),
             Attribute::Decrypt(false),
-            Attribute::Wrap(matches!(self, Self::Transport { .. } | Self::PutKeyDek)),
+            Attribute::Wrap(matches!(
+                self,
+                Self::Transport { .. } | Self::ReadableTransport { .. } | Self::PutKeyDek
+            )),
             Attribute::Unwrap(false),
             Attribute::Derive(false),
         ];
         let allowed: Option<MechanismType> = match self {
             Self::Cmac => Some(MechanismType::AES_CMAC),
             Self::Outgoing => Some(mechanism_type(CKM_AES_ECB)),
-            Self::Transport { kwp } => Some(mechanism_type(kwp)),
+            Self::Transport { kwp } | Self::ReadableTransport { kwp } => Some(mechanism_type(kwp)),
             Self::PutKeyDek => Some(mechanism_type(CKM_AES_CBC)),
             Self::ReadableBlock => None,
         };

@@ -72,4 +72,10 @@ pub enum KeyError {
     /// Opened bytes that are no keys of a bound profile package of a known version.
     #[error("the opened message holds no BSP keys of version {version}", version = crate::bsp::BOUND_KEYS_VERSION)]
     BoundKeysEncoding,
+    /// What was given is no key block of version D of an AES key, or one that does not open.
+    #[error("the key block {0}")]
+    KeyBlock(&'static str),
+    /// A key that this cell encryption, which has no padding, cannot take.
+    #[error("a key of {0} bytes is no whole AES blocks, which a cell without padding needs")]
+    CellKeyLength(usize),
 }

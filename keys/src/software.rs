@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
+use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Aes192, Aes256};
 use cmac::Cmac;
 use cmac::digest::{InnerInit, Mac};
@@ -40,6 +40,18 @@ impl SoftwareKey {
             RoundKeys::Aes128(aes) => aes.encrypt_block(in_place),
             RoundKeys::Aes192(aes) => aes.encrypt_block(in_place),
             RoundKeys::Aes256(aes) => aes.encrypt_block(in_place),
+        }
+        block
+    }
+
+    /// The inverse of [`Self::encrypt_block`]: for readers of key blocks and cells.
+    pub fn decrypt_block(&self, block: &[u8; 16]) -> Zeroizing<[u8; 16]> {
+        let mut block = Zeroizing::new(*block);
+        let in_place = (&mut *block).into();
+        match &self.0 {
+            RoundKeys::Aes128(aes) => aes.decrypt_block(in_place),
+            RoundKeys::Aes192(aes) => aes.decrypt_block(in_place),
+            RoundKeys::Aes256(aes) => aes.decrypt_block(in_place),
         }
         block
     }

@@ -9,7 +9,7 @@ use store::{Change, Commit, Precondition, Store};
 
 use crate::keyspaces::ORDERS;
 use crate::orders::{order_key, read_order};
-use crate::{KmsError, Manufacturer, OutputFiles};
+use crate::{KmsError, Manufacturer, OutputFiles, output};
 
 /// The output of one order of one manufacturer, as far as it is written.
 pub struct OrderOutput {
@@ -33,6 +33,10 @@ impl OrderOutput {
                 Some(pseudonyms.order(&format!("{}/{order}", manufacturer.name))),
             )),
         }
+    }
+
+    pub(crate) const fn record(&self) -> &records::Order {
+        &self.record
     }
 
     /// Devices in all.
@@ -104,7 +108,7 @@ impl OrderOutput {
         })
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.record.party, self.record.name)
     }
 }
@@ -126,14 +130,15 @@ impl ChunkOutput {
         &self.content
     }
 
-    /// The lines without the first `skip` devices; the transport-key line always comes first.
+    /// The lines without the first `skip` devices; the lines of transport keys always come first.
     pub fn lines_from(&self, skip: u64) -> Vec<u8> {
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let mut lines = self.content.split_inclusive(|byte| *byte == b'\n');
-        let header = lines.next().unwrap_or_default();
-        lines.skip(skip).fold(header.to_vec(), |mut out, line| {
-            out.extend_from_slice(line);
-            out
-        })
+        let mut lines = self.content.split_inclusive(|byte| *byte == b'\n').peekable();
+        let mut out = Vec::new();
+        while let Some(header) = lines.next_if(|line| line.starts_with(output::TRANSPORT_KEY_LINE)) {
+            out.extend_from_slice(header);
+        }
+        lines.skip(skip).for_each(|line| out.extend_from_slice(line));
+        out
     }
 }

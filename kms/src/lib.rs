@@ -9,11 +9,13 @@ mod devices;
 mod error;
 mod freeze;
 mod grants;
+mod key_pairs;
 mod keyset_source;
 mod keyspaces;
 mod masters;
 mod orders;
 mod output;
+mod receipt;
 pub mod rotation;
 pub mod rsp;
 mod session_keys;
@@ -30,13 +32,15 @@ pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
+pub use key_pairs::ChunkKeyPairs;
 pub use keyset_source::{KeysetSource, StorageKeys};
 pub use keyspaces::KEYSPACES;
 pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
-    ChunkKeys, LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
+    ChunkKeys, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
 };
 pub use output::OutputFiles;
+pub use receipt::Receipt;
 pub use session_keys::{
     Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release,
 };

@@ -3,8 +3,8 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{
-    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, PrincipalId, ReasonCode, Refusal,
-    Role, Timestamp,
+    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, OrderFormat, PrincipalId, ReasonCode,
+    Refusal, Role, Timestamp,
 };
 use prost::Message;
 use proto::records;
@@ -14,9 +14,10 @@ use store::{Change, Commit, Precondition, Store};
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::keyset_source::KeysetSource;
 use crate::keyspaces::{DEVICES, DEVICES_ORDERED, KEYSETS, ORDER_LINES, ORDERS};
-use crate::output;
+use crate::output::{self, Chunk};
+use crate::receipt::check_values_digest;
 use crate::session_keys::algorithm_name;
-use crate::{Engines, KmsError, OutputFiles};
+use crate::{ChunkKeyPairs, Engines, KmsError, OutputFiles};
 
 /// The manufacturer whose order it is, as its enrolment and its connection say.
 #[derive(Clone, Debug)]
@@ -46,6 +47,10 @@ pub struct OrderTerms {
     pub keyset: KeysetName,
     /// Length of its keys.
     pub algorithm: KeysetAlgorithm,
+    /// The form in which they leave.
+    pub format: OrderFormat,
+    /// What is made, in the manufacturer's words; may be empty.
+    pub product: String,
 }
 
 /// One line, parsed.
@@ -86,10 +91,21 @@ pub struct ChunkKeys {
     generation: MasterGeneration,
 }
 
+/// What was made for a chunk.
+#[derive(Clone, Copy)]
+pub struct Made<'a> {
+    /// The certificates' serial numbers, in the order of the lines.
+    pub serials: &'a [Vec<u8>],
+    /// The keysets.
+    pub keys: &'a ChunkKeys,
+    /// The key pairs, where lines asked for some.
+    pub key_pairs: Option<&'a ChunkKeyPairs>,
+}
+
 /// One order of one manufacturer.
 pub struct Orders<'a> {
-    engines: &'a Engines,
-    manufacturer: &'a Manufacturer,
+    pub(crate) engines: &'a Engines,
+    pub(crate) manufacturer: &'a Manufacturer,
     terms: &'a OrderTerms,
 }
 
@@ -102,6 +118,16 @@ impl<'a> Orders<'a> {
         pseudonyms: &Pseudonyms,
     ) -> Result<Self, KmsError> {
         let orders = Self { engines, manufacturer, terms };
+        if terms.format == OrderFormat::PysimCsv {
+            check_cells(terms)?;
+        }
+        if engines.token.is_inside_only() && !terms.format.is_made_inside() {
+            return Err(KmsError::refused(
+                ReasonCode::FormatRefused,
+                format!("this authority's token makes no order as {}", terms.format.as_str()),
+                Some(pseudonyms.order(&terms.order)),
+            ));
+        }
         if let Some((record, _)) = orders.record()?
             && record
                 != (records::Order {
@@ -182,22 +208,22 @@ impl<'a> Orders<'a> {
             algorithm: self.terms.algorithm,
             recipient_spki: self.manufacturer.transport_key.clone(),
             eids: lines.iter().map(|l| l.line.eid).collect(),
+            format: self.terms.format,
         };
         let chunk = self.engines.token.order_chunk(job, options).await?;
         Ok(ChunkKeys { chunk, generation })
     }
 
     /// Writes the chunk's output file and returns the commit that registers its devices. Blocks on the disk.
-    /// `serials` are the certificates' serial numbers, in the order of the lines.
     pub fn finish(
         &self,
         files: &OutputFiles,
         pseudonyms: &Pseudonyms,
         lines: &[ReservedLine],
-        serials: &[Vec<u8>],
-        keys: &ChunkKeys,
+        made: Made<'_>,
         now: Timestamp,
     ) -> Result<Commit, KmsError> {
+        let Made { serials, keys, key_pairs } = made;
         let (mut record, version) = match self.record()? {
             Some((record, version)) => (record, Some(version)),
             None => (self.new_record(), None),
@@ -205,8 +231,9 @@ impl<'a> Orders<'a> {
         let number = record.chunks.len();
         let transport_key = format!("{}/{}/{number}", self.manufacturer.name, self.terms.order);
         let recipient: [u8; 32] = Sha256::digest(&self.manufacturer.transport_key).into();
-        let eids: Vec<Eid> = lines.iter().map(|l| l.line.eid).collect();
-        let content = output::render(self.terms, &transport_key, &recipient, &eids, &keys.chunk)?;
+        let chunk =
+            Chunk { terms: self.terms, transport_key: &transport_key, recipient: &recipient, key_pairs };
+        let content = output::render(&chunk, lines, &keys.chunk)?;
         let (file, digest) = files.write(&self.manufacturer.name, &self.terms.order, number, &content)?;
 
         let order = pseudonyms.order(&self.order_name());
@@ -254,10 +281,22 @@ impl<'a> Orders<'a> {
                 strength,
             ));
         }
+        let made = key_pairs.map_or(0, |pairs| {
+            lines.iter().filter(|reserved| pairs.public_key(reserved.line.line).is_some()).count() as u64
+        });
         record.chunks.push(records::OrderChunk {
             file,
             digest: digest.to_vec(),
             devices: lines.len() as u64,
+            first_line: lines.first().map_or(0, |reserved| reserved.line.line),
+            check_values_digest: check_values_digest(
+                lines
+                    .iter()
+                    .map(|l| &l.line.eid)
+                    .zip(keys.chunk.devices.iter().map(|d| d.keys.iter().map(|key| key.kcv))),
+            )
+            .to_vec(),
+            key_pairs: made,
         });
         let key = self.order_key();
         commit.preconditions.push(match version {
@@ -274,6 +313,8 @@ impl<'a> Orders<'a> {
                 .fact("devices", Fact::Number(lines.len() as u64))
                 .fact("output", Fact::Digest(digest))
                 .fact("bytes", Fact::Number(content.len() as u64))
+                .fact("format", Fact::fixed_name(self.terms.format.as_str()))
+                .fact("key_pairs", Fact::Number(made))
                 .fact("transport_key", Fact::Digest(recipient)),
         );
         Ok(commit)
@@ -341,6 +382,8 @@ impl<'a> Orders<'a> {
             key_bits: u32::from(self.terms.algorithm.key_bits()),
             chunks: Vec::new(),
             confirmed_digest: Vec::new(),
+            format: self.terms.format.code(),
+            product: self.terms.product.clone(),
         }
     }
 
@@ -379,10 +422,7 @@ impl<'a> Orders<'a> {
     }
 
     fn line_key(&self, line: u64) -> Vec<u8> {
-        let mut key = self.order_key();
-        key.push(0);
-        key.extend(line.to_be_bytes());
-        key
+        line_key(&self.manufacturer.name, &self.terms.order, line)
     }
 }
 
@@ -418,13 +458,44 @@ pub(crate) fn order_key(party: &str, order: &str) -> Vec<u8> {
     [party.as_bytes(), &[0], order.as_bytes()].concat()
 }
 
+pub(crate) fn line_key(party: &str, order: &str, line: u64) -> Vec<u8> {
+    let mut key = order_key(party, order);
+    key.push(0);
+    key.extend(line.to_be_bytes());
+    key
+}
+
+/// pySim has columns for some keysets only, and its cells hold whole blocks.
+fn check_cells(terms: &OrderTerms) -> Result<(), KmsError> {
+    let KeysetName { security_domain, protocol, kvn } = terms.keyset;
+    let has_columns = protocol
+        .usages()
+        .iter()
+        .all(|usage| keys::pysim_csv::column(protocol, security_domain, kvn, *usage).is_some());
+    if has_columns && terms.algorithm.key_bytes().is_multiple_of(16) {
+        return Ok(());
+    }
+    Err(KmsError::refused(
+        ReasonCode::InvalidField,
+        format!(
+            "pySim's CSV has no cells for {} {} keys of {}",
+            terms.algorithm.as_str(),
+            protocol.as_str(),
+            security_domain.as_str()
+        ),
+        None,
+    ))
+}
+
 pub(crate) fn read_order(
     store: &dyn Store,
     party: &str,
     order: &str,
 ) -> Result<Option<(records::Order, u64)>, KmsError> {
     let Some(row) = store.get(ORDERS, &order_key(party, order))? else { return Ok(None) };
-    let record = records::Order::decode(&*row.value).map_err(|_| KmsError::Record("order"))?;
+    let mut record = records::Order::decode(&*row.value).map_err(|_| KmsError::Record("order"))?;
+    // 0 in records of before there were several.
+    record.format = OrderFormat::from_code(record.format).map_err(|_| KmsError::Record("order"))?.code();
     Ok(Some((record, row.version)))
 }
 

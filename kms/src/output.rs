@@ -5,12 +5,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use domain::Eid;
+use domain::OrderFormat;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::KmsError;
-use crate::orders::OrderTerms;
+use crate::orders::{OrderTerms, ReservedLine};
+use crate::{ChunkKeyPairs, KmsError};
 
 /// The folder of output files: `<party>/<order>/<chunk>.jsonl`.
 #[derive(Clone, Debug)]
@@ -67,45 +67,81 @@ impl OutputFiles {
     }
 }
 
-/// The lines of a chunk: its transport key, then one line per device.
+/// What the line of a transport key begins with, and no other line.
+pub(crate) const TRANSPORT_KEY_LINE: &[u8] = b"{\"transport_key\":";
+
+/// What all lines of a chunk have in common.
+pub(crate) struct Chunk<'a> {
+    pub(crate) terms: &'a OrderTerms,
+    /// Name of its transport key.
+    pub(crate) transport_key: &'a str,
+    /// SHA-256 of the recipient's SubjectPublicKeyInfo.
+    pub(crate) recipient: &'a [u8; 32],
+    /// Key pairs made for some of its devices.
+    pub(crate) key_pairs: Option<&'a ChunkKeyPairs>,
+}
+
+/// The lines of a chunk: its transport key, that of its key pairs where there are some, then one line per device.
 pub(crate) fn render(
-    terms: &OrderTerms,
-    transport_key: &str,
-    recipient_digest: &[u8; 32],
-    eids: &[Eid],
+    chunk: &Chunk<'_>,
+    lines: &[ReservedLine],
     keys: &hsm::OrderChunk,
 ) -> Result<Vec<u8>, KmsError> {
-    let mut out = Vec::with_capacity(512 * (eids.len() + 2));
+    let mut out = Vec::with_capacity(512 * (lines.len() + 2));
     let mut line = |value: &dyn ErasedLine| -> Result<(), KmsError> {
         value.write(&mut out).map_err(|_| KmsError::Record("output line"))?;
         out.push(b'\n');
         Ok(())
     };
+    let (transport_key, format) = (chunk.transport_key, chunk.terms.format);
+    let recipient = hex::encode(chunk.recipient);
     line(&HeaderLine {
         transport_key,
         wrapped: hex::encode(&keys.wrapped_transport_key),
         oaep_hash: keys.oaep_hash.as_str(),
-        recipient: hex::encode(recipient_digest),
+        recipient: &recipient,
+        format: format.as_str(),
     })?;
-    for (eid, device) in eids.iter().zip(&keys.devices) {
+    let key_pair_key = format!("{transport_key}/key-pairs");
+    if let Some(pairs) = chunk.key_pairs {
+        line(&HeaderLine {
+            transport_key: &key_pair_key,
+            wrapped: hex::encode(&pairs.made.wrapped_transport_key),
+            oaep_hash: pairs.made.oaep_hash.as_str(),
+            recipient: &recipient,
+            format: "pkcs8-kwp",
+        })?;
+    }
+    let keyset = &chunk.terms.keyset;
+    for (reserved, device) in lines.iter().zip(&keys.devices) {
         let [enc, mac, dek] = &device.keys[..] else { return Err(KmsError::Record("output line")) };
+        let private_key = chunk.key_pairs.and_then(|pairs| pairs.private_key(reserved.line.line));
         line(&DeviceLine {
-            eid: eid.to_string(),
-            security_domain: terms.keyset.security_domain.code(),
-            kvn: terms.keyset.kvn.value(),
-            algorithm: terms.algorithm.as_str(),
+            eid: reserved.line.eid.to_string(),
+            security_domain: keyset.security_domain.code(),
+            kvn: keyset.kvn.value(),
+            algorithm: chunk.terms.algorithm.as_str(),
             transport_key,
-            enc: hex::encode(&enc.wrapped),
-            mac: hex::encode(&mac.wrapped),
-            dek: hex::encode(&dek.wrapped),
+            enc: text_of(format, &enc.wrapped)?,
+            mac: text_of(format, &mac.wrapped)?,
+            dek: text_of(format, &dek.wrapped)?,
             kcv: KeyCheckValues {
                 enc: enc.kcv.to_string(),
                 mac: mac.kcv.to_string(),
                 dek: dek.kcv.to_string(),
             },
+            private_key: private_key.map(hex::encode),
         })?;
     }
     Ok(out)
+}
+
+/// A key as its line says it: key blocks are text already.
+fn text_of(format: OrderFormat, key: &[u8]) -> Result<String, KmsError> {
+    match format {
+        OrderFormat::Tr31 => String::from_utf8(key.to_vec()).map_err(|_| KmsError::Record("key block")),
+        OrderFormat::JsonlKwp | OrderFormat::Pskc | OrderFormat::PysimCsv => Ok(hex::encode(key)),
+    }
 }
 
 trait ErasedLine {
@@ -123,7 +159,8 @@ struct HeaderLine<'a> {
     transport_key: &'a str,
     wrapped: String,
     oaep_hash: &'static str,
-    recipient: String,
+    recipient: &'a str,
+    format: &'a str,
 }
 
 #[derive(Serialize)]
@@ -137,6 +174,9 @@ struct DeviceLine<'a> {
     mac: String,
     dek: String,
     kcv: KeyCheckValues,
+    /// PKCS#8, AES-KWP under the transport key of the chunk's key pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    private_key: Option<String>,
 }
 
 #[derive(Serialize)]

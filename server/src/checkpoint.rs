@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use audit::{CheckpointBody, LogKey, signature_line, verify_checkpoint};
+use audit::{
+    CheckpointBody, LogKey, signature_line, signed_statement, statement_text, verify_checkpoint,
+    verify_statement,
+};
 use hsm::{KeyRef, SignatureAlgorithm, Token};
 use store::{Store, TreeHead};
 
@@ -110,6 +113,30 @@ impl Checkpointer {
         let signed = Arc::new(Signed { size, note });
         self.newest.store(Arc::clone(&signed));
         Ok(signed)
+    }
+}
+
+impl Checkpointer {
+    /// Signs a statement of the authority: a note of a kind of its own, whose body is one line. Read back before it is
+    /// given out.
+    pub(crate) async fn sign_statement(&self, kind: &str, body: &str) -> Result<Vec<u8>, ServiceError> {
+        let text = statement_text(self.log_key.name(), kind, body)?;
+        let signatures = self
+            .token
+            .sign(
+                &self.key,
+                SignatureAlgorithm::Ed25519,
+                vec![text.clone().into_bytes()],
+                own_call(hsm::Priority::Normal),
+            )
+            .await?;
+        let signature = signatures
+            .first()
+            .and_then(|s| <&[u8; 64]>::try_from(s.as_slice()).ok())
+            .ok_or(ServiceError::Internal("the log key gave no signature"))?;
+        let note = signed_statement(&text, &self.log_key, signature);
+        verify_statement(&note, kind, &self.log_key)?;
+        Ok(note)
     }
 }
 

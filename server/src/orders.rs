@@ -1,17 +1,20 @@
 //! An order's stream: cut into chunks of at most a thousand devices, each reserved, keyed, certified, written and
 //! registered before its results leave (`docs/cycles/issuance.md`). Key side and certificate side meet here.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
 use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, SubjectKey};
-use domain::{Eid, ReasonCode, Refusal};
+use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
-use kms::{LineCheck, Manufacturer, OrderLine, OrderTerms, Orders, OutputFiles, ReservedLine};
+use kms::{
+    ChunkKeyPairs, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, Orders, OutputFiles, ReservedLine,
+};
 use pki::{ProfileName, SubjectValues};
 use proto::v1;
+use sha2::{Digest, Sha256};
 use store::Commit;
 
 use crate::authority::Party;
@@ -67,6 +70,13 @@ impl OrderStream {
             manufacturer.transport_key = spki;
         }
         let terms = terms(header)?;
+        let registered = Sha256::digest(&manufacturer.transport_key);
+        if !header.transport_key.is_empty() && header.transport_key[..] != registered[..] {
+            return Err(ServiceError::refused(
+                ReasonCode::InvalidField,
+                "your registered transport key is another one than the order names",
+            ));
+        }
         let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
         if issuer.party != party.name {
             return Err(ServiceError::refused(ReasonCode::UnknownIssuer, "you have no issuer of this name"));
@@ -111,10 +121,11 @@ impl OrderStream {
         let mut results = Vec::with_capacity(lines.len());
         let mut ready: Vec<Ready> = Vec::new();
         let mut refusals: Vec<EntryDraft> = Vec::new();
+        let made_keys = self.make_key_pairs(&orders, lines).await?;
         // 2. to 5. Parse, check, prepare; a bad line fails alone.
         let mut seen = (HashSet::new(), HashSet::new(), HashSet::new());
         for line in lines {
-            match self.prepare(&orders, line, ready.len() as u64, &mut seen) {
+            match self.prepare(&orders, line, ready.len() as u64, made_keys.as_ref(), &mut seen) {
                 Ok(Prepare::New(new)) => ready.push(*new),
                 Ok(Prepare::Repeated(certificate)) => {
                     results.push(accepted(line.line, certificate));
@@ -145,9 +156,10 @@ impl OrderStream {
         let made =
             tokio::join!(orders.make_keys(&reserved, options), ca::sign(&desk.ca.token, prepared, options));
         let outcome = match made {
-            (Ok(keys), Ok(issued)) => {
-                self.finish(&orders, &reserved, &issued, &objects, &keys).await.map(|()| issued)
-            }
+            (Ok(keys), Ok(issued)) => self
+                .finish(&orders, &reserved, &issued, &objects, &keys, made_keys.as_ref())
+                .await
+                .map(|()| issued),
             (Err(error), _) => Err(error.into()),
             (_, Err(error)) => Err(error.into()),
         };
@@ -171,11 +183,37 @@ impl OrderStream {
         }
     }
 
+    /// 2b. Key pairs for the lines that ask for one and may be produced. Nothing of them is durable: those of lines that
+    /// are refused further on are gone with this chunk.
+    async fn make_key_pairs(
+        &self,
+        orders: &Orders<'_>,
+        lines: &[v1::OrderLine],
+    ) -> Result<Option<ChunkKeyPairs>, ServiceError> {
+        let mut wanted = BTreeSet::new();
+        for line in lines {
+            let Some(v1::order_line::Key::MakeKeyPair(curve)) = line.key else { continue };
+            let (Ok(KeyPairCurve::P256), Ok(eid)) =
+                (KeyPairCurve::from_code(u32::try_from(curve).unwrap_or(u32::MAX)), line.eid.parse())
+            else {
+                continue;
+            };
+            let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
+            if line.line > 0 && matches!(orders.check(&order_line, wanted.len() as u64)?, LineCheck::New) {
+                wanted.insert(line.line);
+            }
+        }
+        let wanted: Vec<u64> = wanted.into_iter().collect();
+        let options = CallOptions { deadline: Instant::now() + CHUNK_TIME, priority: Priority::Bulk };
+        Ok(orders.make_key_pairs(KeyPairCurve::P256, &wanted, options).await?)
+    }
+
     fn prepare(
         &self,
         orders: &Orders<'_>,
         line: &v1::OrderLine,
         taken: u64,
+        made_keys: Option<&ChunkKeyPairs>,
         (eids, keys, numbers): &mut (HashSet<Eid>, HashSet<[u8; 32]>, HashSet<u64>),
     ) -> Result<Prepare, ServiceError> {
         let object = |eid: &Eid| self.call.pseudonyms.device(eid);
@@ -211,10 +249,16 @@ impl OrderStream {
                 SubjectKey::without_proof(spki, self.desk.ca.known_keys)
             }
             Some(v1::order_line::Key::Csr(csr)) => SubjectKey::from_request(csr, self.desk.ca.known_keys),
+            Some(v1::order_line::Key::MakeKeyPair(_)) => {
+                let made = made_keys.and_then(|keys| keys.public_key(line.line)).ok_or_else(|| {
+                    about(Refusal::new(ReasonCode::InvalidField, "key pairs are made on the curve P-256"))
+                })?;
+                SubjectKey::made_in_token(made, self.desk.ca.known_keys)
+            }
             None => {
                 return Err(about(Refusal::new(
                     ReasonCode::InvalidField,
-                    "a line has a public_key or a csr",
+                    "a line has a public_key, a csr or make_key_pair",
                 )));
             }
         }
@@ -288,6 +332,7 @@ impl OrderStream {
         issued: &[Issued],
         objects: &[Pseudonym],
         keys: &kms::ChunkKeys,
+        key_pairs: Option<&ChunkKeyPairs>,
     ) -> Result<(), ServiceError> {
         let serials: Vec<Vec<u8>> = issued.iter().map(|i| i.serial().as_bytes().to_vec()).collect();
         for attempt in 1.. {
@@ -296,14 +341,8 @@ impl OrderStream {
             self.gate.admit_again(&mut call)?;
             // The disk is waited for on a thread of its own kind.
             let mut commit = tokio::task::block_in_place(|| {
-                orders.finish(
-                    &self.desk.files,
-                    &self.call.pseudonyms,
-                    reserved,
-                    &serials,
-                    keys,
-                    self.call.now,
-                )
+                let made = Made { serials: &serials, keys, key_pairs };
+                orders.finish(&self.desk.files, &self.call.pseudonyms, reserved, made, self.call.now)
             })?;
             for (one, object) in issued.iter().zip(objects) {
                 let (entry, changes, preconditions) = one.outcome(&self.about(*object));
@@ -403,7 +442,21 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     if !algorithm.may_be_made() || keyset.protocol != domain::Protocol::Scp03 {
         return Err(ServiceError::refused(ReasonCode::InvalidField, "an order makes AES keysets for SCP03"));
     }
-    Ok(OrderTerms { order: header.order.clone(), issuer: header.issuer.clone(), keyset, algorithm })
+    let format = u32::try_from(header.format)
+        .ok()
+        .and_then(|code| OrderFormat::from_code(code).ok())
+        .ok_or_else(|| ServiceError::refused(ReasonCode::InvalidField, "the output format is unknown"))?;
+    if !header.product.is_empty() {
+        crate::init::check_name("product", &header.product)?;
+    }
+    Ok(OrderTerms {
+        order: header.order.clone(),
+        issuer: header.issuer.clone(),
+        keyset,
+        algorithm,
+        format,
+        product: header.product.clone(),
+    })
 }
 
 fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {

@@ -268,7 +268,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
     let limit = MESSAGE_BYTES_MAX;
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
-    let order_api = OrderApi { gate: Arc::clone(&gate), desk };
+    let order_api = OrderApi { gate: Arc::clone(&gate), desk, checkpointer: Arc::clone(&checkpointer) };
     let transport_key_api = TransportKeyApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let rsp_api = RspApi { gate: Arc::clone(&gate), desk: RspDesk { rsp, ca: ca.clone() } };

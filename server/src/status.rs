@@ -203,6 +203,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::NotGranted
         | ReasonCode::GrantExpired
         | ReasonCode::GrantTooNarrow
+        | ReasonCode::FormatRefused
         | ReasonCode::CardCryptogramMismatch
         | ReasonCode::SelfApproval
         | ReasonCode::InvalidApprovalSignature

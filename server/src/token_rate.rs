@@ -235,6 +235,7 @@ impl Work {
             }
             Self::Order { recipient_spki } => {
                 let job = OrderChunkJob {
+                    format: domain::OrderFormat::JsonlKwp,
                     keys: OrderKeys::Derived { master: key.clone() },
                     protocol: Protocol::Scp03,
                     security_domain: SecurityDomain::IsdR,

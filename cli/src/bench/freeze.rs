@@ -20,7 +20,7 @@ use crate::connect::{Connection, random_key};
 use crate::error::CliError;
 use crate::identity::names;
 use crate::key_file::PrivateKey;
-use crate::order::lock;
+use crate::order_place::lock;
 use crate::output::{Output, fields};
 
 /// Session-key fetches in flight when nothing else is asked for.

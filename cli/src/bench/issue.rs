@@ -18,7 +18,7 @@ use crate::bench::load::{CONNECTIONS, Measured, micros};
 use crate::connect::Connection;
 use crate::error::CliError;
 use crate::key_file::PrivateKey;
-use crate::order;
+use crate::{order, order_place};
 
 /// Devices of each order stream: two whole chunks.
 pub const DEVICES_PER_ORDER: u64 = 2_000;
@@ -80,6 +80,9 @@ impl IssueLoad {
         let mut streams = JoinSet::new();
         for (at, devices) in orders.0.into_iter().enumerate() {
             let header = OrderHeader {
+                format: 0,
+                transport_key: Vec::new(),
+                product: String::new(),
                 order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),
@@ -145,7 +148,7 @@ async fn place(
                 }
                 let key = Some(order_line::Key::PublicKey(device.spki.clone()));
                 let order_line = OrderLine { line, eid: device.eid.to_string(), key };
-                order::lock(&sent).insert(line, Instant::now());
+                order_place::lock(&sent).insert(line, Instant::now());
                 part = message(place_order_request::Part::Line(order_line));
             }
             // A receiver that is gone shows as the stream's own failure.
@@ -157,7 +160,7 @@ async fn place(
     let mut latencies = Vec::with_capacity(devices.len());
     while let Some(answer) = answers.message().await? {
         if let Some(place_order_response::Part::Line(result)) = answer.part {
-            let at = order::lock(&sent).remove(&result.line);
+            let at = order_place::lock(&sent).remove(&result.line);
             let at =
                 at.ok_or_else(|| CliError::Answer(format!("an unexpected result for line {}", result.line)))?;
             latencies.push(micros(at.elapsed()));

@@ -36,7 +36,9 @@ impl PendingJob {
             Job::SessionKeys(_) | Job::ServiceSecret { .. } | Job::RspSign(_) | Job::RspBind(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             // Alone in a frame: each is long, or about the worker itself.
-            Job::OrderChunk(_) | Job::PutKey(_) | Job::AddKey(_) | Job::Canary => FRAME_WEIGHT_MAX,
+            Job::OrderChunk(_) | Job::KeyPairs { .. } | Job::PutKey(_) | Job::AddKey(_) | Job::Canary => {
+                FRAME_WEIGHT_MAX
+            }
         }
     }
 
@@ -229,7 +231,8 @@ impl Dispatch {
         let longest =
             jobs.iter().map(|j| j.deadline.saturating_duration_since(now)).max().unwrap_or_default();
         // Both look at their deadline before every device.
-        let has_batch = jobs.iter().any(|j| matches!(j.job, Job::OrderChunk(_) | Job::PutKey(_)));
+        let has_batch =
+            jobs.iter().any(|j| matches!(j.job, Job::OrderChunk(_) | Job::KeyPairs { .. } | Job::PutKey(_)));
         let limit = if has_batch { longest } else { longest.min(FRAME_TIME_MAX) };
         let mut waiting = Vec::with_capacity(jobs.len());
         let mut timed = Vec::with_capacity(jobs.len());

@@ -1,6 +1,7 @@
 //! The daemon's side: a cheap handle with a bounded queue, in front of worker processes. Loads no PKCS#11 module.
 
 mod dispatch;
+mod key_pairs;
 mod process;
 mod rsp;
 mod wire;
@@ -368,6 +369,7 @@ impl Token {
             keys,
             recipient_spki: job.recipient_spki,
             eids: wire_eids(&job.eids),
+            format: job.format.code(),
         }));
         match received(inner.submit(wire, options)?.await)? {
             JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices: wrapped } => {

@@ -82,6 +82,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::Signatures(_) => "signatures",
             JobOutput::SessionKeys { .. } | JobOutput::CardCryptogramMismatch => "session keys",
             JobOutput::OrderChunk { .. } => "an order chunk",
+            JobOutput::KeyPairs { .. } => "key pairs",
             JobOutput::PutKey(_) => "PUT KEY blocks",
             JobOutput::CardProofs(_) => "card proofs",
             JobOutput::Secret(_) => "a secret",

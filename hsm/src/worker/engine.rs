@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use domain::OrderFormat;
+
 use super::open::{OpenToken, ResolvedKey, sign};
+use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::token_session::TokenSession;
-use super::{derive, order, put_key, rsp};
+use super::{derive, key_pairs, order, put_key, rsp};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
@@ -87,10 +90,18 @@ impl Engine {
             Job::OrderChunk(job) => {
                 let WireOrderKeys::Derived { master } = &job.keys;
                 let master = self.master(master)?;
-                order::order_chunk(session, &self.token.abilities, &master, job, || {
+                let format =
+                    OrderFormat::from_code(job.format).map_err(|e| HsmError::caller(e.to_string()))?;
+                let (abilities, boundary) = (&self.token.abilities, self.token.boundary);
+                let transport = ChunkTransport::generate(session, abilities, boundary, format)?;
+                order::order_chunk(session, abilities, &master, job, &transport, || {
                     self.dawdle();
                     order::in_time(deadline)
                 })
+            }
+            Job::KeyPairs { recipient_spki, count } => {
+                self.dawdle();
+                key_pairs::key_pairs(session, &self.token.abilities, recipient_spki, *count, deadline)
             }
             Job::PutKey(job) => {
                 let (old, new) = (self.keysets(&job.old)?, self.keysets(&job.new)?);

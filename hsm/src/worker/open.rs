@@ -60,7 +60,7 @@ impl OpenToken {
         let mut leaves = Vec::new();
         for key in keys {
             abilities.suffice_for(key.role, boundary).map_err(|e| explain(e, &probes))?;
-            leaves.extend(leaves_the_token(&key, &abilities));
+            leaves.extend(leaves_the_token(&key, &abilities, boundary));
             let found = resolve(&session, abilities.wrapping(), key)?;
             resolved.insert(found.registered.key.clone(), Arc::new(found));
         }
@@ -265,7 +265,7 @@ pub(crate) fn sign(
 }
 
 /// What this role brings out of the token in clear, for the report.
-fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities) -> Vec<String> {
+fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Boundary) -> Vec<String> {
     let key_name = &key.key;
     let mut sentences = match key.role {
         KeyRole::Master | KeyRole::ImportedMaster(_) => vec![
@@ -275,6 +275,14 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities) -> Vec<String> {
             format!(
                 "{key_name}: SCP03 session keys, made by CMAC in the token, sealed or (of a card proof, S-MAC only) dropped in zeroized worker memory"
             ),
+            match boundary {
+                Boundary::Worker => format!(
+                    "{key_name}: device keys of orders as tr31 or pysim-csv, opened from their wrap in zeroized worker memory to be written in that form; inside_only refuses such orders"
+                ),
+                Boundary::InsideOnly => {
+                    format!("{key_name}: orders as tr31 or pysim-csv are refused (inside_only)")
+                }
+            },
         ],
         KeyRole::LogMac | KeyRole::Pseudonym => {
             vec![format!("{key_name}: service secrets, CMAC outputs used in zeroized memory of the daemon")]

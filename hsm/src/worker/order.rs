@@ -10,6 +10,7 @@ use domain::KeysetAlgorithm;
 
 use super::derive::device_key;
 use super::open::ResolvedKey;
+use super::order_form::ChunkTransport;
 use super::probe::Abilities;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::{ErrorClass, HsmError};
@@ -22,20 +23,18 @@ use crate::template::SessionKeyUse;
 /// What a key check value is computed over (GP Card Specification §B.6).
 const CHECK_BLOCK: [u8; 16] = [0x01; 16];
 
-/// One chunk: a fresh transport key, wrapped once to the recipient; three keys per device, wrapped under it.
+/// One chunk: its transport key, wrapped once to the recipient; three keys per device, wrapped under it.
 pub(crate) fn order_chunk(
     session: &TokenSession,
     abilities: &Abilities,
     master: &ResolvedKey,
     job: &WireOrderChunk,
+    transport: &ChunkTransport<'_>,
     mut before_line: impl FnMut() -> Result<(), HsmError>,
 ) -> Result<JobOutput, HsmError> {
-    let kwp = abilities.kwp.ok_or_else(|| HsmError::policy("the token has no AES-KWP; no orders"))?;
     let oaep_hash =
         abilities.oaep_hash.ok_or_else(|| HsmError::policy("the token wraps by no RSA-OAEP; no orders"))?;
     let recipient = recipient_key(session, &rsa_public_key(&job.recipient_spki)?)?;
-    let transport =
-        session.generate(&Mechanism::AesKeyGen, &SessionKeyUse::Transport { kwp }.attributes(32))?;
     let wrapped_transport_key = wrap_oaep(session, oaep_hash, recipient.handle(), transport.handle())?;
     drop(recipient);
     let mut devices = Vec::with_capacity(job.eids.len());
@@ -46,7 +45,7 @@ pub(crate) fn order_chunk(
         for usage in keyset.protocol.usages() {
             let key = device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?;
             let kcv = check_value(session, key.handle())?;
-            let wrapped = wrap_kwp(session, kwp, transport.handle(), key.handle(), keyset.algorithm)?;
+            let wrapped = transport.wrap(session, key.handle(), &keyset, *usage)?;
             device.keys.push(WireKey { wrapped, kcv });
         }
         devices.push(device);

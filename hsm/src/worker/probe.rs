@@ -18,6 +18,7 @@ use super::derive::{CMAC, readable_block};
 use super::import::{Wrapping, readable_triple_des};
 use super::open::sign;
 use super::order::{recipient_key, wrap_oaep};
+use super::order_form::wrap_3394;
 use super::put_key::wrap_cbc;
 use super::rsp::{both_sides_agree, x963_is_right};
 use super::token_session::{SessionObject, TokenSession};
@@ -42,6 +43,8 @@ pub(crate) struct Abilities {
     /// ECDH with X9.63-SHA256 inside the token. Without it Z is in worker memory.
     pub(crate) x963: bool,
     ecdh: bool,
+    /// CKM_AES_KEY_WRAP wraps as RFC 3394 says. Without it nothing but orders as PSKC is refused.
+    pub(crate) key_wrap: bool,
     ecb_derive: bool,
     triple_des_derive: bool,
     cmac: bool,
@@ -116,6 +119,7 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         kwp: if kwp_standard { Some(CKM_AES_KEY_WRAP_KWP) } else { kwp_pad.then_some(CKM_AES_KEY_WRAP_PAD) },
         oaep_hash: if oaep_sha256 { Some(OaepHash::Sha256) } else { oaep_sha1.then_some(OaepHash::Sha1) },
         cbc_wrap: note("AES-CBC wrap (SP 800-38A)", cbc_wrap(session)),
+        key_wrap: note("AES Key Wrap (RFC 3394)", key_wrap(session)),
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
         triple_des_derive: note("3DES-ECB derive (SP 800-67)", triple_des_derive(session)),
         x963: note("ECDH with X9.63-SHA256 inside", x963_is_right(session)),
@@ -190,6 +194,25 @@ fn kwp(session: &TokenSession, number: u64) -> Result<(), HsmError> {
     let mut wrapped = [0; 64];
     let len = session.wrap_into(&mechanism, kek.handle(), key.handle(), &mut wrapped)?;
     if wrapped[..len] == *expected { Ok(()) } else { Err(differs("AES-KWP")) }
+}
+
+/// RFC 3394 §4.6.
+fn key_wrap(session: &TokenSession) -> Result<(), HsmError> {
+    const ANSWER: [u8; 40] =
+        *b"\x28\xc9\xf4\x04\xc4\xb8\x10\xf4\xcb\xcc\xb3\x5c\xfb\x87\xf8\x26\x3f\x57\x86\xe2\
+        \xd8\x0e\xd3\x26\xcb\xc7\xf0\xe7\x1a\x99\xf4\x3b\xfb\x98\x8b\x9b\x7a\x02\xdd\x21";
+    const KEY: [u8; 32] =
+        *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff\x00\x01\x02\x03\x04\x05\
+        \x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f";
+    let mut kek = [0; 32];
+    (0..).zip(&mut kek).for_each(|(i, byte)| *byte = i);
+    let kek = known_key(session, KeyType::AES, &kek, &only(&Attribute::Wrap(true), true, false))?;
+    let key = known_key(session, KeyType::AES, &KEY, &only(&Attribute::Sign(false), true, true))?;
+    if wrap_3394(session, kek.handle(), key.handle(), KEY.len())? == ANSWER {
+        Ok(())
+    } else {
+        Err(differs("AES Key Wrap"))
+    }
 }
 
 /// SP 800-38A §F.2.5 gives AES-256 in CBC mode an IV that PUT KEY does not have: XORed into the first block, it is the

@@ -3,6 +3,7 @@
 
 mod ceremony;
 mod faults;
+mod forms;
 mod imports;
 mod model;
 mod put_key;

@@ -25,13 +25,18 @@ impl Manufacturer {
         Self { key: OaepPrivateDecryptingKey::new(private).unwrap(), spki }
     }
 
-    fn transport_key(&self, chunk: &OrderChunk) -> [u8; 32] {
-        let algorithm = match chunk.oaep_hash {
+    pub fn transport_key(&self, chunk: &OrderChunk) -> [u8; 32] {
+        self.open(chunk.oaep_hash, &chunk.wrapped_transport_key)
+    }
+
+    /// A transport key from its RSA-OAEP.
+    pub fn open(&self, hash: OaepHash, wrapped: &[u8]) -> [u8; 32] {
+        let algorithm = match hash {
             OaepHash::Sha1 => &OAEP_SHA1_MGF1SHA1,
             OaepHash::Sha256 => &OAEP_SHA256_MGF1SHA256,
         };
         let mut buffer = vec![0; self.key.min_output_size()];
-        let value = self.key.decrypt(algorithm, &chunk.wrapped_transport_key, &mut buffer, None).unwrap();
+        let value = self.key.decrypt(algorithm, wrapped, &mut buffer, None).unwrap();
         (*value).try_into().unwrap()
     }
 
@@ -108,6 +113,7 @@ pub fn eid(number: u32) -> Eid {
 
 pub fn order(master: &KeyRef, algorithm: KeysetAlgorithm, spki: &[u8], devices: u32) -> OrderChunkJob {
     OrderChunkJob {
+        format: domain::OrderFormat::JsonlKwp,
         keys: OrderKeys::Derived { master: master.clone() },
         protocol: Protocol::Scp03,
         security_domain: SecurityDomain::IsdR,

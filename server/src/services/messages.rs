@@ -51,6 +51,7 @@ keyed!(
     v1::SuspendPartyRequest
 );
 unkeyed!(
+    v1::FetchOrderReceiptRequest,
     v1::ListOperationsRequest,
     v1::GetOperationRequest,
     v1::GetCertificateRequest,
@@ -67,6 +68,7 @@ indexed!(
     v1::DecideOperationResponse,
     v1::ExecuteOperationResponse,
     v1::ConfirmOrderOutputResponse,
+    v1::FetchOrderReceiptResponse,
     v1::FetchSessionKeysResponse,
     v1::InitiateAuthenticationResponse,
     v1::AuthenticateClientResponse,

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::checkpoint::Checkpointer;
 use crate::gate::{Call, Completed, Gate, OnRepeat, context, request_digest};
 use crate::layer::CallContext;
 use crate::orders::{CHUNK_DEVICES_MAX, OrderDesk, OrderStream, manufacturer};
@@ -29,6 +30,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 pub(crate) struct OrderApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) desk: Arc<OrderDesk>,
+    pub(crate) checkpointer: Arc<Checkpointer>,
 }
 
 type Results<T> = ReceiverStream<Result<T, Status>>;
@@ -89,6 +91,25 @@ impl OrderService for OrderApi {
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn fetch_order_receipt(
+        &self,
+        request: Request<v1::FetchOrderReceiptRequest>,
+    ) -> Result<Response<v1::FetchOrderReceiptResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::MadeAgain, |call, message| async move {
+                let manufacturer = manufacturer(call.caller.party()?, &call)?;
+                let store = self.desk.kms.store.as_ref();
+                let output = OrderOutput::find(store, &call.pseudonyms, &manufacturer, &message.order)?;
+                let receipt = tokio::task::block_in_place(|| {
+                    output.receipt(store, &self.desk.files, &call.pseudonyms, &manufacturer)
+                })?;
+                let note = self.checkpointer.sign_statement(audit::ORDER_RECEIPT, &receipt.text).await?;
+                let answer = v1::FetchOrderReceiptResponse { receipt: note, entry_index: 0 };
+                Ok(Completed::deed(receipt.commit, answer))
+            })
+            .await
     }
 
     async fn confirm_order_output(

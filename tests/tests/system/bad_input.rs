@@ -184,7 +184,13 @@ async fn place(
 
 fn header(order: &str, issuer: &str) -> OrderHeader {
     let keyset = KeysetName { security_domain: 1, protocol: 3, key_version_number: KVN.into() };
-    OrderHeader { order: order.to_owned(), issuer: issuer.to_owned(), keyset: Some(keyset), key_bits: 128 }
+    OrderHeader {
+        order: order.to_owned(),
+        issuer: issuer.to_owned(),
+        keyset: Some(keyset),
+        key_bits: 128,
+        ..OrderHeader::default()
+    }
 }
 
 fn with_key(eid: &str, key: LineKey) -> OrderLine {

@@ -15,6 +15,7 @@ mod faults;
 mod freeze;
 mod idempotency;
 mod masters;
+mod order_files;
 mod orders;
 mod python;
 mod refusals;

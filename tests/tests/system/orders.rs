@@ -105,6 +105,7 @@ async fn an_order_under_way_ends_with_the_suspension_of_its_manufacturer() {
         issuer: ISSUER.to_owned(),
         keyset: Some(keyset(KVN)),
         key_bits: 128,
+        ..OrderHeader::default()
     }))
     .await;
     send(line(1)).await;

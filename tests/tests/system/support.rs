@@ -225,6 +225,11 @@ impl Deployment {
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
+    /// The tool, whatever comes of it.
+    pub fn try_chancery(&self, arguments: &[&str]) -> Output {
+        self.command("chancery").args(arguments).output().unwrap()
+    }
+
     fn run(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().unwrap();
         assert!(

@@ -1,0 +1,110 @@
+//! The devices of an order: from a device file, or EIDs whose key pairs the authority makes.
+
+use std::path::PathBuf;
+
+use domain::Eid;
+use proto::v1::OrderLine;
+
+use crate::device_file::{DeviceFile, DeviceLine, key_pair};
+use crate::error::CliError;
+
+/// Where an order's devices come from. Read again from the start for each stream, never held as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// A device file, with the devices' own keys or requests.
+    File(PathBuf),
+    /// So many EIDs from this one on, counted in their first 30 digits; their key pairs are made.
+    Counted {
+        /// The first 30 digits of the first one.
+        first_body: u128,
+        /// How many.
+        quantity: u64,
+    },
+    /// These EIDs, as the order file writes them; their key pairs are made.
+    Listed(Vec<String>),
+}
+
+/// The devices being read.
+pub enum DeviceLines {
+    /// A file.
+    File(Box<DeviceFile>, PathBuf),
+    /// EIDs that are counted.
+    Counted {
+        /// The next one's first 30 digits.
+        next_body: u128,
+        /// Its line.
+        line: u64,
+        /// The last line.
+        last: u64,
+    },
+    /// EIDs that are listed, and the line of the one before the next.
+    Listed(std::vec::IntoIter<String>, u64),
+}
+
+impl Devices {
+    /// How many there are.
+    pub fn count(&self) -> Result<u64, CliError> {
+        match self {
+            Self::File(path) => DeviceFile::count(path),
+            Self::Counted { quantity, .. } => Ok(*quantity),
+            Self::Listed(eids) => Ok(eids.len() as u64),
+        }
+    }
+
+    /// From the first one on.
+    pub fn open(&self) -> Result<DeviceLines, CliError> {
+        Ok(match self {
+            Self::File(path) => DeviceLines::File(Box::new(DeviceFile::open(path)?), path.clone()),
+            Self::Counted { first_body, quantity } => {
+                DeviceLines::Counted { next_body: *first_body, line: 1, last: *quantity }
+            }
+            Self::Listed(eids) => DeviceLines::Listed(eids.clone().into_iter(), 0),
+        })
+    }
+}
+
+impl DeviceLines {
+    /// The next device; `None` at the end.
+    pub fn next_device(&mut self) -> Result<Option<DeviceLine>, CliError> {
+        match self {
+            Self::File(file, path) => file.next_device().map_err(CliError::file("read", path)),
+            Self::Counted { line, last, .. } if *line > *last => Ok(None),
+            Self::Counted { next_body, line, .. } => {
+                let eid = Eid::from_body(&format!("{next_body:030}"))
+                    .map_err(|error| CliError::invalid(error.to_string(), "correct first_eid_body"))?;
+                let device = with_key_pair(*line, eid.to_string());
+                (*next_body, *line) = (*next_body + 1, *line + 1);
+                Ok(Some(device))
+            }
+            Self::Listed(eids, line) => {
+                *line += 1;
+                Ok(eids.next().map(|eid| with_key_pair(*line, eid)))
+            }
+        }
+    }
+}
+
+fn with_key_pair(line: u64, eid: String) -> DeviceLine {
+    let order_line = OrderLine { line, eid: eid.clone(), key: Some(key_pair()) };
+    DeviceLine { line, eid, order_line: Ok(order_line) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counted_eids_follow_each_other_with_right_check_digits() {
+        let devices = Devices::Counted { first_body: 890_490_321_234_512_345_123_456_789_012, quantity: 3 };
+        assert_eq!(devices.count().unwrap(), 3);
+        let mut lines = devices.open().unwrap();
+        let mut eids = Vec::new();
+        while let Some(device) = lines.next_device().unwrap() {
+            assert_eq!(device.line, eids.len() as u64 + 1);
+            eids.push(device.eid.parse::<Eid>().unwrap().to_string());
+        }
+        // SGP.23's EID#1 is the first.
+        assert_eq!(eids[0], "89049032123451234512345678901235");
+        assert_eq!(&eids[2][..30], "890490321234512345123456789014");
+    }
+}
