@@ -137,6 +137,8 @@ events! {
     RspExpired = "rsp.expired";
     /// A wrong confirmation code was counted; too many end the profile's download.
     RspCodeCounted = "rsp.code_counted";
+    /// An eUICC package of an eIM was signed, with a counter value of its own.
+    EimPackageSigned = "eim.package_signed";
     /// A signing key of an SM-DP+ or eIM was registered for its party.
     RspKeyRegistered = "rsp_key.registered";
     /// Another log key signs from here on.

@@ -248,6 +248,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("configuration", FactKind::Digest, "configuration in force"),
     row("confirmed", FactKind::Number, "devices that proved their new keyset"),
     row("count", FactKind::Number, "how many"),
+    row("counter", FactKind::Number, "counter value of what was signed or sent"),
     row("crl", FactKind::Digest, "certificate revocation list, DER"),
     row("csr", FactKind::Digest, "certification request, DER"),
     row("delivered_under", FactKind::Digest, "key under which keys left"),

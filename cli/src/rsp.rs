@@ -1,6 +1,7 @@
 //! Remote SIM provisioning: the keys of an SM-DP+, and a profile download step by step from files.
 
 mod download;
+mod package;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use proto::v1::operation::Kind;
 
 pub use self::download::open;
 use self::download::{Authenticate, Bind, Initiate};
+use self::package::SignPackage;
 use crate::error::CliError;
 use crate::identity::parse_name;
 use crate::issuer::register_issuer;
@@ -56,12 +58,20 @@ pub enum RspCommand {
   chancery rsp bind --transaction tx/ --response prepare-download-response.der --host-id 736d6470 \\
       --protection session-keys --purpose profile-download --identity otaco/")]
     Bind(Bind),
+    /// Sign an eUICC package of an eIM (SGP.32), with the next counter value for this eUICC.
+    ///
+    /// The key is an eim-sign key: chanceryd ceremony create-key --role eim-sign, then rsp key-register with the eimId as
+    /// --server-address. A counter value is never given twice.
+    #[command(after_help = "Example:
+  chancery rsp sign-package --eim-id eim.example --eid 89049032123451234512345678901235 --package psmo-list.der \
+      --purpose profile-management --out euicc-package-request.der --identity otaco/")]
+    SignPackage(SignPackage),
 }
 
 /// Arguments of `rsp key-register`.
 #[derive(Debug, Args)]
 pub struct KeyRegister {
-    /// The JSON that `chanceryd ceremony create-key --role rsp-auth|rsp-pb` wrote; its label says which role
+    /// The JSON that `chanceryd ceremony create-key --role rsp-auth|rsp-pb|eim-sign` wrote; its label says which role
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
     /// Name of the key; the one in the file when absent
@@ -70,11 +80,11 @@ pub struct KeyRegister {
     /// The provisioner whose SM-DP+ it is; the one in the file when absent
     #[arg(long, value_parser = parse_name)]
     party: Option<String>,
-    /// Address of the SM-DP+ as in its activation codes
+    /// Address of the SM-DP+ as in its activation codes; eim-sign: the eimId
     #[arg(long, value_name = "HOST")]
     server_address: String,
-    /// Object identifier of the SM-DP+; DPauth and DPpb have the same
-    #[arg(long, value_name = "OID")]
+    /// Object identifier of the SM-DP+; DPauth and DPpb have the same, an eim-sign key has none
+    #[arg(long, value_name = "OID", default_value = "", hide_default_value = true)]
     registered_id: String,
     #[command(flatten)]
     request: RequestArgs,
@@ -88,6 +98,7 @@ impl RspCommand {
             Self::Initiate(initiate) => initiate.run(output).await,
             Self::Authenticate(authenticate) => authenticate.run(output).await,
             Self::Bind(bind) => bind.run(output).await,
+            Self::SignPackage(package) => package.run(output).await,
         }
         .map(|()| ExitCode::SUCCESS)
     }
@@ -99,7 +110,7 @@ impl KeyRegister {
         let role = role_of(&key.key_label).ok_or_else(|| {
             CliError::invalid(
                 format!("{} is of no key of an SM-DP+", self.key_file.display()),
-                "make one: chanceryd ceremony create-key --role rsp-auth or rsp-pb",
+                "make one: chanceryd ceremony create-key --role rsp-auth, rsp-pb or eim-sign",
             )
         })?;
         let register = RegisterRspKey {
@@ -119,7 +130,7 @@ impl KeyRegister {
 /// The role in a label `chancery/<role>/<name>/<epoch>`.
 fn role_of(label: &str) -> Option<&'static str> {
     let role = label.strip_prefix("chancery/")?.split('/').next()?;
-    ["rsp-auth", "rsp-pb"].into_iter().find(|known| *known == role)
+    ["rsp-auth", "rsp-pb", "eim-sign"].into_iter().find(|known| *known == role)
 }
 
 #[cfg(test)]

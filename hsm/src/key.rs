@@ -44,6 +44,8 @@ pub enum KeyRole {
     RspAuth,
     /// P-256; signs SmdpSigned2 and secure channels of one SM-DP+ (its DPpb key), nothing else.
     RspPb,
+    /// P-256; signs eUICC packages of one eIM (SGP.32), nothing else.
+    EimSign,
     /// A master whose value has been outside a token: that of a fleet that moved in, or one made from components. Derives
     /// device keys and does nothing else, as [`Self::Master`] does.
     ImportedMaster(MasterAlgorithm),
@@ -90,7 +92,7 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
@@ -109,6 +111,7 @@ impl KeyRole {
         Self::TransportImport,
         Self::RspAuth,
         Self::RspPb,
+        Self::EimSign,
     ];
 
     /// The word in the label and in the token specification.
@@ -132,6 +135,7 @@ impl KeyRole {
             Self::TransportImport => "transport-import",
             Self::RspAuth => "rsp-auth",
             Self::RspPb => "rsp-pb",
+            Self::EimSign => "eim-sign",
         }
     }
 
@@ -143,7 +147,8 @@ impl KeyRole {
             | Self::OcspResponder
             | Self::CanarySign
             | Self::RspAuth
-            | Self::RspPb => KeyKind::P256,
+            | Self::RspPb
+            | Self::EimSign => KeyKind::P256,
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,
@@ -175,7 +180,7 @@ impl KeyRole {
 
     /// Whether keys of this role sign only what a job names by its purpose ([`crate::RspInput`]), never a bare digest.
     pub(crate) const fn is_bound_to_a_purpose(self) -> bool {
-        matches!(self, Self::RspAuth | Self::RspPb)
+        matches!(self, Self::RspAuth | Self::RspPb | Self::EimSign)
     }
 
     pub(crate) const fn is_canary(self) -> bool {

@@ -6,7 +6,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use domain::Eid;
 use keys::bsp::ProfileProtection;
-use keys::rsp::{TransactionId, is_one_sequence, with_signature};
+use keys::rsp::{TransactionId, is_one_sequence, with_association_token, with_signature};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HsmError;
@@ -24,6 +24,13 @@ pub enum RspInput {
         /// r || s.
         euicc_signature1: [u8; 64],
     },
+    /// EuiccPackageSigned, DER, and the association token behind it; by a [`KeyRole::EimSign`] key.
+    EuiccPackage {
+        /// DER SEQUENCE.
+        euicc_package_signed: Vec<u8>,
+        /// 0: none.
+        association_token: u64,
+    },
 }
 
 impl RspInput {
@@ -32,6 +39,7 @@ impl RspInput {
         match self {
             Self::ServerSigned1(_) => KeyRole::RspAuth,
             Self::SmdpSigned2 { .. } => KeyRole::RspPb,
+            Self::EuiccPackage { .. } => KeyRole::EimSign,
         }
     }
 
@@ -42,6 +50,11 @@ impl RspInput {
             Self::ServerSigned1(object) if is_one_sequence(object) => object.clone(),
             Self::SmdpSigned2 { smdp_signed2, euicc_signature1 } if is_one_sequence(smdp_signed2) => {
                 with_signature(smdp_signed2, euicc_signature1)
+            }
+            Self::EuiccPackage { euicc_package_signed, association_token }
+                if is_one_sequence(euicc_package_signed) =>
+            {
+                with_association_token(euicc_package_signed, *association_token)
             }
             _ => return Err(HsmError::caller("the input is no single DER SEQUENCE")),
         };
@@ -114,6 +127,7 @@ pub(crate) struct WireRspSign {
 pub(crate) enum WireRspInput {
     ServerSigned1(Vec<u8>),
     SmdpSigned2 { smdp_signed2: Vec<u8>, euicc_signature1: Vec<u8> },
+    EuiccPackage { euicc_package_signed: Vec<u8>, association_token: u64 },
 }
 
 impl From<RspInput> for WireRspInput {
@@ -122,6 +136,9 @@ impl From<RspInput> for WireRspInput {
             RspInput::ServerSigned1(object) => Self::ServerSigned1(object),
             RspInput::SmdpSigned2 { smdp_signed2, euicc_signature1 } => {
                 Self::SmdpSigned2 { smdp_signed2, euicc_signature1: euicc_signature1.to_vec() }
+            }
+            RspInput::EuiccPackage { euicc_package_signed, association_token } => {
+                Self::EuiccPackage { euicc_package_signed, association_token }
             }
         }
     }
@@ -136,6 +153,10 @@ impl TryFrom<&WireRspInput> for RspInput {
             WireRspInput::SmdpSigned2 { smdp_signed2, euicc_signature1 } => Self::SmdpSigned2 {
                 smdp_signed2: smdp_signed2.clone(),
                 euicc_signature1: fixed(euicc_signature1, "a signature")?,
+            },
+            WireRspInput::EuiccPackage { euicc_package_signed, association_token } => Self::EuiccPackage {
+                euicc_package_signed: euicc_package_signed.clone(),
+                association_token: *association_token,
             },
         })
     }

@@ -267,6 +267,58 @@ impl PrepareDownloadResponse {
     }
 }
 
+/// EuiccPackageSigned of an eIM (SGP.32).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EuiccPackage {
+    /// At most [`TEXT_MAX`] bytes.
+    pub eim_id: String,
+    /// Packed decimal.
+    pub eid: [u8; 16],
+    /// Greater than each one before.
+    pub counter: u64,
+    /// Empty: none.
+    pub eim_transaction_id: Vec<u8>,
+    /// The psmoList or ecoList, as [`is_euicc_package`] accepts it.
+    pub package: Vec<u8>,
+}
+
+impl EuiccPackage {
+    /// The DER SEQUENCE.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut fields = element(0x80, self.eim_id.as_bytes());
+        fields.extend(element(0x5a, &self.eid));
+        fields.extend(element(0x81, &unsigned(self.counter)));
+        if !self.eim_transaction_id.is_empty() {
+            fields.extend(element(0x82, &self.eim_transaction_id));
+        }
+        fields.extend(&self.package);
+        element(SEQUENCE, &fields)
+    }
+}
+
+/// Whether `bytes` are one DER element of an EuiccPackage, psmoList (A0) or ecoList (A1), of at most 16 KiB.
+pub fn is_euicc_package(bytes: &[u8]) -> bool {
+    bytes.len() <= OBJECT_BYTES_MAX && (enter_only(bytes, 0xa0).is_ok() || enter_only(bytes, 0xa1).is_ok())
+}
+
+/// `signed || 84 LL association token`: what an eIM signs; 84 01 00 when there is none.
+pub fn with_association_token(signed: &[u8], token: u64) -> Vec<u8> {
+    [signed, &element(0x84, &unsigned(token))].concat()
+}
+
+/// EuiccPackageRequest (tag BF51): the signed package and its signature.
+pub fn euicc_package_request(signed: &[u8], signature: &[u8]) -> Vec<u8> {
+    element(0xbf51, &[signed, &element(SIGNATURE, signature)].concat())
+}
+
+/// The content of an INTEGER that is not negative (X.690 §8.3).
+fn unsigned(value: u64) -> Vec<u8> {
+    let bytes = value.to_be_bytes();
+    let first = bytes.iter().position(|byte| *byte != 0).unwrap_or(7);
+    let sign = if bytes[first] >= 0x80 { &[0][..] } else { &[] };
+    [sign, &bytes[first..]].concat()
+}
+
 /// `signed || 5F37 40 signature`: what the next signature of the chain is made over (SGP.22 §5.7.5, §5.6.2).
 pub fn with_signature(signed: &[u8], signature: &[u8; 64]) -> Vec<u8> {
     [signed, &element(SIGNATURE, signature)].concat()

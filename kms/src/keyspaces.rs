@@ -49,8 +49,11 @@ pub(crate) const RSP_CODE_TRIES: Keyspace = Keyspace { code: 92, name: "rsp_code
 /// When wrong codes are forgotten: end (8 bytes, microseconds), then the key of their count -> empty.
 pub(crate) const RSP_CODE_ENDS: Keyspace = Keyspace { code: 93, name: "rsp_code_ends", home: Home::View };
 
+/// Counter values of eIMs: party 00 eimId 00 EID -> `records::Counter`.
+pub(crate) const EIM_COUNTERS: Keyspace = Keyspace { code: 94, name: "eim_counters", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 20] = [
+pub const KEYSPACES: [Keyspace; 21] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -71,4 +74,5 @@ pub const KEYSPACES: [Keyspace; 20] = [
     RSP_EXPIRIES,
     RSP_CODE_TRIES,
     RSP_CODE_ENDS,
+    EIM_COUNTERS,
 ];

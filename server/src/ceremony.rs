@@ -333,7 +333,7 @@ fn known(config: &Config) -> KnownValues {
 fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
         KeyRole::CertificateIssuer => Ok("ca"),
-        KeyRole::RspAuth | KeyRole::RspPb => Ok(RSP_TOKEN),
+        KeyRole::RspAuth | KeyRole::RspPb | KeyRole::EimSign => Ok(RSP_TOKEN),
         KeyRole::Master | KeyRole::ImportedMaster(_) | KeyRole::PartyTransport | KeyRole::TransportImport => {
             Ok("kms")
         }

@@ -95,6 +95,17 @@ impl RspDesk {
         Ok(found)
     }
 
+    /// The newest key of the party's eIM of this name; the last by name where there are several.
+    pub(crate) fn eim_key(&self, party: &str, eim_id: &str) -> Result<RspKey, ServiceError> {
+        let keys = RspKey::of_server(self.ca.store.as_ref(), party, KeyRole::EimSign, eim_id)?;
+        keys.into_iter().last().ok_or_else(|| {
+            ServiceError::refused(
+                ReasonCode::UnknownRspKey,
+                "no eim-sign key of yours is registered for this eimId",
+            )
+        })
+    }
+
     /// Key identifier of the certificate issuer.
     pub(crate) fn ci_key_identifier(&self) -> Result<Vec<u8>, ServiceError> {
         let issuer = self.ca.issuers.find(self.ca.store.as_ref(), CERTIFICATE_ISSUER)?;
@@ -131,10 +142,10 @@ pub(crate) fn parse_key(
     known_keys: pki::KnownKeys,
 ) -> Result<(RspKey, RegisteredKey), ServiceError> {
     check_name("name", &register.name)?;
-    let role = [KeyRole::RspAuth, KeyRole::RspPb]
+    let role = [KeyRole::RspAuth, KeyRole::RspPb, KeyRole::EimSign]
         .into_iter()
         .find(|role| role.as_str() == register.role)
-        .ok_or_else(|| invalid("role is rsp-auth or rsp-pb"))?;
+        .ok_or_else(|| invalid("role is rsp-auth, rsp-pb or eim-sign"))?;
     if !register.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {
         return Err(invalid("key_label names no key of this role"));
     }
@@ -143,8 +154,11 @@ pub(crate) fn parse_key(
         .map_err(|e| ServiceError::refused(ReasonCode::WeakKey, format!("the key is refused: {e}")))?;
     check_server_address(&register.server_address)?;
     // The certificate's profile says what an identifier is; here only that there is one to compare.
-    if register.registered_id.is_empty() || register.registered_id.len() > 100 {
-        return Err(invalid("registered_id is the object identifier of the SM-DP+"));
+    let is_of_eim = role == KeyRole::EimSign;
+    if register.registered_id.is_empty() != is_of_eim || register.registered_id.len() > 100 {
+        return Err(invalid(
+            "registered_id is the object identifier of the SM-DP+; an eim-sign key has none",
+        ));
     }
     let key = KeyRef { label: register.key_label.clone(), id };
     let registered =

@@ -109,7 +109,15 @@ pub enum Protection {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hex(Vec<u8>);
 
-fn parse_hex(text: &str) -> Result<Hex, String> {
+impl Hex {
+    /// The bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// Reads bytes in hex.
+pub fn parse_hex(text: &str) -> Result<Hex, String> {
     hex::decode(text).map(Hex).map_err(|_| "give pairs of hexadecimal digits".to_owned())
 }
 

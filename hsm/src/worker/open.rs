@@ -298,6 +298,7 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         }],
         KeyRole::CertificateIssuer
         | KeyRole::RspAuth
+        | KeyRole::EimSign
         | KeyRole::OperatorIssuer
         | KeyRole::OcspResponder
         | KeyRole::LogSigner

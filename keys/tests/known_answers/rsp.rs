@@ -3,8 +3,9 @@
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use keys::rsp::{
-    AuthenticateServerResponse, EuiccInfo1, PrepareDownloadResponse, ServerSigned1, SmdpSigned2,
-    TransactionId, confirms, is_one_sequence, is_p256_point, is_signed_by, with_signature,
+    AuthenticateServerResponse, EuiccInfo1, EuiccPackage, PrepareDownloadResponse, ServerSigned1,
+    SmdpSigned2, TransactionId, confirms, is_euicc_package, is_one_sequence, is_p256_point, is_signed_by,
+    with_association_token, with_signature,
 };
 use proptest::prelude::*;
 
@@ -124,6 +125,37 @@ fn what_a_server_signs_is_written_as_the_module_says() {
     // What one key signs is never what the other does.
     assert!(is_one_sequence(&signed1.encode()) && is_one_sequence(&signed2.encode()));
     assert!(!is_one_sequence(&with_signature(&signed2.encode(), &[4; 64])));
+}
+
+#[test]
+fn an_euicc_package_is_written_as_the_module_says_and_signed_with_its_association_token() {
+    for (counter, integer) in
+        [(1, "01"), (0x7f, "7f"), (0x80, "0080"), (0x1234, "1234"), (u64::MAX, "00ffffffffffffffff")]
+    {
+        let package = EuiccPackage {
+            eim_id: "eim".to_owned(),
+            eid: [0x89; 16],
+            counter,
+            eim_transaction_id: vec![7; 2],
+            package: tlv("a0", &[]),
+        };
+        let counter = hex::decode(integer).unwrap();
+        let fields = [
+            tlv("80", b"eim"),
+            tlv("5a", &[0x89; 16]),
+            tlv("81", &counter),
+            tlv("82", &[7, 7]),
+            tlv("a0", &[]),
+        ];
+        assert_eq!(package.encode(), tlv("30", &fields.concat()));
+    }
+    assert_eq!(with_association_token(&[0x30, 0], 0), [0x30, 0, 0x84, 1, 0]);
+    assert_eq!(with_association_token(&[0x30, 0], 300), [0x30, 0, 0x84, 2, 1, 0x2c]);
+    assert!(
+        is_euicc_package(&tlv("a1", &[1]))
+            && !is_euicc_package(&tlv("a2", &[]))
+            && !is_euicc_package(&[0xa0, 0, 0])
+    );
 }
 
 #[test]

@@ -19,15 +19,15 @@ pub struct RspKey {
     pub name: String,
     /// The provisioner whose key it is.
     pub party: String,
-    /// [`KeyRole::RspAuth`] or [`KeyRole::RspPb`].
+    /// [`KeyRole::RspAuth`], [`KeyRole::RspPb`] or [`KeyRole::EimSign`].
     pub role: KeyRole,
     /// Where it is.
     pub key: KeyRef,
     /// SubjectPublicKeyInfo, DER.
     pub public_key: Vec<u8>,
-    /// The address under which LPAs reach the SM-DP+.
+    /// The address under which LPAs reach the SM-DP+; of an eIM its eimId.
     pub server_address: String,
-    /// Object identifier of the SM-DP+, which its certificates carry.
+    /// Object identifier of the SM-DP+, which its certificates carry; of an eIM empty.
     pub registered_id: String,
 }
 

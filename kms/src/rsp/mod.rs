@@ -6,6 +6,7 @@ mod authenticate;
 mod bind;
 mod initiate;
 mod keys;
+mod package;
 mod transaction;
 mod upkeep;
 
@@ -22,6 +23,7 @@ pub use authenticate::{Authenticated, Authentication, authenticate};
 pub use bind::{Binding, Bound, bind};
 pub use initiate::{Initiated, Initiation, initiate};
 pub use keys::RspKey;
+pub use package::{PackageRequest, SignedPackage, sign_package};
 pub use transaction::{OpenTransactions, Step, Transaction};
 pub use upkeep::upkeep;
 

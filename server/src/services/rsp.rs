@@ -7,11 +7,12 @@ use hsm::{CallOptions, Priority};
 use keys::bsp::ProfileProtection;
 use keys::rsp::{AuthenticateServerResponse, EuiccInfo1, PrepareDownloadResponse, RspObjectError, TEXT_MAX};
 use kms::Provisioner;
-use kms::rsp::{Authentication, Binding, Initiation, Transaction};
+use kms::rsp::{Authentication, Binding, Initiation, PackageRequest, Transaction};
 use proto::v1;
 use proto::v1::rsp_service_server::RspService;
 use tonic::{Request, Response, Status};
 
+use crate::deeds::parse_eid;
 use crate::gate::{Call, Completed, Gate, OnRepeat};
 use crate::rsp::RspDesk;
 use crate::status::ServiceError;
@@ -48,6 +49,19 @@ impl RspService for RspApi {
             .await
     }
 
+    async fn sign_euicc_package(
+        &self,
+        request: Request<v1::SignEuiccPackageRequest>,
+    ) -> Result<Response<v1::SignEuiccPackageResponse>, Status> {
+        self.gate
+            .unary(
+                request,
+                OnRepeat::Stored,
+                |call, message| async move { self.package(&call, &message).await },
+            )
+            .await
+    }
+
     async fn bind_profile(
         &self,
         request: Request<v1::BindProfileRequest>,
@@ -64,6 +78,40 @@ impl RspService for RspApi {
 }
 
 impl RspApi {
+    async fn package(
+        &self,
+        call: &Call,
+        message: &v1::SignEuiccPackageRequest,
+    ) -> Result<Completed<v1::SignEuiccPackageResponse>, ServiceError> {
+        let (engines, caller) = (self.desk.engines()?, provisioner(call)?);
+        let key = self.desk.eim_key(&caller.name, &message.eim_id)?;
+        let request = PackageRequest {
+            eid: parse_eid(&message.eid)?,
+            package: message.euicc_package.clone(),
+            eim_transaction_id: message.eim_transaction_id.clone(),
+            association_token: message.association_token,
+            purpose: message.purpose.clone(),
+            request_digest: call.request_digest,
+        };
+        let (commit, signed) = kms::rsp::sign_package(
+            engines,
+            &call.pseudonyms,
+            &caller,
+            &request,
+            &key,
+            call.now,
+            options(call),
+        )
+        .await?;
+        let answer = v1::SignEuiccPackageResponse {
+            euicc_package_signed: signed.euicc_package_signed,
+            eim_signature: signed.eim_signature.to_vec(),
+            counter: signed.counter,
+            entry_index: 0,
+        };
+        Ok(Completed::deed(commit, answer))
+    }
+
     async fn initiate(
         &self,
         call: &Call,

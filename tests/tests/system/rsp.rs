@@ -3,13 +3,13 @@
 mod download;
 
 use audit::{Entry, Outcome};
-use proto::v1::{BindProfileResponse, ProfileProtection};
+use proto::v1::{BindProfileResponse, ProfileProtection, SignEuiccPackageRequest};
 use tests::euicc::bsp::BspKeys;
 use tests::euicc::{package, tlv};
 use tonic::Status;
 
 use crate::caller::reason;
-use crate::rsp::download::{ADDRESS, CODE, Download, PURPOSE, Site};
+use crate::rsp::download::{ADDRESS, CODE, Download, EIM_ID, PURPOSE, Site};
 use crate::support::Deployment;
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
@@ -75,6 +75,7 @@ async fn a_profile_is_downloaded_in_three_calls_and_everything_else_is_refused()
 
     out_of_order_and_forged(&mut site).await;
     codes_are_counted(&mut site, &mut deployment).await;
+    packages_have_counters(&site, &deployment).await;
     nothing_after_a_change(&mut site, &deployment).await;
     recorded(&deployment);
 }
@@ -185,6 +186,39 @@ async fn codes_are_counted(site: &mut Site, deployment: &mut Deployment) {
     }
 }
 
+/// Each package of an eIM has the next counter value, and its signature is over the association token too.
+async fn packages_have_counters(site: &Site, deployment: &Deployment) {
+    let file: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(deployment.path("eim.json")).unwrap()).unwrap();
+    let spki = hex::decode(file["public_key"].as_str().unwrap()).unwrap();
+    let key = pki::PublicKey::parse(&spki, pki::KnownKeys::Refuse).unwrap();
+    let request = |key: &str, package: &[u8]| SignEuiccPackageRequest {
+        idempotency_key: key.to_owned(),
+        eim_id: EIM_ID.to_owned(),
+        eid: site.eid(0),
+        euicc_package: package.to_vec(),
+        eim_transaction_id: Vec::new(),
+        association_token: 0,
+        purpose: PURPOSE.to_owned(),
+    };
+    for counter in 1..=2 {
+        let request = request(&format!("package-{counter}"), &[0xa0, 0]);
+        let signed = site.client().sign_euicc_package(request.clone()).await.unwrap().into_inner();
+        assert_eq!(signed.counter, counter);
+        let message = [&signed.euicc_package_signed[..], &[0x84, 1, 0]].concat();
+        key.verify_plain(&message, signed.eim_signature[..].try_into().unwrap()).unwrap();
+        let again = site.client().sign_euicc_package(request).await.unwrap().into_inner();
+        assert_eq!(again, signed);
+    }
+    let no_package = request("none", &[0x30, 0]);
+    assert_eq!(refused(site.client().sign_euicc_package(no_package).await), "INVALID_FIELD");
+    let other_eim = SignEuiccPackageRequest { eim_id: ADDRESS.to_owned(), ..request("other", &[0xa0, 0]) };
+    assert_eq!(refused(site.client().sign_euicc_package(other_eim).await), "UNKNOWN_RSP_KEY");
+    let curious =
+        SignEuiccPackageRequest { purpose: "curiosity".to_owned(), ..request("curious", &[0xa0, 0]) };
+    assert_eq!(refused(site.client().sign_euicc_package(curious).await), "NOT_GRANTED");
+}
+
 /// Freeze, revocation and suspension between the steps.
 async fn nothing_after_a_change(site: &mut Site, deployment: &Deployment) {
     let mut frozen = site.initiate(3).await.unwrap();
@@ -227,7 +261,8 @@ fn recorded(deployment: &Deployment) {
         let of = |entry: &&Entry| entry.header.event.as_str() == event && entry.header.outcome == outcome;
         entries.iter().filter(of).count()
     };
-    assert_eq!(count("rsp_key.registered", Outcome::Done), 2);
+    assert_eq!(count("rsp_key.registered", Outcome::Done), 3);
+    assert_eq!(count("eim.package_signed", Outcome::Done), 2);
     assert_eq!(count("rsp.bound", Outcome::Repeated), 4);
     assert_eq!(count("rsp.bound", Outcome::Done), 6);
     assert_eq!(count("rsp.code_counted", Outcome::Done), 5);

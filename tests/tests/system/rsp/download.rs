@@ -20,6 +20,7 @@ use crate::support::{Deployment, GRANTED, ISSUER};
 pub const ADDRESS: &str = "smdpplus.example";
 pub const PURPOSE: &str = "profile-download";
 pub const CODE: &str = "1234";
+pub const EIM_ID: &str = "eim.example";
 pub const OID: &str = "2.999.7";
 
 /// The SM-DP+ and its world.
@@ -63,6 +64,12 @@ impl Site {
             ];
             deployment.two_persons(&[&request[..], &subject].concat(), None);
         }
+        let create =
+            ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", "eim-sign", "--name", "eim"];
+        deployment.chanceryd(&[&create[..], &["--party", "provisioner", "--out", "eim.json"]].concat());
+        let register =
+            ["rsp", "key-register", "--key-file", "eim.json", "--server-address", EIM_ID, "--reason", "x"];
+        deployment.two_persons(&register, None);
         deployment.grant("downloads", PURPOSE, GRANTED, "9d");
         let eids: Vec<String> = (0..devices).map(|number| eid(GRANTED, number + 70)).collect();
         let keys: Vec<_> = eids.iter().map(|_| new_key()).collect();
@@ -98,6 +105,11 @@ impl Site {
     /// Connects again, after a restart.
     pub async fn connect(&mut self, deployment: &Deployment) {
         self.sm_dp_plus = deployment.caller("provisioner").await;
+    }
+
+    /// The EID of one of them.
+    pub fn eid(&self, number: usize) -> String {
+        self.eids[number].clone()
     }
 
     pub fn client(&self) -> RspServiceClient<tonic::transport::Channel> {
