@@ -4,12 +4,14 @@ mod many;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use domain::{Eid, KeyVersionNumber, PrincipalId};
-use keys::scp03::{CardChallenge, Challenges, Cryptogram, HostChallenge, SessionKeys};
+use keys::scp03::{
+    CardChallenge, Challenges, Cryptogram, HostChallenge, InitializeUpdateAnswer, SessionKeys,
+};
 use keys::seal::{self, Sealed};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
-use proto::v1::{FetchSessionKeysRequest, FetchSessionKeysResponse};
+use proto::v1::{FetchSessionKeysRequest, FetchSessionKeysResponse, KeyDelivery};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -33,8 +35,13 @@ pub enum SessionKeysCommand {
   chancery session-keys fetch --eid 89049032123451234512345678901235 --kvn 0x30 \\
       --host-challenge 0001020304050607 --card-challenge 08090a0b0c0d0e0f --card-cryptogram 1122334455667788 \\
       --purpose remote-management --identity otaco/
+  chancery session-keys fetch --eid 89049032123451234512345678901235 --kvn 0x30 --host-challenge b13e5f938fc108c4 \\
+      --answer 000000000000000000003003703eb51047495b249f66c484c1d2ef1948000002 --security-level 33 \\
+      --purpose remote-management --identity otaco/
+  chancery session-keys fetch --eid 89049032123451234512345678901235 --kvn 0x30 --host-challenge b13e5f938fc108c4 \\
+      --prepared --i 70 --sequence-counter 000003 --purpose night-scripts --identity otaco/
   chancery session-keys fetch ... --output json --reveal")]
-    Fetch(Fetch),
+    Fetch(Box<Fetch>),
     /// Fetch the session keys of many cards over one stream, from a file of challenges into a file of opened keys.
     ///
     /// A card that is refused gets a line with the reason; the others go on. The file of keys is readable only by its
@@ -53,15 +60,19 @@ pub struct Fetch {
     eid: Eid,
     #[command(flatten)]
     keyset: KeysetArgs,
-    /// Our challenge of INITIALIZE UPDATE, 8 bytes in hex
-    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
-    host_challenge: Eight,
-    /// The card's challenge, 8 bytes in hex
-    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
-    card_challenge: Eight,
-    /// The card's proof, 8 bytes in hex
-    #[arg(long, value_name = "HEX", value_parser = parse_8_bytes)]
-    card_cryptogram: Eight,
+    /// Our challenge of INITIALIZE UPDATE in hex: 8 bytes, or 16 for a card in mode S16
+    #[arg(long, value_name = "HEX", value_parser = parse_challenge)]
+    host_challenge: Challenge,
+    #[command(flatten)]
+    card: CardArgs,
+    /// Level of the channel, P1 of EXTERNAL AUTHENTICATE in hex: 01 C-MAC, 03 and C-DECRYPTION, 11 and 13 the same with
+    /// R-MAC, 33 all with R-ENCRYPTION
+    #[arg(long, value_name = "HEX", value_parser = parse_byte)]
+    security_level: Option<u8>,
+    /// How the keys leave: sealed to this identity's encryption key, or in the TLS channel alone, where the grant and the
+    /// authority's configuration allow it
+    #[arg(long, value_enum, default_value_t = DeliveryArg::Sealed)]
+    delivery: DeliveryArg,
     /// What the keys are for; must be the purpose of a grant
     #[arg(long)]
     purpose: String,
@@ -74,14 +85,83 @@ pub struct Fetch {
     remote: RemoteArgs,
 }
 
-/// Eight bytes of a challenge or cryptogram.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Eight([u8; 8]);
+/// What the card said, or will say.
+#[derive(Debug, Args)]
+struct CardArgs {
+    /// The card's whole answer to INITIALIZE UPDATE in hex, without the status word; instead of the next four
+    #[arg(long, value_name = "HEX", value_parser = parse_answer, conflicts_with_all = ["card_challenge", "card_cryptogram", "i", "sequence_counter", "prepared"])]
+    answer: Option<InitializeUpdateAnswer>,
+    /// The card's challenge in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_challenge, required_unless_present_any = ["answer", "prepared"], requires = "card_cryptogram")]
+    card_challenge: Option<Challenge>,
+    /// The card's proof in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_challenge, requires = "card_challenge")]
+    card_cryptogram: Option<Challenge>,
+    /// The i parameter of the card's answer in hex: 10 pseudo-random challenge, 20 R-MAC, 60 R-MAC and R-ENC, 01 mode S16
+    #[arg(long, value_name = "HEX", value_parser = parse_byte)]
+    i: Option<u8>,
+    /// The card's sequence counter in hex, 3 bytes, with a pseudo-random challenge
+    #[arg(long, value_name = "HEX", value_parser = parse_counter)]
+    sequence_counter: Option<Counter>,
+    /// AID of the security domain in hex, with a pseudo-random challenge [default: that of the ISD-R or ECASD]
+    #[arg(long, value_name = "HEX", value_parser = parse_aid)]
+    aid: Option<Aid>,
+    /// Prepare the session for the sequence counter that the card will have; no card is there. Needs a grant that allows
+    /// release without the device's proof
+    #[arg(long, conflicts_with = "card_challenge", requires = "sequence_counter")]
+    prepared: bool,
+}
 
-fn parse_8_bytes(text: &str) -> Result<Eight, String> {
-    let mut bytes = [0; 8];
-    hex::decode_to_slice(text, &mut bytes).map_err(|_| "give 16 hexadecimal digits".to_owned())?;
-    Ok(Eight(bytes))
+/// How session keys leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum DeliveryArg {
+    /// HPKE to this identity's encryption key
+    Sealed,
+    /// In the TLS channel alone
+    TlsChannel,
+}
+
+/// 8 or 16 bytes of a challenge or cryptogram.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Challenge(Vec<u8>);
+
+/// A sequence counter.
+#[derive(Clone, Copy, Debug)]
+struct Counter([u8; 3]);
+
+/// An application identifier.
+#[derive(Clone, Debug)]
+struct Aid(Vec<u8>);
+
+fn parse_challenge(text: &str) -> Result<Challenge, String> {
+    match hex::decode(text) {
+        Ok(bytes) if matches!(bytes.len(), 8 | 16) => Ok(Challenge(bytes)),
+        _ => Err("give 16 hexadecimal digits, or 32 in mode S16".to_owned()),
+    }
+}
+
+fn parse_byte(text: &str) -> Result<u8, String> {
+    let mut byte = [0; 1];
+    hex::decode_to_slice(text, &mut byte).map_err(|_| "give 2 hexadecimal digits".to_owned())?;
+    Ok(byte[0])
+}
+
+fn parse_counter(text: &str) -> Result<Counter, String> {
+    let mut counter = [0; 3];
+    hex::decode_to_slice(text, &mut counter).map_err(|_| "give 6 hexadecimal digits".to_owned())?;
+    Ok(Counter(counter))
+}
+
+fn parse_aid(text: &str) -> Result<Aid, String> {
+    match hex::decode(text) {
+        Ok(bytes) if (5..=16).contains(&bytes.len()) => Ok(Aid(bytes)),
+        _ => Err("an AID has 5 to 16 bytes in hexadecimal digits".to_owned()),
+    }
+}
+
+fn parse_answer(text: &str) -> Result<InitializeUpdateAnswer, String> {
+    let bytes = hex::decode(text).map_err(|_| "give hexadecimal digits".to_owned())?;
+    InitializeUpdateAnswer::parse(&bytes).map_err(|error| error.to_string())
 }
 
 /// Keys that were opened and proved right.
@@ -89,7 +169,7 @@ pub struct OpenedSessionKeys {
     /// The keys.
     pub keys: SessionKeys,
     /// For EXTERNAL AUTHENTICATE.
-    pub host_cryptogram: [u8; 8],
+    pub host_cryptogram: Vec<u8>,
 }
 
 impl SessionKeysCommand {
@@ -136,22 +216,55 @@ impl Fetch {
         let encryption_key =
             PrivateKey::load(&self.remote.identity.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
         let connection = self.remote.connect(output).await?;
-        let message = FetchSessionKeysRequest {
+        let message = self.request()?;
+        let answer = call(&connection, &message, output).await?;
+        let opened = open(&answer, &message, &PrincipalId(connection.principal), &encryption_key)?;
+        self.report(&message, &answer, &opened, output)
+    }
+
+    fn request(&self) -> Result<FetchSessionKeysRequest, CliError> {
+        let mut message = FetchSessionKeysRequest {
             idempotency_key: self.idempotency.key()?,
             eid: self.eid.to_string(),
             keyset: Some(self.keyset.name()),
-            host_challenge: self.host_challenge.0.to_vec(),
-            card_challenge: self.card_challenge.0.to_vec(),
-            card_cryptogram: self.card_cryptogram.0.to_vec(),
+            host_challenge: self.host_challenge.0.clone(),
             purpose: self.purpose.clone(),
+            security_level: self.security_level.map_or(0, u32::from),
+            aid: self.card.aid.as_ref().map(|aid| aid.0.clone()).unwrap_or_default(),
+            prepared: self.card.prepared,
+            delivery: match self.delivery {
+                DeliveryArg::Sealed => KeyDelivery::Sealed.into(),
+                DeliveryArg::TlsChannel => KeyDelivery::TlsChannel.into(),
+            },
+            ..FetchSessionKeysRequest::default()
         };
-        let answer = call(&connection, &message, output).await?;
-        let opened = open(&answer, &message, &PrincipalId(connection.principal), &encryption_key)?;
-        self.report(&answer, &opened, output)
+        if let Some(answer) = &self.card.answer {
+            if u32::from(answer.kvn) != self.keyset.name().key_version_number {
+                return Err(CliError::invalid(
+                    format!("the card answered with its keyset {:#04x}", answer.kvn),
+                    "pass that as --kvn",
+                ));
+            }
+            message.card_challenge.clone_from(&answer.card_challenge);
+            message.card_cryptogram.clone_from(&answer.card_cryptogram);
+            message.i_parameter = Some(answer.i.value().into());
+            if answer.i.is_pseudo_random() {
+                message.sequence_counter = answer.sequence_counter.map(Vec::from).unwrap_or_default();
+            }
+        } else {
+            let bytes = |given: &Option<Challenge>| given.as_ref().map(|c| c.0.clone()).unwrap_or_default();
+            message.card_challenge = bytes(&self.card.card_challenge);
+            message.card_cryptogram = bytes(&self.card.card_cryptogram);
+            message.i_parameter = self.card.i.map(u32::from);
+            message.sequence_counter =
+                self.card.sequence_counter.map(|counter| counter.0.to_vec()).unwrap_or_default();
+        }
+        Ok(message)
     }
 
     fn report(
         &self,
+        request: &FetchSessionKeysRequest,
         answer: &FetchSessionKeysResponse,
         opened: &OpenedSessionKeys,
         output: Output,
@@ -162,15 +275,16 @@ impl Fetch {
         let revealed = self.reveal.then(|| {
             [&keys.s_enc, &keys.s_mac, &keys.s_rmac].map(|key| Zeroizing::new(hex::encode(key.expose())))
         });
+        let (card_challenge, card_cryptogram) = of_card(request, answer);
         let fetched = Fetched {
             eid: self.eid.to_string(),
             kvn: format!("0x{:02x}", self.keyset.kvn),
             algorithm: keys.s_enc.algorithm().as_str(),
-            mode: "S8",
-            host_challenge: hex::encode(self.host_challenge.0),
-            card_challenge: hex::encode(self.card_challenge.0),
-            card_cryptogram: hex::encode(self.card_cryptogram.0),
-            host_cryptogram: hex::encode(opened.host_cryptogram),
+            mode: mode_name(&self.host_challenge.0),
+            host_challenge: hex::encode(&self.host_challenge.0),
+            card_challenge: hex::encode(card_challenge),
+            card_cryptogram: hex::encode(card_cryptogram),
+            host_cryptogram: hex::encode(&opened.host_cryptogram),
             entry_index: answer.entry_index,
             session_key_digests: Triple { s_enc: &digests[0], s_mac: &digests[1], s_rmac: &digests[2] },
             session: revealed.as_ref().map(|[s_enc, s_mac, s_rmac]| Triple {
@@ -191,6 +305,9 @@ impl Fetch {
                 ("EID", fetched.eid.clone()),
                 ("KVN", fetched.kvn.clone()),
                 ("algorithm", fetched.algorithm.to_owned()),
+                ("mode", fetched.mode.to_owned()),
+                ("card challenge", fetched.card_challenge.clone()),
+                ("card cryptogram", fetched.card_cryptogram.clone()),
                 ("host cryptogram", fetched.host_cryptogram.clone()),
                 ("SHA-256 of S-ENC", fetched.session_key_digests.s_enc.to_owned()),
                 ("SHA-256 of S-MAC", fetched.session_key_digests.s_mac.to_owned()),
@@ -216,6 +333,23 @@ async fn call(
         .await
 }
 
+/// S8 or S16, by the length of a challenge.
+fn mode_name(challenge: &[u8]) -> &'static str {
+    if challenge.len() == 16 { "S16" } else { "S8" }
+}
+
+/// Challenge and cryptogram of the card: what it said, or of a prepared session what it will say.
+fn of_card<'a>(
+    request: &'a FetchSessionKeysRequest,
+    answer: &'a FetchSessionKeysResponse,
+) -> (&'a [u8], &'a [u8]) {
+    if request.prepared {
+        (&answer.card_challenge, &answer.card_cryptogram)
+    } else {
+        (&request.card_challenge, &request.card_cryptogram)
+    }
+}
+
 /// Opens an answer in the context of its request, and checks the keys against both cryptograms.
 pub fn open(
     answer: &FetchSessionKeysResponse,
@@ -223,38 +357,57 @@ pub fn open(
     principal: &PrincipalId,
     encryption_key: &[u8; 32],
 ) -> Result<OpenedSessionKeys, CliError> {
+    match request.host_challenge.len() {
+        16 => open_mode::<16>(answer, request, principal, encryption_key),
+        _ => open_mode::<8>(answer, request, principal, encryption_key),
+    }
+}
+
+fn open_mode<const N: usize>(
+    answer: &FetchSessionKeysResponse,
+    request: &FetchSessionKeysRequest,
+    principal: &PrincipalId,
+    encryption_key: &[u8; 32],
+) -> Result<OpenedSessionKeys, CliError> {
     let does_not_hold = |why: &str| CliError::Answer(format!("the session keys: {why}"));
-    let eight =
-        |bytes: &[u8]| <[u8; 8]>::try_from(bytes).map_err(|_| does_not_hold("a challenge has not 8 bytes"));
+    let fixed = |bytes: &[u8]| {
+        <[u8; N]>::try_from(bytes).map_err(|_| does_not_hold("a challenge has another length"))
+    };
+    let (card_challenge, card_cryptogram) = of_card(request, answer);
     let challenges = Challenges {
-        host: HostChallenge(eight(&request.host_challenge)?),
-        card: CardChallenge(eight(&request.card_challenge)?),
+        host: HostChallenge(fixed(&request.host_challenge)?),
+        card: CardChallenge(fixed(card_challenge)?),
     };
     let eid: Eid = request.eid.parse().map_err(|_| does_not_hold("not for an EID"))?;
     let kvn = request.keyset.map_or(0, |keyset| keyset.key_version_number);
     let kvn = KeyVersionNumber::scp03(kvn).map_err(|_| does_not_hold("not of an SCP03 keyset"))?;
-    let info = seal::session_keys_info(principal, &eid, kvn, &challenges, request.idempotency_key.as_bytes())
-        .map_err(|error| CliError::Local(error.to_string()))?;
-    let sealed = Sealed {
-        encapsulated_key: answer.encapsulated_key[..]
-            .try_into()
-            .map_err(|_| does_not_hold("the encapsulated key has not 65 bytes"))?,
-        ciphertext: answer.ciphertext.clone(),
+    let plain = if request.delivery() == KeyDelivery::TlsChannel {
+        Zeroizing::new(answer.unsealed_keys.clone())
+    } else {
+        let request_id = request.idempotency_key.as_bytes();
+        let info = seal::session_keys_info(principal, &eid, kvn, &challenges, request_id)
+            .map_err(|error| CliError::Local(error.to_string()))?;
+        let sealed = Sealed {
+            encapsulated_key: answer.encapsulated_key[..]
+                .try_into()
+                .map_err(|_| does_not_hold("the encapsulated key has not 65 bytes"))?,
+            ciphertext: answer.ciphertext.clone(),
+        };
+        seal::open(encryption_key, &info, &sealed)
+            .map_err(|_| does_not_hold("they do not open with this identity's encryption key"))?
     };
-    let plain = seal::open(encryption_key, &info, &sealed)
-        .map_err(|_| does_not_hold("they do not open with this identity's encryption key"))?;
     let keys = SessionKeys::decode(&plain).map_err(|error| does_not_hold(&error.to_string()))?;
     if u32::from(keys.s_enc.algorithm().key_bits()) != answer.key_bits {
         return Err(does_not_hold("they have another length than the answer says"));
     }
-    if keys.card_cryptogram(&challenges) != Cryptogram(eight(&request.card_cryptogram)?) {
+    if keys.card_cryptogram(&challenges) != Cryptogram(fixed(card_cryptogram)?) {
         return Err(does_not_hold("the card's cryptogram does not match them"));
     }
     let host_cryptogram = keys.host_cryptogram(&challenges);
-    if host_cryptogram != Cryptogram(eight(&answer.host_cryptogram)?) {
+    if host_cryptogram != Cryptogram(fixed(&answer.host_cryptogram)?) {
         return Err(does_not_hold("the host cryptogram does not match them"));
     }
-    Ok(OpenedSessionKeys { keys, host_cryptogram: host_cryptogram.0 })
+    Ok(OpenedSessionKeys { keys, host_cryptogram: host_cryptogram.0.to_vec() })
 }
 
 #[cfg(test)]
@@ -285,6 +438,7 @@ mod tests {
             card_challenge: challenges.card.0.to_vec(),
             card_cryptogram: keys.card_cryptogram(&challenges).0.to_vec(),
             purpose: "test".to_owned(),
+            ..FetchSessionKeysRequest::default()
         };
         let answer = FetchSessionKeysResponse {
             encapsulated_key: sealed.encapsulated_key.to_vec(),
@@ -292,6 +446,7 @@ mod tests {
             host_cryptogram: keys.host_cryptogram(&challenges).0.to_vec(),
             entry_index: 5,
             key_bits: 128,
+            ..FetchSessionKeysResponse::default()
         };
         (request, answer, principal, key.p256_scalar().unwrap())
     }

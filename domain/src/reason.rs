@@ -76,6 +76,12 @@ reasons! {
     CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
     /// The token's policy allows no order in this form.
     FormatRefused = "FORMAT_REFUSED", retry: false, next: "order as jsonl-kwp or pskc, whose keys never leave the token in clear";
+    /// The card's challenge does not follow from its sequence counter.
+    CardChallengeMismatch = "CARD_CHALLENGE_MISMATCH", retry: false, next: "check the i parameter, the sequence counter and the AID of the security domain";
+    /// The pair of challenges was answered before.
+    ChallengeReused = "CHALLENGE_REUSED", retry: false, next: "start a new session with the card; an answer that was lost is asked for again under its own idempotency key";
+    /// The sequence counter was used before, or is too far ahead.
+    SequenceCounterReused = "SEQUENCE_COUNTER_REUSED", retry: false, next: "prepare for the counter that follows the last one used; a card whose counter goes back may be a copy";
     /// The idempotency key was used for a different request.
     IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", retry: false, next: "use a new idempotency key for a new request";
     /// The record changed while the request was on its way.

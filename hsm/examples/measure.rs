@@ -12,12 +12,12 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::ceremony::Ceremony;
 use hsm::{
-    CallOptions, CardProof, CardProofJob, KeyRole, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX,
-    Priority, PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset,
-    Token, TokenConfig, WorkerCommand,
+    CallOptions, CardProof, CardProofJob, CardSession, Delivery, KeyRole, OrderChunk, OrderChunkJob,
+    OrderKeys, PUT_KEY_DEVICES_MAX, Priority, PutKeyDevice, PutKeyJob, SessionContext, SessionKeysJob,
+    SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token, TokenConfig, WorkerCommand,
 };
 use keys::scp03::{CardChallenge, Challenges, HostChallenge, session_keys};
 use keys::{SecretKey, SoftwareKey};
@@ -100,11 +100,14 @@ async fn measure(jobs: usize) {
     let card = card_cryptogram(&token.order_chunk(one, options()).await.unwrap(), manufacturer, &challenges);
     let session = SessionKeysJob {
         keyset: keyset(0x30, KeysetAlgorithm::Aes128),
-        host_challenge: challenges.host.0,
-        card_challenge: challenges.card.0,
-        card_cryptogram: card,
-        recipient: recipient.as_ref().try_into().unwrap(),
-        info: vec![0; 128],
+        session: CardSession::Present {
+            host_challenge: challenges.host.0.to_vec(),
+            card_challenge: challenges.card.0.to_vec(),
+            card_cryptogram: card.to_vec(),
+            origin: None,
+        },
+        context: SessionContext { principal: PrincipalId([0; 32]), request_id: b"measure".to_vec() },
+        delivery: Delivery::Sealed { recipient: Box::new(recipient.as_ref().try_into().unwrap()) },
     };
     let issuer = keys[1].key.clone();
     let sign = |token: Token| {
@@ -143,9 +146,9 @@ async fn measure(jobs: usize) {
     before.print(&token, "PUT KEY 128 to 256 (batches of 200)", 10 * PUT_KEY_DEVICES_MAX);
     let proof = CardProof {
         keyset: session.keyset.clone(),
-        host_challenge: session.host_challenge,
-        card_challenge: session.card_challenge,
-        card_cryptogram: session.card_cryptogram,
+        host_challenge: challenges.host.0,
+        card_challenge: challenges.card.0,
+        card_cryptogram: card,
     };
     let before = Cost::now(&token);
     for _ in 0..50 {

@@ -52,39 +52,6 @@ pub struct CallOptions {
     pub priority: Priority,
 }
 
-/// Session keys of one SCP03 session, released only when the card's cryptogram is right.
-#[derive(Debug, Clone)]
-pub struct SessionKeysJob {
-    /// The card's keyset.
-    pub keyset: SourcedKeyset,
-    /// The host's challenge of INITIALIZE UPDATE.
-    pub host_challenge: [u8; 8],
-    /// The card's challenge.
-    pub card_challenge: [u8; 8],
-    /// The card's proof.
-    pub card_cryptogram: [u8; 8],
-    /// To whom the keys are sealed: an uncompressed P-256 point.
-    pub recipient: [u8; 65],
-    /// The HPKE info: [`keys::seal::session_keys_info`].
-    pub info: Vec<u8>,
-}
-
-/// What a session-keys job ends with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SessionKeysOutcome {
-    /// The card proved itself. Opens with [`keys::seal::open`] into [`keys::scp03::SessionKeys::decode`].
-    Released {
-        /// HPKE encapsulated key, an uncompressed P-256 point.
-        encapsulated_key: [u8; 65],
-        /// The sealed session keys.
-        ciphertext: Vec<u8>,
-        /// What the host sends with EXTERNAL AUTHENTICATE.
-        host_cryptogram: [u8; 8],
-    },
-    /// The card, or the keyset, is another one. S-ENC was never derived.
-    CardCryptogramMismatch,
-}
-
 /// One chunk of an order: the keysets of up to [`ORDER_CHUNK_DEVICES_MAX`] devices, under one fresh transport key.
 #[derive(Debug, Clone)]
 pub struct OrderChunkJob {

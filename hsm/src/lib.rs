@@ -19,6 +19,7 @@ mod inspect;
 
 mod lock;
 mod protocol;
+mod session;
 mod signature;
 mod source;
 mod spki;
@@ -40,7 +41,7 @@ pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{
     CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
     ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority,
-    PutKeyBlocks, PutKeyDevice, PutKeyJob, SessionKeysJob, SessionKeysOutcome, WrappedKey,
+    PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
 };
 pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
@@ -48,4 +49,8 @@ pub use key::{
 pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
 pub use report::{Probe, StartReport};
 pub use rsp::{Curve, RspBindJob, RspBound, RspInput};
+pub use session::{
+    CardSession, ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SequenceOrigin, SessionContext,
+    SessionKeysJob, SessionKeysOutcome,
+};
 pub use source::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};

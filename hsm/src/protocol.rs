@@ -13,6 +13,7 @@ use crate::error::HsmError;
 use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
+use crate::session::CardSession;
 use crate::wire_keysets::{WireBlob, WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
@@ -91,9 +92,37 @@ impl Job {
 pub(crate) struct WireSessionKeys {
     /// One.
     pub(crate) keysets: WireKeysets,
-    pub(crate) proof: WireProof,
-    pub(crate) recipient: Vec<u8>,
-    pub(crate) info: Vec<u8>,
+    pub(crate) session: CardSession,
+    pub(crate) principal: [u8; 32],
+    pub(crate) request_id: Vec<u8>,
+    /// None: the keys leave in clear.
+    pub(crate) recipient: Option<Vec<u8>>,
+}
+
+/// Session keys that are released.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WireReleased {
+    pub(crate) keys: WireDelivered,
+    pub(crate) host_cryptogram: Vec<u8>,
+    /// Of a prepared session: what the card will answer.
+    pub(crate) card_challenge: Vec<u8>,
+    pub(crate) card_cryptogram: Vec<u8>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum WireDelivered {
+    Sealed { encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
+    InClear(WireKeys),
+}
+
+/// Session keys for the caller's TLS channel, where grant and configuration say so. Frames are zeroized after use.
+#[derive(Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
+pub(crate) struct WireKeys(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for WireKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WireKeys(..)")
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -159,8 +188,9 @@ pub(crate) struct Usage {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum JobOutput {
     Signatures(Vec<Vec<u8>>),
-    SessionKeys { encapsulated_key: Vec<u8>, ciphertext: Vec<u8>, host_cryptogram: [u8; 8] },
+    SessionKeys(Box<WireReleased>),
     CardCryptogramMismatch,
+    CardChallengeMismatch,
     OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
     KeyPairs { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, pairs: Vec<WireKeyPair> },
     PutKey(Vec<Vec<WireKey>>),
@@ -189,7 +219,7 @@ pub(crate) struct WireKeyPair {
     pub(crate) wrapped: Vec<u8>,
 }
 
-/// The one secret that crosses the socket: a service secret, made for the daemon. Frames are zeroized after use.
+/// A service secret, made for the daemon: with [`WireKeys`] the only secrets that cross the socket. Frames are zeroized after use.
 #[derive(Zeroize, ZeroizeOnDrop, Serialize, Deserialize)]
 pub(crate) struct WireSecret(pub(crate) [u8; 32]);
 

@@ -36,6 +36,11 @@ pub(crate) const KEYSET_ENDS: Keyspace = Keyspace { code: 73, name: "keyset_ends
 /// Rotations of a device: EID rotation -> empty.
 pub(crate) const DEVICE_ROTATIONS: Keyspace =
     Keyspace { code: 74, name: "device_rotations", home: Home::View };
+/// Challenge pairs that were accepted: week (2 bytes), digest of keyset and challenges (16 bytes) -> empty.
+pub(crate) const CHALLENGE_PAIRS: Keyspace =
+    Keyspace { code: 108, name: "challenge_pairs", home: Home::View };
+/// Sequence counters that were used: EID, security domain, protocol, KVN -> `records::SequenceCounter`.
+pub(crate) const SEQUENCES: Keyspace = Keyspace { code: 109, name: "sequences", home: Home::View };
 
 /// Keys of SM-DP+: party 00 name -> `records::RspKey`.
 pub(crate) const RSP_KEYS: Keyspace = Keyspace { code: 20, name: "rsp_keys", home: Home::Memory };
@@ -53,7 +58,7 @@ pub(crate) const RSP_CODE_ENDS: Keyspace = Keyspace { code: 93, name: "rsp_code_
 pub(crate) const EIM_COUNTERS: Keyspace = Keyspace { code: 94, name: "eim_counters", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 21] = [
+pub const KEYSPACES: [Keyspace; 23] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -75,4 +80,6 @@ pub const KEYSPACES: [Keyspace; 21] = [
     RSP_CODE_TRIES,
     RSP_CODE_ENDS,
     EIM_COUNTERS,
+    CHALLENGE_PAIRS,
+    SEQUENCES,
 ];

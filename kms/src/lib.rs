@@ -4,6 +4,7 @@
 //! durable before its answer may leave (`docs/cycles/session-keys.md`, `docs/cycles/issuance.md`). Knows no transport.
 
 mod allowance;
+mod challenges;
 mod delivery;
 mod devices;
 mod error;
@@ -18,7 +19,9 @@ mod output;
 mod receipt;
 pub mod rotation;
 pub mod rsp;
+mod sequence;
 mod session_keys;
+mod session_request;
 mod transport_keys;
 
 use std::collections::BTreeMap;
@@ -27,6 +30,7 @@ use std::sync::Arc;
 use domain::{KekEpoch, MasterGeneration};
 
 pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
+pub use challenges::ChallengePairs;
 pub use delivery::{ChunkOutput, OrderOutput};
 pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
@@ -41,9 +45,8 @@ pub use orders::{
 };
 pub use output::OutputFiles;
 pub use receipt::Receipt;
-pub use session_keys::{
-    Provisioner, ReleaseFacts, SessionKeysAnswer, SessionKeysRequest, decide_release, release,
-};
+pub use session_keys::{ReleaseFacts, SessionKeysAnswer, decide_release, release};
+pub use session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
 pub use transport_keys::{ORDERS_KEY, TransportKey, TransportKeyState, TransportMaterial};
 
 /// What every operation of this crate works with.
@@ -59,6 +62,10 @@ pub struct Engines {
     pub storage: Arc<BTreeMap<KekEpoch, StorageKeys>>,
     /// The provisioners' grants.
     pub grants: Arc<Grants>,
+    /// Challenge pairs that were accepted.
+    pub challenges: Arc<ChallengePairs>,
+    /// Whether the configuration allows session keys that are not sealed, in the TLS channel alone.
+    pub allows_tls_delivery: bool,
 }
 
 impl Engines {

@@ -1,61 +1,23 @@
 //! Session keys: the steps of `docs/cycles/session-keys.md` from reading the records to the commit.
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{
-    DeviceState, Eid, KeyState, KeysetAlgorithm, PrincipalId, Protocol, ReasonCode, Refusal, Role, Timestamp,
-};
-use keys::scp03::{CardChallenge, Challenges, HostChallenge};
+use domain::{DeviceState, KeyState, KeysetAlgorithm, Protocol, ReasonCode, Refusal, Role, Timestamp};
+use hsm::CardSession;
 use store::{Change, Commit};
 
 use crate::allowance::Need;
-use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
+use crate::devices::{DeviceRecord, KeysetRecord};
 use crate::grants::{self, GrantFinding};
 use crate::keyspaces::{DEVICES, KEYSETS};
+use crate::sequence::{self, Named};
+use crate::session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
 use crate::{Engines, KmsError};
-
-/// The party that asks, as its enrolment and its connection say.
-#[derive(Clone, Debug)]
-pub struct Provisioner {
-    /// Its name.
-    pub name: String,
-    /// The credential of this connection.
-    pub principal: PrincipalId,
-    /// Its registered encryption key: an uncompressed P-256 point.
-    pub encryption_key: [u8; 65],
-}
-
-/// What it asks for.
-#[derive(Clone, Debug)]
-pub struct SessionKeysRequest {
-    /// The device.
-    pub eid: Eid,
-    /// The keyset that the card named in its answer to INITIALIZE UPDATE.
-    pub keyset: KeysetName,
-    /// 8 bytes of the host.
-    pub host_challenge: [u8; 8],
-    /// 8 bytes of the card.
-    pub card_challenge: [u8; 8],
-    /// The card's proof.
-    pub card_cryptogram: [u8; 8],
-    /// Must be the purpose of a grant.
-    pub purpose: String,
-    /// The caller's idempotency key, at most 64 bytes; part of the sealing context.
-    pub request_id: Vec<u8>,
-    /// SHA-256 of the request, for the entry.
-    pub request_digest: [u8; 32],
-    /// Whether this request was answered before under its idempotency key.
-    pub is_repeat: bool,
-}
 
 /// What may be answered once the commit is durable.
 #[derive(Debug)]
 pub struct SessionKeysAnswer {
-    /// HPKE encapsulated key.
-    pub encapsulated_key: [u8; 65],
-    /// HPKE ciphertext of the session keys.
-    pub ciphertext: Vec<u8>,
-    /// For EXTERNAL AUTHENTICATE.
-    pub host_cryptogram: [u8; 8],
+    /// The keys as they leave, and what goes with them.
+    pub released: hsm::ReleasedKeys,
     /// Length of the session keys.
     pub algorithm: KeysetAlgorithm,
 }
@@ -123,14 +85,13 @@ pub async fn release(
     let object = pseudonyms.device(eid);
     let refuse = |refusal: Refusal| KmsError::refused(refusal.reason, refusal.message, Some(object));
     // 3. Read device, keyset, grant.
-    let grant = engines.grants.find(
-        store,
-        &caller.name,
-        eid,
-        &request.purpose,
-        &[Need::Protocol(request.keyset.protocol)],
-        now,
-    )?;
+    let needs = [
+        Some(Need::Protocol(request.keyset.protocol)),
+        (!request.has_proof()).then_some(Need::ReleaseWithoutProof),
+        (request.delivery == KeyDelivery::TlsChannel).then_some(Need::TlsDelivery),
+    ];
+    let needs: Vec<Need> = needs.into_iter().flatten().collect();
+    let grant = engines.grants.find(store, &caller.name, eid, &request.purpose, &needs, now)?;
     let device = DeviceRecord::read(store, eid)?;
     let keyset = KeysetRecord::read(store, eid, &request.keyset)?;
     // 4. Decide.
@@ -154,42 +115,52 @@ pub async fn release(
     else {
         return Err(KmsError::Record("device"));
     };
-    // 5. to 8. Derive, verify the card cryptogram, derive the session keys, seal: one job inside the worker.
-    let challenges = Challenges {
-        host: HostChallenge(request.host_challenge),
-        card: CardChallenge(request.card_challenge),
+    if request.delivery == KeyDelivery::TlsChannel && !engines.allows_tls_delivery {
+        return Err(refuse(Refusal::new(
+            ReasonCode::PolicyViolation,
+            "this authority answers no unsealed keys (session_keys_in_tls_channel)",
+        )));
+    }
+    // Each counter opens one session, and each pair of challenges.
+    let mut commit = Commit {
+        entries: Vec::new(),
+        changes: Vec::new(),
+        preconditions: vec![
+            device.unchanged(eid),
+            keyset.unchanged(eid, &request.keyset),
+            grants::unchanged(&terms, grant_version),
+        ],
     };
-    let info = keys::seal::session_keys_info(
-        &caller.principal,
-        eid,
-        request.keyset.kvn,
-        &challenges,
-        &request.request_id,
-    )
-    .map_err(|e| KmsError::refused(ReasonCode::InvalidField, e.to_string(), Some(object)))?;
+    if !request.is_repeat {
+        take(engines, request, now, &mut commit)?.map_err(refuse)?;
+    }
+    // 5. to 8. Derive, verify the card cryptogram, derive the session keys, seal: one job inside the worker.
     let job = hsm::SessionKeysJob {
         keyset: engines.sourced(eid, &request.keyset, &keyset)?,
-        host_challenge: request.host_challenge,
-        card_challenge: request.card_challenge,
-        card_cryptogram: request.card_cryptogram,
-        recipient: caller.encryption_key,
-        info,
+        session: request.session.clone(),
+        context: hsm::SessionContext { principal: caller.principal, request_id: request.request_id.clone() },
+        delivery: match request.delivery {
+            KeyDelivery::Sealed => hsm::Delivery::Sealed { recipient: Box::new(caller.encryption_key) },
+            KeyDelivery::TlsChannel => hsm::Delivery::DangerInClear,
+        },
     };
-    let outcome = engines.token.session_keys(job, options).await?;
-    let hsm::SessionKeysOutcome::Released { encapsulated_key, ciphertext, host_cryptogram } = outcome else {
-        return Err(KmsError::refused(
-            ReasonCode::CardCryptogramMismatch,
-            "the card cryptogram does not match this keyset",
-            Some(object),
-        ));
+    let released = match engines.token.session_keys(job, options).await? {
+        hsm::SessionKeysOutcome::Released(released) => *released,
+        hsm::SessionKeysOutcome::CardCryptogramMismatch => {
+            return Err(refuse(Refusal::new(
+                ReasonCode::CardCryptogramMismatch,
+                "the card cryptogram does not match this keyset",
+            )));
+        }
+        hsm::SessionKeysOutcome::CardChallengeMismatch => {
+            return Err(refuse(Refusal::new(
+                ReasonCode::CardChallengeMismatch,
+                "the card's challenge does not follow from its sequence counter and this AID",
+            )));
+        }
     };
     // 9. The entry and its preconditions.
-    let preconditions = vec![
-        device.unchanged(eid),
-        keyset.unchanged(eid, &request.keyset),
-        grants::unchanged(&terms, grant_version),
-    ];
-    let entry = EntryDraft::new(
+    let mut entry = EntryDraft::new(
         EventType::SessionKeysReleased,
         if request.is_repeat { Outcome::Repeated } else { Outcome::Done },
     )
@@ -199,33 +170,85 @@ pub async fn release(
     .request(request.request_digest)
     .fact("kvn", Fact::Number(u64::from(request.keyset.kvn.value())))
     .fact("protocol", Fact::fixed_name("scp03"))
-    .fact("mode", Fact::fixed_name("s8"))
+    .fact("mode", Fact::fixed_name(request.i.mode().as_str()))
     .fact("level", Fact::Number(2))
     .fact("algorithm", algorithm_name(keyset.algorithm))
     .fact("key_source", Fact::fixed_name(keyset.source.mode()))
     .fact("generation", Fact::Number(u64::from(keyset.source.generation_or_epoch())))
-    .fact("host_challenge", challenge(request.host_challenge)?)
-    .fact("card_challenge", challenge(request.card_challenge)?)
     .fact("grant", Fact::bytes(&terms.identifier()).map_err(|_| KmsError::Record("grant"))?);
+    let (host_challenge, card_challenge) = match &request.session {
+        CardSession::Present { host_challenge, card_challenge, .. } => (host_challenge, card_challenge),
+        CardSession::Prepared { host_challenge, .. } => {
+            entry = entry.fact("without_device_proof", Fact::Number(1));
+            if !request.is_repeat {
+                let pair = [&host_challenge[..], &released.card_challenge].concat();
+                let keyset = (eid, &request.keyset);
+                engines.challenges.claim(store, keyset, &pair, now, &mut commit)?.map_err(refuse)?;
+            }
+            (host_challenge, &released.card_challenge)
+        }
+    };
+    entry = entry
+        .fact("host_challenge", challenge(host_challenge)?)
+        .fact("card_challenge", challenge(card_challenge)?);
+    if let Some(level) = request.level {
+        entry = entry.fact("security_level", Fact::Number(u64::from(level.value())));
+    }
+    if let Some(origin) = request.origin() {
+        let [high, middle, low] = origin.counter;
+        let counter = u32::from_be_bytes([0, high, middle, low]);
+        entry = entry.fact("sequence_counter", Fact::Number(u64::from(counter)));
+    }
+    if request.delivery == KeyDelivery::TlsChannel {
+        entry = entry.fact("delivery", Fact::fixed_name(request.delivery.as_str()));
+    }
+    commit.entries.push(entry);
+    if !request.has_proof() {
+        // Nothing has shown that the card holds the keys: no state follows from it.
+        return Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm }));
+    }
     // The card has proved that it holds this keyset: what was only registered becomes active.
-    let mut changes = Vec::new();
     if device.state == Some(DeviceState::Registered) {
         device.state = Some(DeviceState::Active);
-        changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
+        commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
     }
     if keyset.state == KeyState::PreActivation {
         keyset.state = KeyState::Active;
-        changes.push(Change::put(KEYSETS, request.keyset.row_key(eid), keyset.encode()));
+        commit.changes.push(Change::put(KEYSETS, request.keyset.row_key(eid), keyset.encode()));
     }
-    let commit = Commit { entries: vec![entry], changes, preconditions };
-    Ok((
-        commit,
-        SessionKeysAnswer { encapsulated_key, ciphertext, host_cryptogram, algorithm: keyset.algorithm },
-    ))
+    Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm }))
 }
 
-fn challenge(bytes: [u8; 8]) -> Result<Fact, KmsError> {
-    Fact::bytes(&bytes).map_err(|_| KmsError::Record("challenge"))
+/// That nobody has used the counter or the pair of challenges, and that nobody will.
+fn take(
+    engines: &Engines,
+    request: &SessionKeysRequest,
+    now: Timestamp,
+    commit: &mut Commit,
+) -> Result<Result<(), Refusal>, KmsError> {
+    let store = engines.store.as_ref();
+    let keyset = (&request.eid, &request.keyset);
+    let named = if request.has_proof() { Named::ByCard } else { Named::ByProvisioner };
+    if let Some(origin) = request.origin()
+        && let Err(refusal) = sequence::take(store, keyset, origin.counter, named, commit)?
+    {
+        return Ok(Err(refusal));
+    }
+    match &request.session {
+        CardSession::Present { host_challenge, card_challenge, .. } => {
+            let pair = [&host_challenge[..], card_challenge].concat();
+            engines.challenges.claim(store, keyset, &pair, now, commit)
+        }
+        // The token has yet to say which pair it is.
+        CardSession::Prepared { .. } => Ok(Ok(())),
+    }
+}
+
+/// 16 bytes that look like an EID are shown by their digest: no entry holds one.
+fn challenge(bytes: &[u8]) -> Result<Fact, KmsError> {
+    Fact::bytes(bytes)
+        .or_else(|_| Fact::bytes(&audit::sha256(bytes)))
+        .map_err(|_| KmsError::Record("challenge"))
 }
 
 pub(crate) const fn algorithm_name(algorithm: KeysetAlgorithm) -> Fact {

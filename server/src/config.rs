@@ -37,6 +37,8 @@ struct ConfigFile {
     server_addresses: Vec<IpAddr>,
     crl_base_url: String,
     segment_mib: Option<u64>,
+    #[serde(default)]
+    session_keys_in_tls_channel: bool,
     certificate_issuer: CertificateIssuer,
     pkcs11: Pkcs11,
     tokens: Tokens,
@@ -110,6 +112,8 @@ pub(crate) struct Config {
     pub(crate) server_addresses: Vec<IpAddr>,
     pub(crate) crl_base_url: String,
     pub(crate) segment_bytes: u64,
+    /// Whether session keys may be answered unsealed where a grant says so.
+    pub(crate) session_keys_in_tls_channel: bool,
     pub(crate) certificate_issuer: CertificateIssuer,
     pub(crate) environment: Vec<(String, String)>,
     tokens: Vec<(hsm::TokenConfig, PathBuf)>,
@@ -224,6 +228,7 @@ impl Config {
             server_addresses: file.server_addresses,
             crl_base_url: file.crl_base_url,
             segment_bytes: segment_mib * 1024 * 1024,
+            session_keys_in_tls_channel: file.session_keys_in_tls_channel,
             certificate_issuer: file.certificate_issuer,
             environment: file.pkcs11.environment,
             tokens,
@@ -271,6 +276,9 @@ server_addresses = ["127.0.0.1"]
 crl_base_url = "http://127.0.0.1:{http}"
 # Size of one log segment. Zero-filled ahead, so it is also the disk space taken at once.
 segment_mib = 64
+# true: session keys may be answered unsealed, in the TLS channel alone, under grants that say so. They then pass through
+# this process in clear. A grant alone does not allow it.
+session_keys_in_tls_channel = false
 
 # What the root certificate of the GSMA PKI says.
 [certificate_issuer]

@@ -116,6 +116,8 @@ pub(crate) struct Counters {
     pub(crate) answered: AtomicU64,
     refused: Mutex<HashMap<&'static str, u64>>,
     pub(crate) handshakes_refused: AtomicU64,
+    /// Keys released for devices that had proved nothing, under grants that allow it.
+    pub(crate) released_without_proof: AtomicU64,
 }
 
 impl Counters {

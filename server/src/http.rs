@@ -129,6 +129,11 @@ async fn show_metrics(State(window): State<Window>) -> String {
         "",
         window.gate.counters.handshakes_refused.load(Ordering::Relaxed),
     );
+    line(
+        "chancery_releases_without_proof_total",
+        "",
+        window.gate.counters.released_without_proof.load(Ordering::Relaxed),
+    );
     for (reason, count) in window.gate.counters.refusals() {
         line("chancery_calls_refused_total", &format!("{{reason=\"{reason}\"}}"), count);
     }

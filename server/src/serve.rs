@@ -185,6 +185,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         token: kms_token.clone(),
         masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
         storage: Arc::default(),
+        challenges: Arc::default(),
+        allows_tls_delivery: config.session_keys_in_tls_channel,
         grants: Arc::new(Grants::default()),
     };
     let rsp = rsp_token.clone().map(|token| kms::rsp::Engines {

@@ -205,6 +205,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::GrantTooNarrow
         | ReasonCode::FormatRefused
         | ReasonCode::CardCryptogramMismatch
+        | ReasonCode::CardChallengeMismatch
         | ReasonCode::SelfApproval
         | ReasonCode::InvalidApprovalSignature
         | ReasonCode::EuiccCertificateRefused
@@ -233,7 +234,9 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         ReasonCode::DuplicateDevice
         | ReasonCode::DuplicateKey
         | ReasonCode::AlreadyApproved
-        | ReasonCode::IdempotencyKeyReused => Code::AlreadyExists,
+        | ReasonCode::IdempotencyKeyReused
+        | ReasonCode::ChallengeReused
+        | ReasonCode::SequenceCounterReused => Code::AlreadyExists,
         ReasonCode::DeviceNotActive
         | ReasonCode::KeysetNotActive
         | ReasonCode::RotationNotRunning

@@ -13,13 +13,12 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
 use hsm::{
-    CardProof, CardProofJob, Curve, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob, OrderKeys,
-    Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionKeysJob, SessionKeysOutcome,
-    SignatureAlgorithm, SourcedKeyset, Token,
+    CardProof, CardProofJob, CardSession, Curve, Delivery, ErrorClass, HsmError, KeyRef, KeyRole,
+    OrderChunkJob, OrderKeys, Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionContext,
+    SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
 };
 use keys::bsp::ProfileProtection;
 use keys::rsp::{SmdpSigned2, TransactionId};
-use keys::scp03::{CardChallenge, Challenges, HostChallenge};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -130,9 +129,7 @@ struct DeviceLine {
 /// A card's proof, ready to be put into a job.
 struct Proof {
     keyset: DeviceKeyset,
-    challenges: Challenges,
-    cryptogram: [u8; 8],
-    info: Vec<u8>,
+    session: CardSession,
 }
 
 /// What the token is kept busy with.
@@ -218,16 +215,18 @@ impl Work {
                 let proof = &proofs[at];
                 let job = SessionKeysJob {
                     keyset: SourcedKeyset::derived(key.clone(), proof.keyset),
-                    host_challenge: proof.challenges.host.0,
-                    card_challenge: proof.challenges.card.0,
-                    card_cryptogram: proof.cryptogram,
-                    recipient: *recipient,
-                    info: proof.info.clone(),
+                    session: proof.session.clone(),
+                    context: SessionContext {
+                        principal: PrincipalId([0; 32]),
+                        request_id: b"token-rate".to_vec(),
+                    },
+                    delivery: Delivery::Sealed { recipient: Box::new(*recipient) },
                 };
                 match token.session_keys(job, tokens::own_call(Priority::Normal)).await? {
-                    SessionKeysOutcome::Released { .. } => Ok(1),
+                    SessionKeysOutcome::Released(_) => Ok(1),
                     // It would stop half way and be measured as too fast.
-                    SessionKeysOutcome::CardCryptogramMismatch => Err(HsmError::new(
+                    SessionKeysOutcome::CardCryptogramMismatch
+                    | SessionKeysOutcome::CardChallengeMismatch => Err(HsmError::new(
                         ErrorClass::Caller,
                         "a cryptogram of the devices file does not hold",
                     )),
@@ -308,13 +307,8 @@ fn kvn(value: u32) -> Result<KeyVersionNumber, HsmError> {
 
 fn proof(line: &str) -> Option<Proof> {
     let line: DeviceLine = serde_json::from_str(line).ok()?;
-    let eight = |text: &str| <[u8; 8]>::try_from(hex::decode(text).ok()?).ok();
     let eid: Eid = line.eid.parse().ok()?;
     let kvn = KeyVersionNumber::scp03(line.kvn).ok()?;
-    let challenges = Challenges {
-        host: HostChallenge(eight(&line.host_challenge)?),
-        card: CardChallenge(eight(&line.card_challenge)?),
-    };
     Some(Proof {
         keyset: DeviceKeyset {
             eid,
@@ -323,9 +317,11 @@ fn proof(line: &str) -> Option<Proof> {
             kvn,
             algorithm: KeysetAlgorithm::Aes128,
         },
-        challenges,
-        cryptogram: eight(&line.card_cryptogram)?,
-        info: keys::seal::session_keys_info(&PrincipalId([0; 32]), &eid, kvn, &challenges, b"token-rate")
-            .ok()?,
+        session: CardSession::Present {
+            host_challenge: hex::decode(&line.host_challenge).ok()?,
+            card_challenge: hex::decode(&line.card_challenge).ok()?,
+            card_cryptogram: hex::decode(&line.card_cryptogram).ok()?,
+            origin: None,
+        },
     })
 }

@@ -10,8 +10,8 @@ use crate::channel::{Apdu, Channel, SecurityLevel, derive};
 use crate::put_key::{NewKeyset, PutKeyBehaviour, PutKeyDialect};
 use crate::transport::PersonalisationData;
 
-/// An eUICC as far as one security domain with SCP03 goes: mode S8, `i` = 00 (random challenge, no response protection)
-/// unless told otherwise.
+/// An eUICC as far as one security domain with SCP03 goes: `i` = 00 (mode S8, random challenge, no response protection) unless
+/// told otherwise.
 pub struct SimulatedCard {
     eid: [u8; 16],
     keysets: BTreeMap<u8, Keyset>,
@@ -31,6 +31,13 @@ pub enum ChallengeSource {
     Random,
     /// Always these, to replay a recorded session.
     Fixed([u8; 8]),
+    /// From a counter that each opened session raises, and the name of the security domain, as `i` with 10 demands.
+    Sequence {
+        /// The counter of the next session.
+        counter: u32,
+        /// Application identifier of the security domain.
+        aid: [u8; 16],
+    },
 }
 
 /// Whether the card proves its keys.
@@ -80,6 +87,17 @@ pub struct InitializeUpdateResponse {
     pub card_challenge: [u8; 8],
     /// Its proof.
     pub card_cryptogram: [u8; 8],
+}
+
+/// The answer in either mode.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// As it goes over the wire, without the status word.
+    pub bytes: Vec<u8>,
+    /// Its challenge, 8 or 16 bytes.
+    pub card_challenge: Vec<u8>,
+    /// Its proof, as many.
+    pub card_cryptogram: Vec<u8>,
 }
 
 /// What the card made of a command that passed its checks.
@@ -168,55 +186,76 @@ impl SimulatedCard {
         self.cryptogram = cryptogram;
     }
 
-    /// Sets `i` (Amendment D table 5-1): 20 allows R-MAC, 60 R-ENC too.
+    /// Sets `i` (Amendment D table 5-1): 20 allows R-MAC, 60 R-ENC too; 01 is mode S16.
     pub const fn set_i_parameter(&mut self, i_parameter: u8) {
         self.i_parameter = i_parameter;
     }
 
-    /// INITIALIZE UPDATE: a fresh challenge, and the proof of the keys of `kvn`, or of the lowest there is for 00
-    /// (Amendment D §7.1.1).
+    /// INITIALIZE UPDATE in mode S8; see [`Self::begin`].
     pub fn initialize_update(
         &mut self,
         host_challenge: [u8; 8],
         kvn: u8,
     ) -> Result<InitializeUpdateResponse, StatusWord> {
+        let Answer { bytes, card_challenge, card_cryptogram } = self.begin(&host_challenge, kvn)?;
+        let eight = |bytes: Vec<u8>| <[u8; 8]>::try_from(bytes).map_err(|_| StatusWord::WRONG_LENGTH);
+        Ok(InitializeUpdateResponse {
+            bytes,
+            card_challenge: eight(card_challenge)?,
+            card_cryptogram: eight(card_cryptogram)?,
+        })
+    }
+
+    /// INITIALIZE UPDATE: a challenge, and the proof of the keys of `kvn`, or of the lowest there is for 00 (Amendment D
+    /// §7.1.1). The host's challenge has the length of the card's mode.
+    pub fn begin(&mut self, host_challenge: &[u8], kvn: u8) -> Result<Answer, StatusWord> {
         self.state = State::Idle;
+        let length = if self.i_parameter & 0x01 == 0 { 8 } else { 16 };
+        if host_challenge.len() != length {
+            return Err(StatusWord::WRONG_LENGTH);
+        }
         let found =
             if kvn == 0x00 { self.keysets.first_key_value() } else { self.keysets.get_key_value(&kvn) };
         let (&kvn, keyset) = found.ok_or(StatusWord::KEYSET_NOT_FOUND)?;
+        let cryptogram_bits = u16::try_from(8 * length).expect("64 or 128");
+        let mut sequence_counter = None;
         let card_challenge = match self.challenge {
-            ChallengeSource::Fixed(challenge) => challenge,
+            ChallengeSource::Fixed(challenge) => challenge.to_vec(),
             ChallengeSource::Random => {
-                let mut challenge = [0; 8];
+                let mut challenge = vec![0; length];
                 rand::fill(&mut challenge).expect("the system has entropy");
                 challenge
             }
+            ChallengeSource::Sequence { counter, aid } => {
+                let counter = &counter.to_be_bytes()[1..];
+                sequence_counter = Some(counter.to_vec());
+                derive(&keyset.enc, 0x02, cryptogram_bits, &[counter, &aid].concat())
+            }
         };
-        let mut context = [0; 16];
-        context[..8].copy_from_slice(&host_challenge);
-        context[8..].copy_from_slice(&card_challenge);
+        let context = [host_challenge, &card_challenge].concat();
 
         let bits = u16::try_from(8 * keyset.enc.len()).expect("an AES key has at most 256 bits");
         let session_key = |key, constant| {
             AesKey::new(&derive(key, constant, bits, &context)).expect("as long as the static key")
         };
         let s_mac = session_key(&keyset.mac, 0x06);
-        let mut card_cryptogram: [u8; 8] =
-            derive(&s_mac, 0x00, 64, &context).try_into().expect("64 bits were asked for");
-        let host_cryptogram = derive(&s_mac, 0x01, 64, &context);
+        let mut card_cryptogram = derive(&s_mac, 0x00, cryptogram_bits, &context);
+        let host_cryptogram = derive(&s_mac, 0x01, cryptogram_bits, &context);
         match self.cryptogram {
             CryptogramBehaviour::Honest => {}
             CryptogramBehaviour::Wrong => card_cryptogram[7] ^= 0x01,
         }
-        let channel = Channel::new(session_key(&keyset.enc, 0x04), s_mac, session_key(&keyset.mac, 0x07));
+        let channel =
+            Channel::new(session_key(&keyset.enc, 0x04), s_mac, session_key(&keyset.mac, 0x07), length);
         self.state = State::Initialized { channel, kvn, host_cryptogram };
 
         // Key diversification data is all zero on many eUICCs; the EID identifies the card.
         let mut bytes = vec![0; 10];
         bytes.extend([kvn, 0x03, self.i_parameter]);
-        bytes.extend(card_challenge);
-        bytes.extend(card_cryptogram);
-        Ok(InitializeUpdateResponse { bytes, card_challenge, card_cryptogram })
+        bytes.extend(&card_challenge);
+        bytes.extend(&card_cryptogram);
+        bytes.extend(sequence_counter.into_iter().flatten());
+        Ok(Answer { bytes, card_challenge, card_cryptogram })
     }
 
     /// EXTERNAL AUTHENTICATE: checks the host's cryptogram and C-MAC and opens the channel (Amendment D §7.1.2). A
@@ -242,6 +281,9 @@ impl SimulatedCard {
         verify_slices_are_equal(&command.data, &host_cryptogram)
             .map_err(|_| StatusWord::AUTHENTICATION_FAILED)?;
         channel.level = level;
+        if let ChallengeSource::Sequence { counter, .. } = &mut self.challenge {
+            *counter += 1;
+        }
         self.state = State::Authenticated { channel, kvn };
         Ok(level)
     }

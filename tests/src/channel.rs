@@ -1,4 +1,4 @@
-//! What both ends of an SCP03 channel compute (GP Card Specification Amendment D §6.2), mode S8.
+//! What both ends of an SCP03 channel compute (GP Card Specification Amendment D §6.2), modes S8 and S16.
 
 use crate::aes::{AesKey, pad, unpad};
 
@@ -83,25 +83,27 @@ pub(crate) struct Channel {
     pub(crate) level: SecurityLevel,
     chain: [u8; 16],
     counter: u128,
+    /// 8 in mode S8, 16 in S16.
+    mac_bytes: usize,
 }
 
 impl Channel {
-    pub(crate) const fn new(s_enc: AesKey, s_mac: AesKey, s_rmac: AesKey) -> Self {
-        Self { s_enc, s_mac, s_rmac, level: SecurityLevel(0), chain: [0; 16], counter: 0 }
+    pub(crate) const fn new(s_enc: AesKey, s_mac: AesKey, s_rmac: AesKey, mac_bytes: usize) -> Self {
+        Self { s_enc, s_mac, s_rmac, level: SecurityLevel(0), chain: [0; 16], counter: 0, mac_bytes }
     }
 
     /// Appends the C-MAC to a command that is otherwise as it goes out (§6.2.4), and moves the chain on.
     pub(crate) fn mac(&mut self, mut command: Apdu) -> Apdu {
         self.chain = self.mac_over(&command);
-        command.data.extend_from_slice(&self.chain[..8]);
+        command.data.extend_from_slice(&self.chain[..self.mac_bytes]);
         command
     }
 
     /// Takes the C-MAC off and moves the chain on; `None` when it is wrong.
     pub(crate) fn verify_mac(&mut self, mut command: Apdu) -> Option<Apdu> {
-        let tag = command.data.split_off(command.data.len().checked_sub(8)?);
+        let tag = command.data.split_off(command.data.len().checked_sub(self.mac_bytes)?);
         let full = self.mac_over(&command);
-        aws_lc_rs::constant_time::verify_slices_are_equal(&full[..8], &tag).ok()?;
+        aws_lc_rs::constant_time::verify_slices_are_equal(&full[..self.mac_bytes], &tag).ok()?;
         self.chain = full;
         Some(command)
     }
@@ -128,16 +130,22 @@ impl Channel {
     }
 
     /// R-MAC over the response as it goes out, under the chain of the command it answers (§6.2.5).
-    pub(crate) fn response_mac(&self, response: &[u8], status: [u8; 2]) -> [u8; 8] {
-        let full = self.s_rmac.cmac(&[&self.chain, response, &status].concat());
-        let [a, b, c, d, e, f, g, h, ..] = full;
-        [a, b, c, d, e, f, g, h]
+    pub(crate) fn response_mac(&self, response: &[u8], status: [u8; 2]) -> Vec<u8> {
+        self.s_rmac.cmac(&[&self.chain, response, &status].concat())[..self.mac_bytes].to_vec()
+    }
+
+    /// Takes the R-MAC off; `None` when it is wrong.
+    pub(crate) fn verify_response(&self, mut response: Vec<u8>, status: [u8; 2]) -> Option<Vec<u8>> {
+        let tag = response.split_off(response.len().checked_sub(self.mac_bytes)?);
+        let expected = self.response_mac(&response, status);
+        aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &tag).ok()?;
+        Some(response)
     }
 
     fn mac_over(&self, command: &Apdu) -> [u8; 16] {
         // Lc already counts the MAC.
-        let lc =
-            u8::try_from(command.data.len() + 8).expect("a short command with its MAC has at most 255 bytes");
+        let lc = u8::try_from(command.data.len() + self.mac_bytes)
+            .expect("a short command with its MAC has at most 255 bytes");
         self.s_mac.cmac(&[&self.chain, &command.header[..], &[lc], &command.data].concat())
     }
 
@@ -152,8 +160,8 @@ impl Channel {
     }
 }
 
-/// The KDF of §4.1.5: `bits` (at most 256) under `key` for one derivation constant, over both challenges.
-pub(crate) fn derive(key: &AesKey, constant: u8, bits: u16, context: &[u8; 16]) -> Vec<u8> {
+/// The KDF of §4.1.5: `bits` (at most 256) under `key` for one derivation constant.
+pub(crate) fn derive(key: &AesKey, constant: u8, bits: u16, context: &[u8]) -> Vec<u8> {
     let mut output = Vec::new();
     let blocks: u8 = if bits > 128 { 2 } else { 1 };
     for counter in 1..=blocks {

@@ -28,8 +28,21 @@ impl HostChannel {
         host_cryptogram: [u8; 8],
         level: SecurityLevel,
     ) -> (Self, Vec<u8>) {
+        Self::authenticate(keys, &host_cryptogram, level)
+    }
+
+    /// The same in the mode of the cryptogram: 8 bytes in S8, 16 in S16.
+    ///
+    /// # Panics
+    /// When a key is none of AES.
+    pub fn authenticate(
+        keys: &SessionKeys<'_>,
+        host_cryptogram: &[u8],
+        level: SecurityLevel,
+    ) -> (Self, Vec<u8>) {
         let key = |bytes| AesKey::new(bytes).expect("an AES key has 16, 24 or 32 bytes");
-        let mut channel = Channel::new(key(keys.s_enc), key(keys.s_mac), key(keys.s_rmac));
+        let mut channel =
+            Channel::new(key(keys.s_enc), key(keys.s_mac), key(keys.s_rmac), host_cryptogram.len());
         let command = Apdu { header: [0x84, 0x82, level.0, 0x00], data: host_cryptogram.to_vec(), le: None };
         let command = channel.mac(command).to_bytes();
         channel.level = level;
@@ -72,9 +85,7 @@ impl HostChannel {
         let channel = &self.0;
         let mut data = response.to_vec();
         if channel.level.has_r_mac() {
-            let tag = data.split_off(data.len().checked_sub(8)?);
-            let expected = channel.response_mac(&data, status.to_be_bytes());
-            aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &tag).ok()?;
+            data = channel.verify_response(data, status.to_be_bytes())?;
         }
         if channel.level.has_r_enc() && !data.is_empty() {
             data = channel.decrypt_response(data)?;

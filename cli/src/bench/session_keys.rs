@@ -223,6 +223,7 @@ impl Parts {
             card_challenge: challenges.card.0.to_vec(),
             card_cryptogram: card.cryptogram(&challenges).0.to_vec(),
             purpose: self.purpose.to_owned(),
+            ..FetchSessionKeysRequest::default()
         }
     }
 }

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 use zeroize::Zeroizing;
 
-use super::{Eight, Fetched, Triple, open, parse_8_bytes};
+use super::{Challenge, Fetched, Triple, mode_name, open, parse_challenge};
 use crate::connect::{Connection, IdempotencyArgs, RemoteArgs, resumes_after};
 use crate::error::{CliError, Refused};
 use crate::identity::names;
@@ -59,11 +59,11 @@ struct ChallengeLine {
     card_cryptogram: String,
 }
 
-struct Challenge {
+struct Line {
     eid: Eid,
-    host: Eight,
-    card: Eight,
-    cryptogram: Eight,
+    host: Challenge,
+    card: Challenge,
+    cryptogram: Challenge,
 }
 
 /// A line of a card whose keys were refused.
@@ -157,7 +157,7 @@ impl FetchMany {
     async fn fetch_all(
         &self,
         connection: &Connection,
-        challenges: &[Challenge],
+        challenges: &[Line],
         key: &str,
         encryption_key: &[u8; 32],
         lines: &mut Lines,
@@ -243,15 +243,16 @@ impl FetchMany {
         Ok(StreamEnd::Whole(again))
     }
 
-    fn request(&self, challenge: &Challenge, key: String) -> FetchSessionKeysRequest {
+    fn request(&self, challenge: &Line, key: String) -> FetchSessionKeysRequest {
         FetchSessionKeysRequest {
             idempotency_key: key,
             eid: challenge.eid.to_string(),
             keyset: Some(self.keyset.name()),
-            host_challenge: challenge.host.0.to_vec(),
-            card_challenge: challenge.card.0.to_vec(),
-            card_cryptogram: challenge.cryptogram.0.to_vec(),
+            host_challenge: challenge.host.0.clone(),
+            card_challenge: challenge.card.0.clone(),
+            card_cryptogram: challenge.cryptogram.0.clone(),
             purpose: self.purpose.clone(),
+            ..FetchSessionKeysRequest::default()
         }
     }
 
@@ -273,7 +274,7 @@ impl FetchMany {
             eid: request.eid.clone(),
             kvn: format!("0x{:02x}", self.keyset.kvn),
             algorithm: keys.s_enc.algorithm().as_str(),
-            mode: "S8",
+            mode: mode_name(&request.host_challenge),
             host_challenge: hex::encode(&request.host_challenge),
             card_challenge: hex::encode(&request.card_challenge),
             card_cryptogram: hex::encode(&request.card_cryptogram),
@@ -318,12 +319,12 @@ fn line_key(key: &str, number: u64) -> String {
     hex::encode(&Sha256::digest(format!("{key}/{number}"))[..16])
 }
 
-fn parse(line: ChallengeLine) -> Result<Challenge, String> {
-    let eight = |name: &str, text: &str| parse_8_bytes(text).map_err(|why| format!("{name}: {why}"));
-    Ok(Challenge {
+fn parse(line: ChallengeLine) -> Result<Line, String> {
+    let bytes = |name: &str, text: &str| parse_challenge(text).map_err(|why| format!("{name}: {why}"));
+    Ok(Line {
         eid: line.eid.parse().map_err(|e: domain::EidError| format!("eid: {e}"))?,
-        host: eight("host_challenge", &line.host_challenge)?,
-        card: eight("card_challenge", &line.card_challenge)?,
-        cryptogram: eight("card_cryptogram", &line.card_cryptogram)?,
+        host: bytes("host_challenge", &line.host_challenge)?,
+        card: bytes("card_challenge", &line.card_challenge)?,
+        cryptogram: bytes("card_cryptogram", &line.card_cryptogram)?,
     })
 }

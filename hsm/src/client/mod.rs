@@ -4,6 +4,7 @@ mod dispatch;
 mod key_pairs;
 mod process;
 mod rsp;
+mod sessions;
 mod wire;
 
 use std::collections::HashMap;
@@ -28,12 +29,9 @@ use crate::error::{ErrorClass, HsmError};
 use crate::job::{
     CARD_PROOFS_MAX, CallOptions, CardProofJob, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk,
     OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks, PutKeyDevice, PutKeyJob,
-    SessionKeysJob, SessionKeysOutcome,
 };
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{
-    Job, JobOutput, WireOrderChunk, WireOrderKeys, WireProof, WirePutKey, WireSessionKeys,
-};
+use crate::protocol::{Job, JobOutput, WireOrderChunk, WireOrderKeys, WirePutKey};
 use crate::report::StartReport;
 use crate::signature::Verifier;
 use crate::source::KeySource;
@@ -313,36 +311,6 @@ impl Token {
         inner.counters.signature_faults.fetch_add(1, Ordering::Relaxed);
         tracing::error!(token = %inner.config.name, %key, "a signature from the token does not verify");
         HsmError::token(format!("a signature of key {key} does not verify; it was discarded"))
-    }
-
-    /// Derives, checks the card, and seals the session keys of one SCP03 session; see [`SessionKeysJob`].
-    pub async fn session_keys(
-        &self,
-        job: SessionKeysJob,
-        options: CallOptions,
-    ) -> Result<SessionKeysOutcome, HsmError> {
-        let inner = self.inner();
-        inner.known_source(&job.keyset.source)?;
-        let wire = WireSessionKeys {
-            keysets: WireKeysets::of([job.keyset]),
-            proof: WireProof {
-                host_challenge: job.host_challenge,
-                card_challenge: job.card_challenge,
-                card_cryptogram: job.card_cryptogram,
-            },
-            recipient: job.recipient.to_vec(),
-            info: job.info,
-        };
-        match received(inner.submit(Job::SessionKeys(Box::new(wire)), options)?.await)? {
-            JobOutput::SessionKeys { encapsulated_key, ciphertext, host_cryptogram } => {
-                let encapsulated_key = encapsulated_key
-                    .try_into()
-                    .map_err(|_| HsmError::token("the worker's encapsulated key is no P-256 point"))?;
-                Ok(SessionKeysOutcome::Released { encapsulated_key, ciphertext, host_cryptogram })
-            }
-            JobOutput::CardCryptogramMismatch => Ok(SessionKeysOutcome::CardCryptogramMismatch),
-            other => Err(unexpected(&other)),
-        }
     }
 
     /// Derives and wraps the keysets of one chunk of an order under a fresh transport key; see [`OrderChunkJob`].

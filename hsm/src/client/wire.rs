@@ -80,7 +80,9 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
         "the worker answered something else: {}",
         match output {
             JobOutput::Signatures(_) => "signatures",
-            JobOutput::SessionKeys { .. } | JobOutput::CardCryptogramMismatch => "session keys",
+            JobOutput::SessionKeys(_)
+            | JobOutput::CardCryptogramMismatch
+            | JobOutput::CardChallengeMismatch => "session keys",
             JobOutput::OrderChunk { .. } => "an order chunk",
             JobOutput::KeyPairs { .. } => "key pairs",
             JobOutput::PutKey(_) => "PUT KEY blocks",

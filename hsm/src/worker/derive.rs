@@ -1,4 +1,4 @@
-//! Device keys and session keys: derived in the token, sealed before they leave the worker.
+//! Device keys by our scheme: derived in the token.
 //!
 //! A device key exists only as a sensitive session object. What is read from the token under a master is L (the CMAC
 //! subkey block) and the constant first blocks; keys are in one more AES step from there, which the token makes.
@@ -11,24 +11,17 @@ use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::ObjectHandle;
 use cryptoki_sys::CKM_AES_ECB_ENCRYPT_DATA;
-use domain::{DeviceKeyset, KeyUsage, Protocol};
+use domain::{DeviceKeyset, KeyUsage};
+use keys::Prf;
 use keys::derivation::chancery::{KeyKind, second_block};
 use keys::derivation::{block_count, final_block};
 use keys::kdf::kbkdf_counter;
-use keys::scp03::{
-    CardChallenge, Challenges, Cryptogram, DerivationConstant, HostChallenge, SessionKeys, derivation_data,
-    session_key,
-};
-use keys::seal::{EphemeralKey, seal};
-use keys::{Prf, SecretKey, SoftwareKey};
 use zeroize::Zeroizing;
 
 use super::open::ResolvedKey;
-use super::source::{self, OpenKeyset};
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::pkcs11_gaps::mechanism_type;
-use crate::protocol::{JobOutput, WireProof, WireSessionKeys};
 use crate::template::SessionKeyUse;
 
 /// What all derivations under one master begin with. As sensitive as the device keys, hence zeroized; in a box each,
@@ -124,85 +117,6 @@ impl Prf for TokenPrf<'_> {
     }
 }
 
-/// A card that has proved itself: what its proof was checked with.
-struct ProvedCard<'s> {
-    challenges: Challenges,
-    key_mac: SessionObject<'s>,
-    s_mac: SecretKey,
-}
-
-/// Derives K-MAC and S-MAC, nothing else, and compares the card's cryptogram in constant time; `None` when it is wrong.
-fn proved_card<'s>(
-    session: &'s TokenSession,
-    keyset: &OpenKeyset<'_>,
-    proof: &WireProof,
-) -> Result<Option<ProvedCard<'s>>, HsmError> {
-    if keyset.keyset.protocol != Protocol::Scp03 || !keyset.keyset.algorithm.may_be_made() {
-        return Err(HsmError::caller("sessions of SCP03 take an AES keyset of SCP03"));
-    }
-    let challenges =
-        Challenges { host: HostChallenge(proof.host_challenge), card: CardChallenge(proof.card_challenge) };
-    let key_mac = source::device_key(session, keyset, KeyUsage::Mac, SessionKeyUse::Cmac)?;
-    let prf = TokenPrf { session, key: key_mac.handle() };
-    let s_mac = session_key(&prf, DerivationConstant::SMac, keyset.keyset.algorithm, &challenges)?;
-    let is_right = cryptogram(&s_mac, DerivationConstant::CardCryptogram, &challenges)
-        == Cryptogram(proof.card_cryptogram);
-    Ok(is_right.then_some(ProvedCard { challenges, key_mac, s_mac }))
-}
-
-/// Whether the card holds its keys; S-MAC ends here.
-pub(crate) fn card_proof(
-    session: &TokenSession,
-    keyset: &OpenKeyset<'_>,
-    proof: &WireProof,
-) -> Result<bool, HsmError> {
-    Ok(proved_card(session, keyset, proof)?.is_some())
-}
-
-/// Steps 5 to 8 of the session-keys cycle (DESIGN §5): derive, check the card, derive the rest, seal.
-pub(crate) fn session_keys(
-    session: &TokenSession,
-    keyset: &OpenKeyset<'_>,
-    job: &WireSessionKeys,
-) -> Result<JobOutput, HsmError> {
-    let recipient: &[u8; 65] = job
-        .recipient
-        .as_slice()
-        .try_into()
-        .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?;
-    // Before anything else is derived.
-    let Some(card) = proved_card(session, keyset, &job.proof)? else {
-        return Ok(JobOutput::CardCryptogramMismatch);
-    };
-    let ProvedCard { challenges, key_mac, s_mac } = card;
-    let algorithm = keyset.keyset.algorithm;
-    let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
-    let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
-    let key_enc_prf = TokenPrf { session, key: key_enc.handle() };
-    let keys = SessionKeys {
-        s_enc: session_key(&key_enc_prf, DerivationConstant::SEnc, algorithm, &challenges)?,
-        s_rmac: session_key(&key_mac_prf, DerivationConstant::SRmac, algorithm, &challenges)?,
-        s_mac,
-    };
-    let host_cryptogram = keys.host_cryptogram(&challenges).0;
-    let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
-    let sealed =
-        seal(recipient, &job.info, &keys.encode(), ephemeral).map_err(|e| HsmError::caller(e.to_string()))?;
-    Ok(JobOutput::SessionKeys {
-        encapsulated_key: sealed.encapsulated_key.to_vec(),
-        ciphertext: sealed.ciphertext,
-        host_cryptogram,
-    })
-}
-
-/// A cryptogram needs S-MAC only.
-fn cryptogram(s_mac: &SecretKey, constant: DerivationConstant, challenges: &Challenges) -> Cryptogram {
-    let data = derivation_data(constant, 64, 0, challenges);
-    let mut bytes = [0; 8];
-    let Ok(()) = kbkdf_counter(&SoftwareKey::new(s_mac), &data[..15], &data[16..], &mut bytes);
-    Cryptogram(bytes)
-}
-
 /// The two blocks of a service secret (docs/formats/service-secrets.md).
 pub(crate) fn service_secret(
     session: &TokenSession,
@@ -224,6 +138,7 @@ pub(crate) const CMAC: MechanismType = MechanismType::AES_CMAC;
 mod tests {
     use cryptoki::object::{Attribute, KeyType, ObjectClass};
     use domain::{Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
+    use keys::{SecretKey, SoftwareKey};
 
     use super::super::token_session::Module;
     use super::*;

@@ -11,7 +11,7 @@ use super::open::{OpenToken, ResolvedKey, sign};
 use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::token_session::TokenSession;
-use super::{derive, key_pairs, order, put_key, rsp};
+use super::{derive, key_pairs, order, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
@@ -85,7 +85,7 @@ impl Engine {
             Job::SessionKeys(job) => {
                 let keysets = self.keysets(&job.keysets)?;
                 self.dawdle();
-                derive::session_keys(session, &keysets.get(0)?, job)
+                scp03::session_keys(session, &keysets.get(0)?, job)
             }
             Job::OrderChunk(job) => {
                 let WireOrderKeys::Derived { master } = &job.keys;
@@ -116,7 +116,7 @@ impl Engine {
                 for (at, proof) in job.proofs.iter().enumerate() {
                     order::in_time(deadline)?;
                     self.dawdle();
-                    outcomes.push(derive::card_proof(session, &keysets.get(at)?, proof)?);
+                    outcomes.push(scp03::card_proof(session, &keysets.get(at)?, proof)?);
                 }
                 Ok(JobOutput::CardProofs(outcomes))
             }

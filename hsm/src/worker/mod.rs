@@ -14,6 +14,7 @@ mod order_form;
 mod probe;
 mod put_key;
 mod rsp;
+mod scp03;
 mod source;
 mod token_session;
 

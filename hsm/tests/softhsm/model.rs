@@ -7,8 +7,12 @@ use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{
     KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey,
 };
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use hsm::{KeyRef, OaepHash, OrderChunk, OrderChunkJob, OrderKeys, SessionKeysJob, SourcedKeyset, Token};
+use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
+use hsm::{
+    CardSession, Delivery, KeyRef, OaepHash, OrderChunk, OrderChunkJob, OrderKeys, SessionContext,
+    SessionKeysJob, SourcedKeyset, Token,
+};
+use keys::scp03::Challenges;
 
 use crate::support::soon;
 
@@ -89,6 +93,11 @@ pub fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
 
 /// GP Amendment D §4.1.5: one derivation with constant `code` and `bits` of output.
 pub fn scp03(key: &[u8], code: u8, bits: u16, host: &[u8; 8], card: &[u8; 8]) -> Vec<u8> {
+    scp03_over(key, code, bits, &[&host[..], card].concat())
+}
+
+/// The same over any context.
+pub fn scp03_over(key: &[u8], code: u8, bits: u16, context: &[u8]) -> Vec<u8> {
     let mut output = Vec::new();
     for i in 1..=bits.div_ceil(128) {
         let mut message = vec![0; 11];
@@ -96,8 +105,7 @@ pub fn scp03(key: &[u8], code: u8, bits: u16, host: &[u8; 8], card: &[u8; 8]) ->
         message.push(0);
         message.extend(bits.to_be_bytes());
         message.push(i as u8);
-        message.extend(host);
-        message.extend(card);
+        message.extend(context);
         output.extend(mac(key, &message));
     }
     output.truncate(usize::from(bits / 8));
@@ -145,12 +153,27 @@ pub fn session(
 ) -> SessionKeysJob {
     SessionKeysJob {
         keyset: SourcedKeyset::derived(master.clone(), keyset(number, 0x30, algorithm)),
-        host_challenge: HOST,
-        card_challenge: CARD,
-        card_cryptogram,
-        recipient,
-        info: b"test info".to_vec(),
+        session: CardSession::Present {
+            host_challenge: HOST.to_vec(),
+            card_challenge: CARD.to_vec(),
+            card_cryptogram: card_cryptogram.to_vec(),
+            origin: None,
+        },
+        context: context(),
+        delivery: Delivery::Sealed { recipient: Box::new(recipient) },
     }
+}
+
+/// Who asks.
+pub fn context() -> SessionContext {
+    SessionContext { principal: PrincipalId([7; 32]), request_id: b"test request".to_vec() }
+}
+
+/// The info under which the keys of a session of device `number` are sealed.
+pub fn info<const N: usize>(number: u32, algorithm: KeysetAlgorithm, challenges: &Challenges<N>) -> Vec<u8> {
+    let SessionContext { principal, request_id } = context();
+    let keyset = keyset(number, 0x30, algorithm);
+    keys::seal::session_keys_info(&principal, &keyset.eid, keyset.kvn, challenges, &request_id).unwrap()
 }
 
 /// Orders one device and says what its card would answer: (its keys, its cryptogram).

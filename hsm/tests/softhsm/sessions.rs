@@ -1,12 +1,16 @@
 //! The two big jobs give what independent software computes.
 
 use domain::KeysetAlgorithm;
-use hsm::{ErrorClass, KeyRole, SessionKeysOutcome};
-use keys::scp03::SessionKeys;
+use hsm::{
+    CardSession, DeliveredKeys, Delivery, ErrorClass, KeyRole, ReleasedKeys, SequenceOrigin,
+    SessionKeysOutcome,
+};
+use keys::scp03::{CardChallenge, Challenges, HostChallenge, SessionKeys};
 use keys::seal::{Sealed, open};
 
 use crate::model::{
-    CARD, HOST, Manufacturer, card_cryptogram, device, eid, order, recipient, scp03, session,
+    CARD, HOST, Manufacturer, card_cryptogram, device, eid, info, order, recipient, scp03, scp03_over,
+    session,
 };
 use crate::support::{Fixture, soon};
 
@@ -25,11 +29,9 @@ async fn sealed_session_keys_are_those_of_the_ordered_card_for_every_key_length(
 
         let outcome =
             token.session_keys(session(master, algorithm, 1, cryptogram, public), soon()).await.unwrap();
-        let SessionKeysOutcome::Released { encapsulated_key, ciphertext, host_cryptogram } = outcome else {
-            panic!("{algorithm:?}: not released")
-        };
-        let opened = open(&private, b"test info", &Sealed { encapsulated_key, ciphertext }).unwrap();
-        let released = SessionKeys::decode(&opened).unwrap();
+        let challenges = Challenges { host: HostChallenge(HOST), card: CardChallenge(CARD) };
+        let (released, host_cryptogram) =
+            opened(outcome, &private, &info(1, algorithm, &challenges), &format!("{algorithm:?}"));
         let s_mac = scp03(&key_mac, 0x06, bits, &HOST, &CARD);
         assert_eq!(released.s_enc.expose(), scp03(&key_enc, 0x04, bits, &HOST, &CARD));
         assert_eq!(released.s_mac.expose(), s_mac);
@@ -64,7 +66,7 @@ async fn a_wrong_card_cryptogram_releases_nothing_and_costs_one_derivation() {
     wrong[7] ^= 1;
     let outcome =
         token.session_keys(session(master, KeysetAlgorithm::Aes128, 1, wrong, public), soon()).await;
-    assert_eq!(outcome.unwrap(), SessionKeysOutcome::CardCryptogramMismatch);
+    assert!(matches!(outcome.unwrap(), SessionKeysOutcome::CardCryptogramMismatch));
     let refused = token.counters().pkcs11_calls - start - released;
     // K-MAC: derive, sign (2 calls), destroy. Released: K-ENC likewise, and one more signature for S-RMAC.
     assert_eq!((refused, released), (4, 10));
@@ -119,4 +121,96 @@ async fn an_order_that_cannot_be_served_is_the_callers_fault() {
         .unwrap_err();
     assert_eq!(error.class, ErrorClass::Caller, "{error}");
     assert_eq!(token.counters().worker_restarts, 0);
+}
+
+/// The sealed keys of an outcome, opened, and the host cryptogram.
+fn opened(
+    outcome: SessionKeysOutcome,
+    private: &[u8; 32],
+    info: &[u8],
+    what: &str,
+) -> (SessionKeys, Vec<u8>) {
+    let SessionKeysOutcome::Released(released) = outcome else { panic!("{what}: not released") };
+    let ReleasedKeys { keys, host_cryptogram, .. } = *released;
+    let DeliveredKeys::Sealed { encapsulated_key, ciphertext } = keys else { panic!("{what}: in clear") };
+    let opened = open(private, info, &Sealed { encapsulated_key, ciphertext }).unwrap();
+    (SessionKeys::decode(&opened).unwrap(), host_cryptogram)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_of_mode_s16_and_prepared_ones_are_those_of_the_card() {
+    let fixture = Fixture::new("kms");
+    let keys = fixture.create_all(&[KeyRole::Master]);
+    let token = fixture.start(&keys).await.unwrap();
+    let manufacturer = Manufacturer::new();
+    let (private, public) = recipient();
+    let (master, algorithm) = (&keys[0].key, KeysetAlgorithm::Aes256);
+    let ([key_enc, key_mac, _], cryptogram) = device(&token, master, algorithm, &manufacturer).await;
+    let plain = session(master, algorithm, 1, cryptogram, public);
+    let aid = hex::decode("a0000005591010ffffffff8900000100").unwrap();
+    let origin = SequenceOrigin { counter: [0, 0, 5], aid: aid.clone() };
+
+    // S16: what the card computes of challenges of 16 bytes, its own from counter and AID.
+    let host = [0x33; 16];
+    let of_counter = |bits| scp03_over(&key_enc, 0x02, bits, &[&[0, 0, 5], &aid[..]].concat());
+    let card: [u8; 16] = of_counter(128).try_into().unwrap();
+    let context = [host, card].concat();
+    let s_mac = scp03_over(&key_mac, 0x06, 256, &context);
+    let present = |card: [u8; 16], origin: &SequenceOrigin| {
+        let context = [host, card].concat();
+        let s_mac = scp03_over(&key_mac, 0x06, 256, &context);
+        CardSession::Present {
+            host_challenge: host.to_vec(),
+            card_challenge: card.to_vec(),
+            card_cryptogram: scp03_over(&s_mac, 0x00, 128, &context),
+            origin: Some(origin.clone()),
+        }
+    };
+    let job = hsm::SessionKeysJob { session: present(card, &origin), ..plain.clone() };
+    let outcome = token.session_keys(job, soon()).await.unwrap();
+    let challenges = Challenges { host: HostChallenge(host), card: CardChallenge(card) };
+    let (released, host_cryptogram) = opened(outcome, &private, &info(1, algorithm, &challenges), "S16");
+    assert_eq!(released.s_enc.expose(), scp03_over(&key_enc, 0x04, 256, &context));
+    assert_eq!(released.s_mac.expose(), s_mac);
+    assert_eq!(released.s_rmac.expose(), scp03_over(&key_mac, 0x07, 256, &context));
+    assert_eq!(host_cryptogram, scp03_over(&s_mac, 0x01, 128, &context));
+
+    // A card whose challenge does not follow from its counter gets nothing, its good cryptogram notwithstanding.
+    for (card, origin) in
+        [([1; 16], origin.clone()), (card, SequenceOrigin { counter: [0, 0, 6], ..origin.clone() })]
+    {
+        let job = hsm::SessionKeysJob { session: present(card, &origin), ..plain.clone() };
+        let outcome = token.session_keys(job, soon()).await.unwrap();
+        assert!(matches!(outcome, SessionKeysOutcome::CardChallengeMismatch), "{outcome:?}");
+    }
+
+    // Prepared, in clear: the same keys as the card will have, and what it will answer.
+    let prepared = CardSession::Prepared { host_challenge: HOST.to_vec(), origin: origin.clone() };
+    let job = hsm::SessionKeysJob { session: prepared, delivery: Delivery::DangerInClear, ..plain.clone() };
+    let SessionKeysOutcome::Released(released) = token.session_keys(job, soon()).await.unwrap() else {
+        panic!("not released")
+    };
+    let card = of_counter(64);
+    let context = [&HOST[..], &card].concat();
+    let s_mac = scp03_over(&key_mac, 0x06, 256, &context);
+    assert_eq!(released.card_challenge, card);
+    assert_eq!(released.card_cryptogram, scp03_over(&s_mac, 0x00, 64, &context));
+    let DeliveredKeys::InClear(clear) = &released.keys else { panic!("sealed") };
+    let clear_keys = SessionKeys::decode(clear.danger_expose()).unwrap();
+    assert_eq!(clear_keys.s_enc.expose(), scp03_over(&key_enc, 0x04, 256, &context));
+    assert!(!format!("{released:?}").contains(&format!("{:?}", clear.danger_expose())));
+
+    // Lengths that do not fit together are the caller's fault.
+    let mixed = CardSession::Present {
+        host_challenge: host.to_vec(),
+        card_challenge: CARD.to_vec(),
+        card_cryptogram: cryptogram.to_vec(),
+        origin: None,
+    };
+    let short = CardSession::Prepared { host_challenge: vec![1; 7], origin };
+    for session in [mixed, short] {
+        let job = hsm::SessionKeysJob { session, ..plain.clone() };
+        assert_eq!(token.session_keys(job, soon()).await.unwrap_err().class, ErrorClass::Caller);
+    }
+    token.shutdown().await;
 }

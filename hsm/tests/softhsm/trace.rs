@@ -73,7 +73,7 @@ async fn no_device_key_is_ever_readable_or_read_and_nothing_made_for_a_job_outli
     let before_mismatch = fs::read_to_string(&trace).unwrap().len();
     let outcome =
         token.session_keys(session(master, KeysetAlgorithm::Aes128, 1, [0; 8], public), soon()).await;
-    assert_eq!(outcome.unwrap(), SessionKeysOutcome::CardCryptogramMismatch);
+    assert!(matches!(outcome.unwrap(), SessionKeysOutcome::CardCryptogramMismatch));
     token.shutdown().await;
 
     let trace = fs::read_to_string(&trace).unwrap();

@@ -3,9 +3,9 @@
 mod stream;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use domain::ReasonCode;
-use hsm::{CallOptions, Priority};
+use hsm::{CallOptions, DeliveredKeys, Priority};
 use kms::{Provisioner, SessionKeysRequest};
 use proto::v1;
 use proto::v1::session_key_service_server::SessionKeyService;
@@ -29,13 +29,11 @@ impl SessionKeyService for SessionKeyApi {
         &self,
         request: Request<v1::FetchSessionKeysRequest>,
     ) -> Result<Response<v1::FetchSessionKeysResponse>, Status> {
-        self.gate
-            .unary(
-                request,
-                OnRepeat::MadeAgain,
-                |call, message| async move { self.fetch(&call, &message).await },
-            )
-            .await
+        let is_without_proof = request.get_ref().prepared;
+        let operation = |call: Call, message: Arc<_>| async move { self.fetch(&call, &message).await };
+        let answer = self.gate.unary(request, OnRepeat::MadeAgain, operation).await?;
+        self.count(is_without_proof);
+        Ok(answer)
     }
 
     async fn stream_session_keys(
@@ -47,6 +45,13 @@ impl SessionKeyService for SessionKeyApi {
 }
 
 impl SessionKeyApi {
+    /// A release that is durable.
+    fn count(&self, is_without_proof: bool) {
+        if is_without_proof {
+            self.gate.counters.released_without_proof.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// One request of an admitted call, up to its commit.
     async fn fetch(
         &self,
@@ -54,17 +59,28 @@ impl SessionKeyApi {
         message: &v1::FetchSessionKeysRequest,
     ) -> Result<Completed<v1::FetchSessionKeysResponse>, ServiceError> {
         let caller = provisioner(call)?;
-        let wanted = parse(call, message)?;
+        let wanted = SessionKeysRequest::parse(message, call.request_digest, call.is_repeat)?;
         let options = CallOptions { deadline: call.deadline, priority: Priority::Normal };
         let (commit, keys) =
             kms::release(&self.kms, &call.pseudonyms, &caller, &wanted, call.now, options).await?;
-        let answer = v1::FetchSessionKeysResponse {
-            encapsulated_key: keys.encapsulated_key.to_vec(),
-            ciphertext: keys.ciphertext,
-            host_cryptogram: keys.host_cryptogram.to_vec(),
-            entry_index: 0,
+        let hsm::ReleasedKeys { keys: delivered, host_cryptogram, card_challenge, card_cryptogram } =
+            keys.released;
+        let mut answer = v1::FetchSessionKeysResponse {
+            host_cryptogram,
             key_bits: u32::from(keys.algorithm.key_bits()),
+            card_challenge,
+            card_cryptogram,
+            i_parameter: u32::from(wanted.i.value()),
+            security_level: wanted.level.map_or(0, |level| u32::from(level.value())),
+            ..v1::FetchSessionKeysResponse::default()
         };
+        match delivered {
+            DeliveredKeys::Sealed { encapsulated_key, ciphertext } => {
+                answer.encapsulated_key = encapsulated_key.to_vec();
+                answer.ciphertext = ciphertext;
+            }
+            DeliveredKeys::InClear(clear) => answer.unsealed_keys = clear.danger_expose().to_vec(),
+        }
         Ok(Completed::deed(commit, answer))
     }
 }
@@ -74,28 +90,4 @@ fn provisioner(call: &Call) -> Result<Provisioner, ServiceError> {
     let encryption_key =
         party.encryption_key.ok_or(ServiceError::Internal("a provisioner has no encryption key"))?;
     Ok(Provisioner { name: party.name.clone(), principal: call.caller.principal(), encryption_key })
-}
-
-fn parse(call: &Call, message: &v1::FetchSessionKeysRequest) -> Result<SessionKeysRequest, ServiceError> {
-    let eid = message
-        .eid
-        .parse()
-        .map_err(|e: domain::EidError| ServiceError::refused(ReasonCode::InvalidEid, e.to_string()))?;
-    Ok(SessionKeysRequest {
-        eid,
-        keyset: kms::KeysetName::parse(message.keyset.as_ref())?,
-        host_challenge: eight("host_challenge", &message.host_challenge)?,
-        card_challenge: eight("card_challenge", &message.card_challenge)?,
-        card_cryptogram: eight("card_cryptogram", &message.card_cryptogram)?,
-        purpose: message.purpose.clone(),
-        request_id: message.idempotency_key.clone().into_bytes(),
-        request_digest: call.request_digest,
-        is_repeat: call.is_repeat,
-    })
-}
-
-fn eight(field: &str, bytes: &[u8]) -> Result<[u8; 8], ServiceError> {
-    bytes
-        .try_into()
-        .map_err(|_| ServiceError::refused(ReasonCode::InvalidField, format!("{field} has 8 bytes (S8)")))
 }

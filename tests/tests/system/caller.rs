@@ -69,7 +69,18 @@ impl Caller {
 
     /// What a provisioner finds in an answer: S-ENC, S-MAC and S-RMAC in their encoding.
     pub fn unseal(&self, request: &FetchSessionKeysRequest, answer: &FetchSessionKeysResponse) -> Vec<u8> {
-        let challenges: Challenges = Challenges {
+        match request.host_challenge.len() {
+            16 => self.unseal_mode::<16>(request, answer),
+            _ => self.unseal_mode::<8>(request, answer),
+        }
+    }
+
+    fn unseal_mode<const N: usize>(
+        &self,
+        request: &FetchSessionKeysRequest,
+        answer: &FetchSessionKeysResponse,
+    ) -> Vec<u8> {
+        let challenges = Challenges::<N> {
             host: HostChallenge(request.host_challenge[..].try_into().unwrap()),
             card: CardChallenge(request.card_challenge[..].try_into().unwrap()),
         };

@@ -80,6 +80,7 @@ impl Device {
             card_challenge: answer.card_challenge.to_vec(),
             card_cryptogram: answer.card_cryptogram.to_vec(),
             purpose: purpose.to_owned(),
+            ..FetchSessionKeysRequest::default()
         }
     }
 }

@@ -13,10 +13,10 @@ use proto::v1::rotation_service_client::RotationServiceClient;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use proto::v1::{
     CardProof, DecideOperationRequest, Decision, ExecuteOperationRequest, ExecuteOperationResponse,
-    FetchRotationScriptsRequest, FetchRotationScriptsResponse, FetchSessionKeysRequest, GetDeviceRequest,
-    GetDeviceResponse, GetRotationRequest, Keyset, KeysetName, Operation, PutKeyDialect,
-    ReportRotationRequest, ReportRotationResponse, RequestOperationRequest, RotationReport, RotationScript,
-    RotationState, RotationStatus, RotationTerms, StartRotation,
+    FetchRotationScriptsRequest, FetchRotationScriptsResponse, FetchSessionKeysRequest,
+    FetchSessionKeysResponse, GetDeviceRequest, GetDeviceResponse, GetRotationRequest, Keyset, KeysetName,
+    Operation, PutKeyDialect, ReportRotationRequest, ReportRotationResponse, RequestOperationRequest,
+    RotationReport, RotationScript, RotationState, RotationStatus, RotationTerms, StartRotation,
 };
 use tests::SecurityLevel;
 use tests::card::{SimulatedCard, StatusWord};
@@ -192,6 +192,7 @@ impl Card {
             card_challenge: answer.card_challenge.to_vec(),
             card_cryptogram: answer.card_cryptogram.to_vec(),
             purpose: PURPOSE.to_owned(),
+            ..FetchSessionKeysRequest::default()
         })
     }
 
@@ -307,6 +308,11 @@ impl Provisioner {
             ReportRotationRequest { idempotency_key: key.to_owned(), rotation: rotation.to_owned(), reports };
         let mut client = RotationServiceClient::new(self.caller.channel.clone());
         client.report_rotation(request).await.map(tonic::Response::into_inner)
+    }
+
+    /// The keys in a sealed answer, in their encoding.
+    pub fn unseal(&self, request: &FetchSessionKeysRequest, answer: &FetchSessionKeysResponse) -> Vec<u8> {
+        self.caller.unseal(request, answer)
     }
 
     pub fn sessions(&self) -> SessionKeyServiceClient<Channel> {

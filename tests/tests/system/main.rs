@@ -24,6 +24,7 @@ mod revocation;
 mod rotation;
 mod rsp;
 mod secrets;
+mod session_modes;
 mod session_streams;
 mod spy;
 mod strangers;

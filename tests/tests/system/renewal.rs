@@ -28,6 +28,7 @@ async fn call(caller: &Caller) -> String {
         card_challenge: vec![2; 8],
         card_cryptogram: vec![3; 8],
         purpose: PURPOSE.to_owned(),
+        ..FetchSessionKeysRequest::default()
     };
     let status =
         SessionKeyServiceClient::new(caller.channel.clone()).fetch_session_keys(request).await.unwrap_err();

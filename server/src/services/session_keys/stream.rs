@@ -107,8 +107,12 @@ async fn answer(
     call: &Call,
     items: Vec<v1::FetchSessionKeysRequest>,
 ) -> v1::StreamSessionKeysResponse {
+    let without_proof: Vec<bool> = items.iter().map(|item| item.prepared).collect();
     let operation = |call, message: std::sync::Arc<_>| async move { api.fetch(&call, &message).await };
     let results = api.gate.batch(context, call, ITEM_PATH, items, &operation).await;
+    for (result, is_without_proof) in results.iter().zip(without_proof) {
+        api.count(is_without_proof && result.is_ok());
+    }
     v1::StreamSessionKeysResponse { results: results.into_iter().map(result).collect() }
 }
 
