@@ -43,6 +43,10 @@ events! {
     TransportKeyRetired = "transport_key.retired";
     /// The key to which keys are encrypted on their way in was taken into use.
     ImportKeyRegistered = "import_key.registered";
+    /// Static keys of a device were wrapped for a party.
+    KeysetExported = "keyset.exported";
+    /// The party has fetched static keys that were wrapped for it.
+    KeysetExportFetched = "keyset.export_fetched";
     /// A protected operation was asked for, signed by its requester.
     OperationRequested = "operation.requested";
     /// One more person signed the operation.

@@ -75,6 +75,7 @@ impl QuorumBook {
                 | EventType::TransportKeyRegistered
                 | EventType::TransportKeyRetired
                 | EventType::ImportKeyRegistered
+                | EventType::KeysetExported
                 | EventType::DeviceRestored
                 | EventType::RotationStarted
                 | EventType::RotationRollBackStarted
@@ -232,6 +233,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::TransportKeyRegistered => "register-transport-key",
         EventType::TransportKeyRetired => "retire-transport-key",
         EventType::ImportKeyRegistered => "register-import-key",
+        EventType::KeysetExported => "export-keyset",
         EventType::DeviceRestored => "restore-device",
         EventType::RotationStarted => "start-rotation",
         EventType::RotationRollBackStarted => "roll-back-rotation",

@@ -4,22 +4,24 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use domain::Clock;
+use domain::{Clock, Eid};
 use proto::v1::operation::Kind;
 use proto::v1::register_transport_key::Key;
 use proto::v1::transport_key_service_client::TransportKeyServiceClient;
 use proto::v1::{
-    ListMastersRequest, ListTransportKeysRequest, Master, RegisterImportKey, RegisterMaster,
-    RegisterTransportKey, RetireTransportKey, TokenKey, TransportKey, TransportKeyState,
+    ExportKeyset, FetchKeysetExportRequest, ListMastersRequest, ListTransportKeysRequest, Master,
+    RegisterImportKey, RegisterMaster, RegisterTransportKey, RetireTransportKey, TokenKey, TransportKey,
+    TransportKeyState,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{self, Expiry, SystemClock, parse_expiry};
-use crate::connect::RemoteArgs;
+use crate::connect::{IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
-use crate::files;
+use crate::files::{self, Readers};
 use crate::identity::parse_name;
 use crate::operation::{self, RequestArgs};
+use crate::order::KeysetArgs;
 use crate::output::{Output, printable, table};
 
 /// `chancery master ...`
@@ -57,6 +59,16 @@ pub enum TransportKeyCommand {
     #[command(after_help = "Example:
   chancery transport-key retire --party acme-eum --name orders --number 1 --reason 'lost at the plant' --identity alice/")]
     Retire(RetireArgs),
+    /// Request that the static keys of one keyset leave for a party, wrapped under its transport key. Keys that leave so
+    /// cannot be taken back: a rotation replaces them.
+    #[command(after_help = "Example:
+  chancery transport-key export --eid 89049032123451234512345678901235 --kvn 0x30 --party dp-one --name hsm \\
+      --reason 'court order 4711/26' --identity alice/")]
+    Export(ExportArgs),
+    /// Party: fetch the static keys that an approved operation exported. They leave once.
+    #[command(after_help = "Example:
+  chancery transport-key fetch-export 4a49de2a20a50f58... --out export.json --identity dp-one/")]
+    FetchExport(FetchExportArgs),
     /// List transport keys; a party sees its own.
     #[command(after_help = "Example:
   chancery transport-key list --party acme-eum --identity alice/")]
@@ -134,6 +146,38 @@ pub struct RetireArgs {
     number: u32,
     #[command(flatten)]
     request: RequestArgs,
+}
+
+/// Arguments of `transport-key export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The device
+    #[arg(long)]
+    eid: Eid,
+    #[command(flatten)]
+    keyset: KeysetArgs,
+    /// The party that will have the keys
+    #[arg(long, value_parser = parse_name)]
+    party: String,
+    /// Name of its transport key
+    #[arg(long, value_parser = parse_name)]
+    name: String,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `transport-key fetch-export`.
+#[derive(Debug, Args)]
+pub struct FetchExportArgs {
+    /// Digest of the operation in hex
+    operation: String,
+    /// File for the wrapped keys (docs/formats/keyset-export.md)
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    idempotency: IdempotencyArgs,
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// Arguments of `master list`.
@@ -242,9 +286,94 @@ impl TransportKeyCommand {
                 };
                 operation::request(Kind::RetireTransportKey(retire), &args.request, output).await?;
             }
+            Self::Export(args) => {
+                let export = ExportKeyset {
+                    eid: args.eid.to_string(),
+                    keyset: Some(args.keyset.name()),
+                    party: args.party.clone(),
+                    transport_key: args.name.clone(),
+                };
+                operation::request(Kind::ExportKeyset(export), &args.request, output).await?;
+            }
+            Self::FetchExport(args) => args.run(output).await?,
             Self::List(args) => args.run(output).await?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// docs/formats/keyset-export.md.
+#[derive(Serialize)]
+struct ExportFile {
+    format: &'static str,
+    operation: String,
+    eid: String,
+    security_domain: u32,
+    protocol: u32,
+    kvn: u32,
+    key_bits: u32,
+    transport_key: String,
+    oaep_hash: String,
+    wrapped_transport_key: String,
+    keys: Vec<ExportedKey>,
+    entry_index: u64,
+}
+
+#[derive(Serialize)]
+struct ExportedKey {
+    wrapped: String,
+    key_check_value: String,
+}
+
+impl FetchExportArgs {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let operation = hex::decode(&self.operation).map_err(|_| {
+            CliError::invalid("the digest is not hex".to_owned(), "give the 64 digits of the operation")
+        })?;
+        let connection = self.remote.connect(output).await?;
+        let key = self.idempotency.key()?;
+        let message = FetchKeysetExportRequest { idempotency_key: key.clone(), operation };
+        let answer = connection
+            .call(output, Some(&key), || {
+                let request = connection.request(message.clone());
+                let mut client = TransportKeyServiceClient::new(connection.channel());
+                async move { client.fetch_keyset_export(request).await }
+            })
+            .await?;
+        let name = answer.keyset.unwrap_or_default();
+        let file = ExportFile {
+            format: "chancery-keyset-export/1",
+            operation: self.operation.clone(),
+            eid: answer.eid,
+            security_domain: name.security_domain,
+            protocol: name.protocol,
+            kvn: name.key_version_number,
+            key_bits: answer.key_bits,
+            transport_key: answer.transport_key,
+            oaep_hash: answer.oaep_hash,
+            wrapped_transport_key: hex::encode(answer.wrapped_transport_key),
+            keys: answer
+                .keys
+                .into_iter()
+                .map(|key| ExportedKey {
+                    wrapped: hex::encode(key.wrapped),
+                    key_check_value: hex::encode(key.key_check_value),
+                })
+                .collect(),
+            entry_index: answer.entry_index,
+        };
+        let bytes = serde_json::to_vec_pretty(&file)
+            .map_err(|error| CliError::Answer(format!("the export cannot be written: {error}")))?;
+        files::write_new(&self.out, &bytes, Readers::Owner)?;
+        output.print(&file, |file| {
+            format!(
+                "{} keys of {} wrapped under {} (log entry {})",
+                file.keys.len(),
+                file.eid,
+                file.transport_key,
+                file.entry_index
+            )
+        })
     }
 }
 

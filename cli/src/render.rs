@@ -44,6 +44,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterTransportKey(_) => "register_transport_key",
         Kind::RetireTransportKey(_) => "retire_transport_key",
         Kind::RegisterImportKey(_) => "register_import_key",
+        Kind::ExportKeyset(_) => "export_keyset",
         Kind::RenewCredential(_) => "renew_credential",
         Kind::RegisterRspKey(_) => "register_rsp_key",
     }
@@ -73,6 +74,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),
         Some(Kind::RetireTransportKey(key)) => custody::retire_transport_key(&mut out, key),
         Some(Kind::RegisterImportKey(key)) => custody::register_import_key(&mut out, key),
+        Some(Kind::ExportKeyset(export)) => custody::export_keyset(&mut out, export),
         Some(Kind::RenewCredential(renew)) => renew_credential(&mut out, renew),
         Some(Kind::RegisterRspKey(key)) => register_rsp_key(&mut out, key),
         None => {}

@@ -137,6 +137,35 @@ pub struct PutKeyDevice {
 /// [`keys::put_key::PutKey::new`].
 pub type PutKeyBlocks = [EncryptedKey; 3];
 
+/// The static keys of one keyset, for a party.
+#[derive(Debug, Clone)]
+pub struct ExportJob {
+    /// The keyset.
+    pub keyset: SourcedKeyset,
+    /// Under whose key the keys leave.
+    pub recipient: ExportRecipient,
+}
+
+/// Under what static keys leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportRecipient {
+    /// A party's AES key on this token.
+    Aes(KeyRef),
+    /// A fresh AES key, which leaves under this RSA key: SubjectPublicKeyInfo, 3072 to 8192 bits.
+    Rsa(Vec<u8>),
+}
+
+/// The keys of one keyset as they leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportedKeys {
+    /// Under RSA: the AES key that wraps the others, RSA-OAEP under the party's key; else empty.
+    pub wrapped_transport_key: Vec<u8>,
+    /// The hash of that OAEP.
+    pub oaep_hash: Option<OaepHash>,
+    /// One per usage, in the order of [`domain::Protocol::usages`].
+    pub keys: Vec<WrappedKey>,
+}
+
 /// Whether cards hold their keys: up to [`CARD_PROOFS_MAX`] proofs, of any keysets of this token.
 #[derive(Debug, Clone)]
 pub struct CardProofJob {

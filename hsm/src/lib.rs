@@ -39,9 +39,9 @@ pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, Work
 pub use error::{ErrorClass, HsmError};
 pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{
-    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, INPUT_BYTES_MAX,
-    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority,
-    PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
+    CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, ExportJob, ExportRecipient,
+    ExportedKeys, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys,
+    PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
 };
 pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,

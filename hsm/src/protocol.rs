@@ -60,6 +60,7 @@ pub(crate) enum Job {
     KeyPairs { recipient_spki: Vec<u8>, count: u16 },
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
+    Export(Box<WireExport>),
     ServiceSecret { key: KeyRef, context: String },
     RspSign(Box<WireRspSign>),
     RspBind(Box<WireRspBind>),
@@ -80,6 +81,7 @@ impl Job {
             Self::CardProofs(job) => job.keysets.keys.iter().collect(),
             Self::RspSign(job) => vec![&job.key],
             Self::RspBind(job) => vec![&job.key],
+            Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
             Self::AddKey(_) | Self::Canary => Vec::new(),
             // Uses no key of the token.
@@ -123,6 +125,16 @@ impl std::fmt::Debug for WireKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("WireKeys(..)")
     }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WireExport {
+    /// One.
+    pub(crate) keysets: WireKeysets,
+    /// The party's AES key, or none and:
+    pub(crate) party_key: Option<KeyRef>,
+    /// SubjectPublicKeyInfo of its RSA key.
+    pub(crate) party_spki: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -195,6 +207,7 @@ pub(crate) enum JobOutput {
     KeyPairs { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, pairs: Vec<WireKeyPair> },
     PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
+    Exported { wrapped_transport_key: Vec<u8>, oaep_hash: Option<OaepHash>, keys: Vec<WireKey> },
     Secret(WireSecret),
     RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
     Done,

@@ -56,9 +56,11 @@ pub(crate) const RSP_CODE_ENDS: Keyspace = Keyspace { code: 93, name: "rsp_code_
 
 /// Counter values of eIMs: party 00 eimId 00 EID -> `records::Counter`.
 pub(crate) const EIM_COUNTERS: Keyspace = Keyspace { code: 94, name: "eim_counters", home: Home::View };
+/// Static keys for parties: party 00 digest of the operation -> `records::KeysetExport`.
+pub(crate) const KEYSET_EXPORTS: Keyspace = Keyspace { code: 99, name: "keyset_exports", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 23] = [
+pub const KEYSPACES: [Keyspace; 24] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -82,4 +84,5 @@ pub const KEYSPACES: [Keyspace; 23] = [
     EIM_COUNTERS,
     CHALLENGE_PAIRS,
     SEQUENCES,
+    KEYSET_EXPORTS,
 ];

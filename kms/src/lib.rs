@@ -8,6 +8,7 @@ mod challenges;
 mod delivery;
 mod devices;
 mod error;
+mod export;
 mod freeze;
 mod grants;
 mod key_pairs;
@@ -34,6 +35,9 @@ pub use challenges::ChallengePairs;
 pub use delivery::{ChunkOutput, OrderOutput};
 pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
+pub use export::{
+    ExportFacts, ExportRequest, FetchedExport, check_export, decide_export, export, fetch_export,
+};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use key_pairs::ChunkKeyPairs;

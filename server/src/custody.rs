@@ -4,16 +4,18 @@
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::KeyRegistration;
 use domain::{KeyCheckValue, MasterGeneration, ReasonCode, Role, Timestamp};
-use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
-use kms::{MasterRecord, TransportKey, TransportMaterial};
+use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
+use kms::{ExportRequest, MasterRecord, TransportKey, TransportMaterial};
 use pki::TransportPublicKey;
 use proto::v1;
 use store::Commit;
 
+use crate::deeds::parse_eid;
 use crate::execution::{Execution, check_text, invalid};
 use crate::gate::Call;
 use crate::init::check_name;
 use crate::status::ServiceError;
+use crate::tokens::own_call;
 
 /// Longest life of a transport key: three years (SP 800-57 Part 1, symmetric key-wrapping keys).
 const TRANSPORT_KEY_SECONDS_MAX: i64 = 3 * 366 * 86_400;
@@ -26,6 +28,7 @@ pub(crate) enum Custody {
     TransportKey { record: TransportKey, key: Option<KeyRegistration> },
     Retire(TransportKey),
     ImportKey(KeyRegistration),
+    Export(ExportRequest),
 }
 
 impl Execution {
@@ -141,6 +144,27 @@ impl Execution {
         Ok(Custody::ImportKey(key))
     }
 
+    pub(crate) fn plan_export(
+        &self,
+        export: &v1::ExportKeyset,
+        now: Timestamp,
+    ) -> Result<Custody, ServiceError> {
+        let request = ExportRequest {
+            eid: parse_eid(&export.eid)?,
+            keyset: kms::KeysetName::parse(export.keyset.as_ref())?,
+            party: export.party.clone(),
+            transport_key: export.transport_key.clone(),
+        };
+        if self.authority.party(&request.party)?.is_none_or(|party| party.suspended) {
+            return Err(ServiceError::refused(
+                ReasonCode::UnknownParty,
+                "there is no such party, or it is suspended",
+            ));
+        }
+        kms::check_export(&self.kms, &request, now)?;
+        Ok(Custody::Export(request))
+    }
+
     /// A key of the kms token as its key file tells it. That it is there, as it is said to be, is seen at the execution.
     fn token_key(
         &self,
@@ -189,6 +213,12 @@ impl Execution {
                 .actor(call.pseudonyms.principal(&call.caller.principal()))
         };
         let (entry, writes, key) = match custody {
+            Custody::Export(request) => {
+                let who = (call.caller.role(), call.pseudonyms.principal(&call.caller.principal()));
+                let options = own_call(Priority::Normal);
+                let names = &call.pseudonyms;
+                return Ok(kms::export(&self.kms, names, who, operation, &request, call.now, options).await?);
+            }
             Custody::Master { record, key } => {
                 let entry = entry(EventType::MasterRegistered)
                     .fact("generation", Fact::Number(record.generation.0.into()))

@@ -198,6 +198,7 @@ impl Execution {
             Kind::RetireTransportKey(key) => {
                 self.plan_retirement(key, now).map(Deed::custody).map(Plan::Other)
             }
+            Kind::ExportKeyset(export) => self.plan_export(export, now).map(Deed::custody).map(Plan::Other),
             Kind::RegisterImportKey(key) => self.plan_import_key(key).map(Deed::custody).map(Plan::Other),
             Kind::RenewCredential(renew) => self.plan_renewal(renew, now).map(Plan::Credential),
             Kind::RegisterRspKey(key) => self.plan_rsp_key(key).map(Plan::Other),

@@ -424,6 +424,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterMaster(_) => "register-master",
         Kind::RegisterTransportKey(_) => "register-transport-key",
         Kind::RetireTransportKey(_) => "retire-transport-key",
+        Kind::ExportKeyset(_) => "export-keyset",
         Kind::RegisterImportKey(_) => "register-import-key",
         Kind::RenewCredential(_) => "renew-credential",
         Kind::RegisterRspKey(_) => "register-rsp-key",

@@ -82,16 +82,21 @@ impl TransportPrivateKey {
     }
 
     fn unwrap_transport_key(&self, header: &Header) -> Result<Vec<u8>, String> {
-        let algorithm: &'static OaepAlgorithm = match header.oaep_hash.as_str() {
+        let wrapped = hex::decode(&header.wrapped).map_err(|error| error.to_string())?;
+        self.open_oaep(&header.oaep_hash, &wrapped)
+    }
+
+    /// Opens a 32-byte key under RSA-OAEP with this hash.
+    pub fn open_oaep(&self, hash: &str, wrapped: &[u8]) -> Result<Vec<u8>, String> {
+        let algorithm: &'static OaepAlgorithm = match hash {
             "SHA-1" => &OAEP_SHA1_MGF1SHA1,
             "SHA-256" => &OAEP_SHA256_MGF1SHA256,
             other => return Err(format!("OAEP with {other} is not known")),
         };
-        let wrapped = hex::decode(&header.wrapped).map_err(|error| error.to_string())?;
         let mut buffer = vec![0; self.0.min_output_size()];
         let key = self
             .0
-            .decrypt(algorithm, &wrapped, &mut buffer, None)
+            .decrypt(algorithm, wrapped, &mut buffer, None)
             .map_err(|_| "the transport key does not open with this private key".to_owned())?;
         match key.len() {
             32 => Ok(key.to_vec()),

@@ -1,7 +1,7 @@
 //! Operations on masters and transport keys, field by field.
 
 use proto::v1::{
-    RegisterImportKey, RegisterMaster, RegisterTransportKey, RetireTransportKey, TokenKey,
+    ExportKeyset, RegisterImportKey, RegisterMaster, RegisterTransportKey, RetireTransportKey, TokenKey,
     register_transport_key::Key,
 };
 
@@ -52,6 +52,29 @@ pub(super) fn register_import_key(out: &mut Fields, key: &RegisterImportKey) {
     token_key(out, key.as_ref());
     out.text("backup", backup);
     out.add("effect", "keys are encrypted to it on their way in");
+}
+
+pub(super) fn export_keyset(out: &mut Fields, export: &ExportKeyset) {
+    let ExportKeyset { eid, keyset, party, transport_key } = export;
+    out.text("eid", eid);
+    out.add(
+        "keyset",
+        keyset.as_ref().map_or_else(
+            || "NO KEYSET NAMED".to_owned(),
+            |name| {
+                format!(
+                    "{:#04x} of security domain {}, protocol {}",
+                    name.key_version_number, name.security_domain, name.protocol
+                )
+            },
+        ),
+    );
+    out.text("party", party);
+    out.text("transport_key", transport_key);
+    out.add(
+        "effect",
+        "THE STATIC KEYS OF THE DEVICE LEAVE for this party, which can then do all that we can",
+    );
 }
 
 fn token_key(out: &mut Fields, key: Option<&TokenKey>) {

@@ -36,9 +36,12 @@ impl PendingJob {
             Job::SessionKeys(_) | Job::ServiceSecret { .. } | Job::RspSign(_) | Job::RspBind(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             // Alone in a frame: each is long, or about the worker itself.
-            Job::OrderChunk(_) | Job::KeyPairs { .. } | Job::PutKey(_) | Job::AddKey(_) | Job::Canary => {
-                FRAME_WEIGHT_MAX
-            }
+            Job::OrderChunk(_)
+            | Job::KeyPairs { .. }
+            | Job::PutKey(_)
+            | Job::Export(_)
+            | Job::AddKey(_)
+            | Job::Canary => FRAME_WEIGHT_MAX,
         }
     }
 

@@ -27,11 +27,12 @@ use self::wire::{
 };
 use crate::error::{ErrorClass, HsmError};
 use crate::job::{
-    CARD_PROOFS_MAX, CallOptions, CardProofJob, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk,
-    OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks, PutKeyDevice, PutKeyJob,
+    CARD_PROOFS_MAX, CallOptions, CardProofJob, ExportJob, ExportRecipient, ExportedKeys, INPUT_BYTES_MAX,
+    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority,
+    PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
 };
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{Job, JobOutput, WireOrderChunk, WireOrderKeys, WirePutKey};
+use crate::protocol::{Job, JobOutput, WireExport, WireOrderChunk, WireOrderKeys, WirePutKey};
 use crate::report::StartReport;
 use crate::signature::Verifier;
 use crate::source::KeySource;
@@ -371,6 +372,35 @@ impl Token {
                 .collect::<Option<Vec<_>>>()
                 .ok_or_else(|| HsmError::token("the worker answered with another number of keys")),
             JobOutput::PutKey(_) => Err(HsmError::token("the worker answered for another number of devices")),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Wraps the static keys of one keyset in the token, for the party that will have them; see [`ExportJob`]. Derived
+    /// keysets only: of a stored key, every wrap that may leave was made with it.
+    pub async fn export(&self, job: ExportJob, options: CallOptions) -> Result<ExportedKeys, HsmError> {
+        let inner = self.inner();
+        inner.known_source(&job.keyset.source)?;
+        let usages = job.keyset.keyset.protocol.usages().len();
+        let (party_key, party_spki) = match job.recipient {
+            ExportRecipient::Aes(key) => (Some(key), Vec::new()),
+            ExportRecipient::Rsa(spki) => (None, spki),
+        };
+        if let Some(key) = &party_key {
+            inner.known_key(key)?;
+        }
+        let wire = WireExport { keysets: WireKeysets::of([job.keyset]), party_key, party_spki };
+        match received(inner.submit(Job::Export(Box::new(wire)), options)?.await)? {
+            JobOutput::Exported { wrapped_transport_key, oaep_hash, keys } if keys.len() == usages => {
+                let keys = keys
+                    .into_iter()
+                    .map(|key| WrappedKey { wrapped: key.wrapped, kcv: domain::KeyCheckValue(key.kcv) })
+                    .collect();
+                Ok(ExportedKeys { wrapped_transport_key, oaep_hash, keys })
+            }
+            JobOutput::Exported { .. } => {
+                Err(HsmError::token("the worker answered with another number of keys"))
+            }
             other => Err(unexpected(&other)),
         }
     }

@@ -86,6 +86,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::OrderChunk { .. } => "an order chunk",
             JobOutput::KeyPairs { .. } => "key pairs",
             JobOutput::PutKey(_) => "PUT KEY blocks",
+            JobOutput::Exported { .. } => "an export",
             JobOutput::CardProofs(_) => "card proofs",
             JobOutput::Secret(_) => "a secret",
             JobOutput::RspBound { .. } => "a bound profile",

@@ -11,7 +11,7 @@ use super::open::{OpenToken, ResolvedKey, sign};
 use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::token_session::TokenSession;
-use super::{derive, key_pairs, order, put_key, rsp, scp03};
+use super::{derive, export, key_pairs, order, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
@@ -109,6 +109,19 @@ impl Engine {
                     self.dawdle();
                     order::in_time(deadline)
                 })
+            }
+            Job::Export(job) => {
+                let keysets = self.keysets(&job.keysets)?;
+                self.dawdle();
+                let party = match &job.party_key {
+                    Some(key) => Some(self.key_of(key, |_, role| role == KeyRole::PartyTransport)?),
+                    None => None,
+                };
+                let recipient = match &party {
+                    Some(key) => export::Recipient::Party(key),
+                    None => export::Recipient::Rsa(&job.party_spki),
+                };
+                export::export(session, &self.token.abilities, &keysets.get(0)?, &recipient)
             }
             Job::CardProofs(job) => {
                 let keysets = self.keysets(&job.keysets)?;

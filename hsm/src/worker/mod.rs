@@ -6,6 +6,7 @@
 mod boundary;
 mod derive;
 mod engine;
+mod export;
 mod import;
 mod key_pairs;
 mod open;

@@ -1,7 +1,10 @@
 //! Keys from outside: by components, wrapped under the transport-import key, and made with components to be restored.
 
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PublicEncryptingKey,
+    KeySize, OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey,
+    PrivateDecryptingKey, PublicEncryptingKey,
 };
 use hsm::ceremony::{Ceremony, Component, CreatedKey, Custodian, ImportedKey, KnownValues, component_info};
 use hsm::{ErrorClass, HsmError, KeyCheck, KeyRole, MasterAlgorithm, OaepHash};
@@ -9,9 +12,9 @@ use keys::seal::{Sealed, open};
 use keys::{SecretKey, key_check_value};
 use zeroize::Zeroizing;
 
-use crate::support::Fixture;
+use crate::support::{Fixture, soon};
 
-const AES_256: KeyRole = KeyRole::ImportedMaster(MasterAlgorithm::Aes256);
+const IMPORTED_256: KeyRole = KeyRole::ImportedMaster(MasterAlgorithm::Aes256);
 
 /// Test custodians: private scalars 1, 2 and 3, whose public keys are published multiples of the base point.
 pub fn custodians() -> Vec<Custodian> {
@@ -55,12 +58,12 @@ async fn a_master_of_two_components_is_the_key_they_sum_to_and_a_worker_takes_it
     let (first, second) = ([0x5a; 32], *b"the second custodian's component");
     let value: Vec<u8> = first.iter().zip(second).map(|(a, b)| a ^ b).collect();
     let components: [(&str, &[u8]); 2] = [("alice", &first), ("bob", &second)];
-    let wrong = import(&mut ceremony, wanted(AES_256, [1, 2, 3]), &components).unwrap_err();
+    let wrong = import(&mut ceremony, wanted(IMPORTED_256, [1, 2, 3]), &components).unwrap_err();
     assert!(wrong.detail.contains("check value"), "{wrong}");
-    let one = import(&mut ceremony, wanted(AES_256, kcv(&first)), &components[..1]).unwrap_err();
+    let one = import(&mut ceremony, wanted(IMPORTED_256, kcv(&first)), &components[..1]).unwrap_err();
     assert!(one.detail.contains("2 to 8 components"), "{one}");
     assert_eq!(ceremony.list().unwrap(), [], "nothing stays of a key that was refused");
-    let made = import(&mut ceremony, wanted(AES_256, kcv(&value)), &components).unwrap();
+    let made = import(&mut ceremony, wanted(IMPORTED_256, kcv(&value)), &components).unwrap();
     assert_eq!(
         (made.key_check_value, made.check.clone()),
         (Some(kcv(&value)), KeyCheck::CheckValue(kcv(&value)))
@@ -79,7 +82,7 @@ fn a_mistyped_component_names_its_custodian_and_a_published_key_is_refused() {
     let good = *b"a component of a master's sixtee";
     let typed =
         vec![component("alice", &good), Component::new("bob", Zeroizing::new(vec![7; 32]), [0, 0, 0])];
-    let error = ceremony.import_components(&wanted(AES_256, [0; 3]), typed).unwrap_err();
+    let error = ceremony.import_components(&wanted(IMPORTED_256, [0; 3]), typed).unwrap_err();
     assert!(error.detail.contains("component of bob"), "{error}");
     let default: [u8; 16] = *b"@ABCDEFGHIJKLMNO";
     let mask = *b"0123456789abcdef";
@@ -142,7 +145,7 @@ async fn a_transport_key_wrapped_to_the_import_key_wraps_for_its_party_and_a_wro
     let right = wanted(KeyRole::PartyTransport, kcv(&value));
     let made = ceremony.import_wrapped(&right, &import_key.key, &wrapped).unwrap();
     // A master comes in the same way.
-    let master = ImportedKey { role: AES_256, name: "moved-in", ..right };
+    let master = ImportedKey { role: IMPORTED_256, name: "moved-in", ..right };
     let master = ceremony.import_wrapped(&master, &import_key.key, &wrapped).unwrap();
     assert_eq!(master.check, KeyCheck::CheckValue(kcv(&value)));
     drop(ceremony);
@@ -153,10 +156,61 @@ async fn a_transport_key_wrapped_to_the_import_key_wraps_for_its_party_and_a_wro
 }
 
 #[tokio::test]
+async fn a_keyset_is_exported_under_a_partys_key_and_opens_for_that_party_alone() {
+    let fixture = Fixture::new("kms");
+    let mut ceremony = fixture.ceremony();
+    let transport = *b"the party's own AES-256 key here";
+    let other: Vec<u8> = transport.iter().map(|byte| byte ^ 0x5a).collect();
+    let parts: [(&str, &[u8]); 2] = [("alice", &[0x5a; 32]), ("bob", &other)];
+    let party = import(&mut ceremony, wanted(KeyRole::PartyTransport, kcv(&transport)), &parts).unwrap();
+    drop(ceremony);
+    let keys = [party.registered(), fixture.create(KeyRole::Master).registered()];
+    let token = fixture.start(&keys).await.unwrap();
+    let keyset = domain::DeviceKeyset {
+        eid: "89049032123451234512345678901235".parse().unwrap(),
+        protocol: domain::Protocol::Scp03,
+        security_domain: domain::SecurityDomain::IsdR,
+        kvn: domain::KeyVersionNumber::scp03(0x30).unwrap(),
+        algorithm: domain::KeysetAlgorithm::Aes256,
+    };
+    let job = |recipient| hsm::ExportJob {
+        keyset: hsm::SourcedKeyset::derived(keys[1].key.clone(), keyset),
+        recipient,
+    };
+    let under_aes = token.export(job(hsm::ExportRecipient::Aes(party.key.clone())), soon()).await.unwrap();
+    let private = PrivateDecryptingKey::generate(KeySize::Rsa3072).unwrap();
+    let spki = private.public_key().as_der().unwrap().as_ref().to_vec();
+    let under_rsa = token.export(job(hsm::ExportRecipient::Rsa(spki)), soon()).await.unwrap();
+    // A master wraps nothing.
+    let wrong = hsm::ExportRecipient::Aes(keys[1].key.clone());
+    assert_eq!(token.export(job(wrong), soon()).await.unwrap_err().class, ErrorClass::Caller);
+    let algorithm = match under_rsa.oaep_hash.unwrap() {
+        OaepHash::Sha1 => &OAEP_SHA1_MGF1SHA1,
+        OaepHash::Sha256 => &OAEP_SHA256_MGF1SHA256,
+    };
+    let private = OaepPrivateDecryptingKey::new(private).unwrap();
+    let mut buffer = vec![0; private.min_output_size()];
+    let fresh =
+        private.decrypt(algorithm, &under_rsa.wrapped_transport_key, &mut buffer, None).unwrap().to_vec();
+    for (aes, rsa) in under_aes.keys.iter().zip(&under_rsa.keys) {
+        let key = unwrap(&transport, &aes.wrapped);
+        assert_eq!(key, unwrap(&fresh, &rsa.wrapped));
+        assert_eq!((kcv(&key), kcv(&key)), (aes.kcv.0, rsa.kcv.0));
+    }
+    token.shutdown().await;
+}
+
+fn unwrap(kek: &[u8], wrapped: &[u8]) -> Vec<u8> {
+    let mut buffer = vec![0; wrapped.len()];
+    let kek = AesKek::new(&AES_256, kek).unwrap();
+    kek.unwrap_with_padding(wrapped, &mut buffer).unwrap().to_vec()
+}
+
+#[tokio::test]
 async fn a_key_made_with_components_is_restored_from_all_of_them_onto_an_empty_token() {
     let fixture = Fixture::new("kms");
     let (made, sealed) =
-        fixture.ceremony().create_from_components(AES_256, "national", 2, &custodians()).unwrap();
+        fixture.ceremony().create_from_components(IMPORTED_256, "national", 2, &custodians()).unwrap();
     let opened: Vec<Component> = sealed
         .iter()
         .enumerate()
@@ -173,7 +227,7 @@ async fn a_key_made_with_components_is_restored_from_all_of_them_onto_an_empty_t
     let scratch = Fixture::new("scratch");
     let mut ceremony = scratch.ceremony();
     let key = ImportedKey {
-        role: AES_256,
+        role: IMPORTED_256,
         name: "national",
         epoch: 2,
         expected: made.key_check_value.unwrap(),

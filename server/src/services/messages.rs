@@ -49,7 +49,8 @@ keyed!(
     v1::ResumeRotationRequest,
     v1::FetchRotationScriptsRequest,
     v1::ReportRotationRequest,
-    v1::SuspendPartyRequest
+    v1::SuspendPartyRequest,
+    v1::FetchKeysetExportRequest
 );
 unkeyed!(
     v1::FetchOrderReceiptRequest,
@@ -80,7 +81,8 @@ indexed!(
     v1::ResumeRotationResponse,
     v1::FetchRotationScriptsResponse,
     v1::ReportRotationResponse,
-    v1::SuspendPartyResponse
+    v1::SuspendPartyResponse,
+    v1::FetchKeysetExportResponse
 );
 unindexed!(
     v1::ListOperationsResponse,

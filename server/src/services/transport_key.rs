@@ -46,6 +46,22 @@ impl TransportKeyService for TransportKeyApi {
             .await
     }
 
+    async fn fetch_keyset_export(
+        &self,
+        request: Request<v1::FetchKeysetExportRequest>,
+    ) -> Result<Response<v1::FetchKeysetExportResponse>, Status> {
+        // The stored answer of a repeat holds nothing that the party alone cannot open.
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                let actor = call.pseudonyms.principal(&call.caller.principal());
+                let who = (call.caller.party()?.name.as_str(), call.caller.role(), actor);
+                let store = self.kms.store.as_ref();
+                let fetched = kms::fetch_export(store, &call.pseudonyms, who, &message.operation, call.now)?;
+                Ok(Completed::deed(fetched.commit, export_message(fetched.record)))
+            })
+            .await
+    }
+
     async fn list_masters(
         &self,
         request: Request<v1::ListMastersRequest>,
@@ -80,6 +96,24 @@ impl TransportKeyService for TransportKeyApi {
                 Ok(Completed::read(v1::ListMastersResponse { masters }))
             })
             .await
+    }
+}
+
+fn export_message(record: proto::records::KeysetExport) -> v1::FetchKeysetExportResponse {
+    let keys = record.wrapped_keys.into_iter().zip(record.key_check_values);
+    v1::FetchKeysetExportResponse {
+        eid: hex::encode(record.eid),
+        keyset: Some(v1::KeysetName {
+            security_domain: record.security_domain,
+            protocol: record.protocol,
+            key_version_number: record.key_version_number,
+        }),
+        key_bits: record.key_bits,
+        transport_key: record.transport_key,
+        wrapped_transport_key: record.wrapped_transport_key,
+        oaep_hash: record.oaep_hash,
+        keys: keys.map(|(wrapped, key_check_value)| v1::WrappedKey { wrapped, key_check_value }).collect(),
+        entry_index: 0,
     }
 }
 

@@ -13,11 +13,12 @@ use proto::v1::order_service_client::OrderServiceClient;
 use proto::v1::rotation_service_client::RotationServiceClient;
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use proto::v1::standing_service_client::StandingServiceClient;
+use proto::v1::transport_key_service_client::TransportKeyServiceClient;
 use proto::v1::{
     ConfirmOrderOutputRequest, CreateGrant, DecideOperationRequest, Decision, ExecuteOperationRequest,
-    FetchRotationScriptsRequest, FetchRotationScriptsResponse, FetchSessionKeysRequest, FreezeDeviceRequest,
-    FreezeReason, Operation, PauseRotationRequest, ReportRotationRequest, RequestOperationRequest,
-    ResumeRotationRequest, SuspendPartyRequest,
+    FetchKeysetExportRequest, FetchRotationScriptsRequest, FetchRotationScriptsResponse,
+    FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, Operation, PauseRotationRequest,
+    ReportRotationRequest, RequestOperationRequest, ResumeRotationRequest, SuspendPartyRequest,
 };
 use tests::card::CryptogramBehaviour;
 use tonic::Status;
@@ -25,6 +26,7 @@ use tonic::Status;
 use crate::caller::{Caller, reason, sha256};
 use crate::devices::eid;
 use crate::fleet::{Provisioner, TwoPersons, terms};
+use crate::masters;
 use crate::support::{AUTHORITY, Deployment, GRANTED, PURPOSE};
 
 /// The requests of one call each, by the path of the RPC.
@@ -40,6 +42,7 @@ struct Calls {
     resume: ResumeRotationRequest,
     freeze: FreezeDeviceRequest,
     suspend: SuspendPartyRequest,
+    export: FetchKeysetExportRequest,
 }
 
 /// What an answer comes to once it is opened, and the entry it names.
@@ -121,6 +124,11 @@ impl Callers {
             "/chancery.v1.RotationService/ResumeRotation",
             answer!(rotations.resume_rotation(calls.resume.clone())),
         );
+        let mut exports = TransportKeyServiceClient::new(self.provisioner.channel.clone());
+        answers.insert(
+            "/chancery.v1.TransportKeyService/FetchKeysetExport",
+            answer!(exports.fetch_keyset_export(calls.export.clone())),
+        );
         let mut standing = StandingServiceClient::new(self.approver.channel.clone());
         answers.insert(
             "/chancery.v1.StandingService/SuspendParty",
@@ -185,6 +193,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
     let mut loaded = provisioner.load(&mut card, &script).await.unwrap();
     loaded.proof = None;
 
+    let exported = masters::exported(&deployment, "provisioner", &devices[2].eid).await;
     let stored = operation("again");
     let digest = sha256(&stored);
     let key = |name: &str| format!("key-{name}");
@@ -227,6 +236,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
             reference: "case 7".to_owned(),
         },
         suspend: SuspendPartyRequest { idempotency_key: key("suspend"), name: "other".to_owned() },
+        export: FetchKeysetExportRequest { idempotency_key: key("export"), operation: exported },
     };
     let first = callers.make(&calls).await;
     let released =
@@ -283,6 +293,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         resume: ResumeRotationRequest { name: "another".to_owned(), ..calls.resume },
         freeze: FreezeDeviceRequest { reference: "case 8".to_owned(), ..calls.freeze },
         suspend: SuspendPartyRequest { name: "eum".to_owned(), ..calls.suspend },
+        export: FetchKeysetExportRequest { operation: vec![7; 32], ..calls.export },
     };
     for (path, answer) in callers.make(&calls).await {
         assert_eq!(reason(&answer.unwrap_err()), "IDEMPOTENCY_KEY_REUSED", "{path}");

@@ -5,13 +5,18 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 
+use audit::EventType;
 use domain::{DeviceKeyset, KeyUsage, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::{SecretKey, SoftwareKey, key_check_value};
+use proto::v1::ExportKeyset;
+use proto::v1::operation::Kind;
 use serde_json::Value;
 use tests::card::CryptogramBehaviour;
+use tests::transport::TransportPrivateKey;
 
+use crate::caller::reason;
 use crate::devices::{self, KVN, csv, eid};
-use crate::fleet::new_key;
+use crate::fleet::{TwoPersons, keyset, new_key};
 use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 
 /// GlobalPlatform's default key pattern: a published master, which only development takes.
@@ -118,6 +123,77 @@ async fn a_master_of_two_components_is_live_at_its_registration_and_stays_so() {
         "{details}"
     );
     assert!(details.contains("imported:") && details.contains("the vendor's clone"), "{details}");
+}
+
+/// A party's RSA key registered as its transport key `hsm`, and a device's keyset exported under it; the operation's
+/// digest. The private half is the order key of an identity of that name.
+pub async fn exported(deployment: &Deployment, party: &str, eid: &str) -> Vec<u8> {
+    let who = ["--organization", "Another", "--country", "IT", "--out", "its-hsm"];
+    deployment.chancery(&[&["identity", "create", "--kind", "eum", "--name", "its-hsm"][..], &who].concat());
+    let register = ["transport-key", "register", "--party", party, "--name", "hsm", "--reason", "contract"];
+    let key = ["--public-key", "its-hsm/transport-key.pub.pem", "--expires", "300d"];
+    deployment.two_persons(&[&register[..], &key].concat(), None);
+    let persons = TwoPersons::of(deployment).await;
+    let export = ExportKeyset {
+        eid: eid.to_owned(),
+        keyset: Some(keyset(KVN)),
+        party: party.to_owned(),
+        transport_key: "hsm".to_owned(),
+    };
+    let digest = persons.approve(Kind::ExportKeyset(export)).await.unwrap();
+    persons.execute(digest.clone()).await.unwrap();
+    digest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_keys_leave_once_for_the_party_that_two_persons_named_and_never_after_a_freeze() {
+    let deployment = Deployment::found();
+    let devices = deployment.order("first", &[1, 2].map(|number| eid(GRANTED, number)));
+    let digest = exported(&deployment, "provisioner", &devices[0].eid).await;
+    let fetch = ["transport-key", "fetch-export", &hex::encode(&digest), "--out", "export.json"];
+    let other = deployment.refused("chancery", &[&fetch[..], &["--identity", "eum"]].concat());
+    assert!(other.contains("UNKNOWN_OPERATION"), "{other}");
+    deployment.chancery(&[&fetch[..], &["--identity", "provisioner"]].concat());
+    let again = ["transport-key", "fetch-export", &hex::encode(&digest), "--out", "again.json"];
+    let again = deployment.refused("chancery", &[&again[..], &["--identity", "provisioner"]].concat());
+    assert!(again.contains("POLICY_VIOLATION") && again.contains("leave once"), "{again}");
+
+    let export = json(&deployment, "export.json");
+    let text = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+    let pem = fs::read(deployment.path("its-hsm/transport-key.pem")).unwrap();
+    let transport = TransportPrivateKey::from_pem(&pem).unwrap();
+    let fresh = transport
+        .open_oaep(export["oaep_hash"].as_str().unwrap(), &text(&export["wrapped_transport_key"]))
+        .unwrap();
+    let opened: Vec<Vec<u8>> = export["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| tests::transport::unwrap_key(&fresh, &text(&key["wrapped"])).unwrap())
+        .collect();
+    assert_eq!(opened, devices[0].static_keys(), "the party holds what the card holds");
+
+    // Approved, then frozen: what two persons allowed is not done for a stolen device.
+    let persons = TwoPersons::of(&deployment).await;
+    let export = ExportKeyset {
+        eid: devices[1].eid.clone(),
+        keyset: Some(keyset(KVN)),
+        party: "provisioner".to_owned(),
+        transport_key: "hsm".to_owned(),
+    };
+    let approved = persons.approve(Kind::ExportKeyset(export.clone())).await.unwrap();
+    let freeze = ["device", "freeze", &devices[1].eid, "--reason", "stolen", "--reference", "x", "--yes"];
+    deployment.chancery(&[&freeze[..], &["--identity", "officer"]].concat());
+    assert_eq!(reason(&persons.execute(approved).await.unwrap_err()), "DEVICE_NOT_ACTIVE");
+    let unknown = ExportKeyset { transport_key: "orders".to_owned(), ..export };
+    assert_eq!(
+        reason(&persons.request(Kind::ExportKeyset(unknown)).await.unwrap_err()),
+        "UNKNOWN_TRANSPORT_KEY"
+    );
+    let events: Vec<EventType> = deployment.entries().iter().map(|entry| entry.header.event).collect();
+    for event in [EventType::KeysetExported, EventType::KeysetExportFetched] {
+        assert!(events.contains(&event), "{event:?}");
+    }
 }
 
 #[test]
