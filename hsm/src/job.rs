@@ -6,7 +6,7 @@ use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, OrderFormat,
 use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
-use crate::source::{SourcedKeyset, StoredBlob};
+use crate::source::SourcedKeyset;
 
 /// The most devices of one order chunk (DESIGN §5).
 pub const ORDER_CHUNK_DEVICES_MAX: usize = 1_000;
@@ -99,8 +99,6 @@ pub struct OrderChunk {
 pub struct DeviceKeyBlobs {
     /// In the order of [`Protocol::usages`].
     pub keys: Vec<WrappedKey>,
-    /// Of a random keyset: the same keys as they are to be stored, in the same order. Empty for a derived one.
-    pub stored: Vec<StoredBlob>,
 }
 
 /// One key under the transport key of its chunk, in the form of the job's format: AES-KWP (RFC 5649), AES Key Wrap (RFC 3394),

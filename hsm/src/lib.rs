@@ -53,4 +53,4 @@ pub use session::{
     CardSession, ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SequenceOrigin, SessionContext,
     SessionKeysJob, SessionKeysOutcome,
 };
-pub use source::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};
+pub use source::{KeySource, SourcedKeyset};

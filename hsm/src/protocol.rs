@@ -14,7 +14,7 @@ use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
 use crate::session::CardSession;
-use crate::wire_keysets::{WireBlob, WireKeysets, WireKind};
+use crate::wire_keysets::{WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
 const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -216,7 +216,6 @@ pub(crate) enum JobOutput {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WireDeviceKeys {
     pub(crate) keys: Vec<WireKey>,
-    pub(crate) stored: Vec<WireBlob>,
 }
 
 /// One key on its way out, wrapped.

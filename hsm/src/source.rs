@@ -1,11 +1,11 @@
-//! Where the keys of a keyset come from: derived from a master, or stored as blobs under a key-encryption key.
+//! Where the keys of a keyset come from: a master and a scheme.
 
 use domain::DeviceKeyset;
 use keys::derivation::Scheme;
 
 use crate::key::KeyRef;
 
-/// Where the keys of one keyset come from. Every job that uses device keys takes either.
+/// Where the keys of one keyset come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// Derived when it is needed; nothing secret is stored.
@@ -15,29 +15,6 @@ pub enum KeySource {
         /// The scheme and its inputs.
         scheme: Scheme,
     },
-    /// Made at random, or imported; stored as blobs.
-    Stored(StoredKeys),
-}
-
-/// The keys of one keyset as they are stored (docs/formats/stored-key-blob.md).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredKeys {
-    /// The key-encryption key.
-    pub kek: KeyRef,
-    /// The key that binds each blob to its keyset.
-    pub blob_mac: KeyRef,
-    /// One per key, in the order of [`domain::Protocol::usages`].
-    pub blobs: Vec<StoredBlob>,
-}
-
-/// One device key under a key-encryption key, bound to what it is for. Opens in the token only, as a key that can be used
-/// and never leaves again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredBlob {
-    /// AES-KWP (RFC 5649) of the key under the key-encryption key.
-    pub wrapped: Vec<u8>,
-    /// AES-CMAC over what the key is for and the wrapped key.
-    pub mac: [u8; 16],
 }
 
 /// One keyset of one device, and where its keys come from.

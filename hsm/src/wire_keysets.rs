@@ -1,4 +1,4 @@
-//! Keysets in frames: identities, schemes and blobs, never a key in clear. The token keys behind them are named once.
+//! Keysets in frames: identities and schemes, never a key. The token keys behind them are named once.
 
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::derivation::SchemeName;
@@ -40,17 +40,6 @@ pub(crate) enum WireSource {
         scheme: u8,
         inputs: Vec<u8>,
     },
-    Stored {
-        kek: u16,
-        blob_mac: u16,
-        blobs: Vec<WireBlob>,
-    },
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct WireBlob {
-    pub(crate) wrapped: Vec<u8>,
-    pub(crate) mac: [u8; 16],
 }
 
 impl WireKeysets {
@@ -63,22 +52,13 @@ impl WireKeysets {
                     scheme: scheme_place(scheme.name()),
                     inputs: scheme.inputs(),
                 },
-                KeySource::Stored(stored) => WireSource::Stored {
-                    kek: wire.place_of(stored.kek),
-                    blob_mac: wire.place_of(stored.blob_mac),
-                    blobs: stored
-                        .blobs
-                        .into_iter()
-                        .map(|blob| WireBlob { wrapped: blob.wrapped, mac: blob.mac })
-                        .collect(),
-                },
             };
             wire.keysets.push(WireKeyset { eid: *keyset.eid.bcd(), kind: WireKind::of(&keyset), source });
         }
         wire
     }
 
-    /// A job has few masters and KEKs, and at most some hundred keysets, so its keys number fewer than 65,536.
+    /// A job has few masters, and at most some hundred keysets, so its keys number fewer than 65,536.
     fn place_of(&mut self, key: KeyRef) -> u16 {
         let place = self.keys.iter().position(|known| *known == key).unwrap_or_else(|| {
             self.keys.push(key);

@@ -1,7 +1,7 @@
 //! What can end an operation.
 
 use audit::Pseudonym;
-use domain::{KekEpoch, MasterGeneration, ReasonCode, Refusal};
+use domain::{MasterGeneration, ReasonCode, Refusal};
 
 /// A refusal with what it is about, for its entry.
 #[derive(Debug)]
@@ -44,9 +44,6 @@ pub enum KmsError {
     /// A record needs a master that the token does not hold.
     #[error("master generation {} is not on the token", .0.0)]
     MasterAbsent(MasterGeneration),
-    /// A record needs a key-encryption key that the token does not hold.
-    #[error("the key-encryption key of epoch {} is not on the token", .0.0)]
-    KekAbsent(KekEpoch),
     /// A stored record does not read: a fault of ours, since the store vouches for the bytes.
     #[error("a {0} record cannot be read")]
     Record(&'static str),

@@ -25,10 +25,9 @@ mod session_keys;
 mod session_request;
 mod transport_keys;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use domain::{KekEpoch, MasterGeneration};
+use domain::MasterGeneration;
 
 pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
 pub use challenges::ChallengePairs;
@@ -41,7 +40,7 @@ pub use export::{
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use key_pairs::ChunkKeyPairs;
-pub use keyset_source::{KeysetSource, StorageKeys};
+pub use keyset_source::KeysetSource;
 pub use keyspaces::KEYSPACES;
 pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
@@ -62,8 +61,6 @@ pub struct Engines {
     pub token: hsm::Token,
     /// The masters in use, by generation.
     pub masters: Arc<Masters>,
-    /// The keys under which random and imported keysets are stored, by epoch; the last one takes new ones.
-    pub storage: Arc<BTreeMap<KekEpoch, StorageKeys>>,
     /// The provisioners' grants.
     pub grants: Arc<Grants>,
     /// Challenge pairs that were accepted.

@@ -174,7 +174,7 @@ pub async fn release(
     .fact("level", Fact::Number(2))
     .fact("algorithm", algorithm_name(keyset.algorithm))
     .fact("key_source", Fact::fixed_name(keyset.source.mode()))
-    .fact("generation", Fact::Number(u64::from(keyset.source.generation_or_epoch())))
+    .fact("generation", Fact::Number(u64::from(keyset.source.generation().0)))
     .fact("grant", Fact::bytes(&terms.identifier()).map_err(|_| KmsError::Record("grant"))?);
     let (host_challenge, card_challenge) = match &request.session {
         CardSession::Present { host_challenge, card_challenge, .. } => (host_challenge, card_challenge),

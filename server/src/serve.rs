@@ -184,7 +184,6 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         store: Arc::clone(&store),
         token: kms_token.clone(),
         masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
-        storage: Arc::default(),
         challenges: Arc::default(),
         allows_tls_delivery: config.session_keys_in_tls_channel,
         grants: Arc::new(Grants::default()),

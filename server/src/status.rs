@@ -82,10 +82,7 @@ impl ServiceError {
                 KmsError::OutputFile { .. } => {
                     Verdict::failed(ReasonCode::LogUnavailable, "output cannot be kept now")
                 }
-                KmsError::MasterAbsent(_)
-                | KmsError::KekAbsent(_)
-                | KmsError::Record(_)
-                | KmsError::Entropy(_) => Verdict::internal(),
+                KmsError::MasterAbsent(_) | KmsError::Record(_) | KmsError::Entropy(_) => Verdict::internal(),
             },
             Self::Ca(error) => match error {
                 CaError::Refused(refused) => Verdict::refused(refused.refusal.clone(), refused.object),

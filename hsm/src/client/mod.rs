@@ -529,9 +529,6 @@ fn may_be_put(device: &PutKeyDevice) -> Result<(), HsmError> {
     if old.protocol != Protocol::Scp03 || new.protocol.usages().len() != 3 {
         return Err(HsmError::caller("PUT KEY puts keysets of three keys in an SCP03 session"));
     }
-    if matches!(device.new.source, KeySource::Stored(_)) {
-        return Err(HsmError::caller("a stored key never leaves again: its wraps are made with it"));
-    }
     match new.algorithm {
         KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => Ok(()),
         // SP 800-131A: no new 3DES keys.
@@ -590,11 +587,6 @@ impl Inner {
     fn known_source(&self, source: &KeySource) -> Result<(), HsmError> {
         match source {
             KeySource::Derived { master, scheme: Scheme::Chancery } => self.known_master(master),
-            KeySource::Stored(stored) => {
-                self.known_key(&stored.kek)?;
-                self.known_key(&stored.blob_mac)?;
-                Ok(())
-            }
         }
     }
 

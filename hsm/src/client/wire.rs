@@ -8,8 +8,7 @@ use super::dispatch::FRAME_WEIGHT_MAX;
 use crate::error::{ErrorClass, HsmError};
 use crate::job::{CardProof, DeviceKeyBlobs, INPUT_BYTES_MAX, PutKeyBlocks, WrappedKey};
 use crate::protocol::{JobOutput, WireCardProofs, WireDeviceKeys, WireKey, WireProof};
-use crate::source::StoredBlob;
-use crate::wire_keysets::{WireBlob, WireKeysets};
+use crate::wire_keysets::WireKeysets;
 
 pub(super) fn wire_proofs(proofs: Vec<CardProof>) -> WireCardProofs {
     let shown = proofs
@@ -36,11 +35,7 @@ pub(super) fn put_key_blocks(keys: Vec<WireKey>) -> Option<PutKeyBlocks> {
 
 pub(super) fn order_device(device: WireDeviceKeys) -> DeviceKeyBlobs {
     let wrapped = |key: WireKey| WrappedKey { wrapped: key.wrapped, kcv: KeyCheckValue(key.kcv) };
-    let stored = |blob: WireBlob| StoredBlob { wrapped: blob.wrapped, mac: blob.mac };
-    DeviceKeyBlobs {
-        keys: device.keys.into_iter().map(wrapped).collect(),
-        stored: device.stored.into_iter().map(stored).collect(),
-    }
+    DeviceKeyBlobs { keys: device.keys.into_iter().map(wrapped).collect() }
 }
 
 /// Refuses a batch that is empty or longer than one job may be.

@@ -41,7 +41,7 @@ pub(crate) fn order_chunk(
     for eid in &job.eids {
         before_line()?;
         let keyset = job.kind.of_device(eid)?;
-        let mut device = WireDeviceKeys { keys: Vec::with_capacity(3), stored: Vec::new() };
+        let mut device = WireDeviceKeys { keys: Vec::with_capacity(3) };
         for usage in keyset.protocol.usages() {
             let key = device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?;
             let kcv = check_value(session, key.handle())?;

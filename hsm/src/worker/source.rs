@@ -53,9 +53,6 @@ impl<'j> OpenKeysets<'j> {
                 scheme: Scheme::parse(scheme_at(*scheme)?, inputs)
                     .map_err(|e| HsmError::caller(e.to_string()))?,
             },
-            WireSource::Stored { .. } => {
-                return Err(HsmError::policy("the token holds no key-encryption key"));
-            }
         };
         Ok(OpenKeyset { keyset, source })
     }
