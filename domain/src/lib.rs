@@ -10,6 +10,7 @@ mod order;
 mod principal;
 mod reason;
 mod revocation;
+mod sgp22;
 
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use device::{DeviceState, FreezeReason};
@@ -22,3 +23,4 @@ pub use order::{KeyPairCurve, OrderFormat};
 pub use principal::{PrincipalId, Role};
 pub use reason::{ReasonCode, Refusal};
 pub use revocation::{RevocationReason, UnknownRevocationReason};
+pub use sgp22::Sgp22Status;

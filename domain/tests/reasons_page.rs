@@ -16,5 +16,7 @@ fn the_page_has_one_row_per_reason_with_its_retryability_and_next_step() {
         assert_eq!(row[0], format!("`{code}`"));
         assert_eq!(row[2], if code.is_retryable() { "yes" } else { "no" }, "{code}");
         assert_eq!(row[4], code.next_step(), "{code}");
+        let status = code.sgp22().map_or(("", ""), |status| (status.subject, status.reason));
+        assert_eq!((row[5], row[6]), status, "{code}");
     }
 }

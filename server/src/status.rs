@@ -175,10 +175,14 @@ impl Verdict {
     /// The answer to the caller; `entry` is the index of the entry that records it, unless it could not be recorded.
     pub(crate) fn into_status(self, entry: Option<u64>) -> Status {
         let reason = self.refusal.reason;
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("retryable".to_owned(), reason.is_retryable().to_string()),
             ("next_step".to_owned(), reason.next_step().to_owned()),
         ]);
+        if let Some(sgp22) = reason.sgp22() {
+            metadata.insert("sgp22_subject".to_owned(), sgp22.subject.to_owned());
+            metadata.insert("sgp22_reason".to_owned(), sgp22.reason.to_owned());
+        }
         let mut details = ErrorDetails::with_error_info(reason.as_str(), DOMAIN, metadata);
         if let Some(delay) = self.retry_after {
             details.set_retry_info(Some(delay));
