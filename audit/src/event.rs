@@ -121,6 +121,16 @@ events! {
     KeysetActivated = "keyset.activated";
     /// A keyset is not used any more.
     KeysetDeactivated = "keyset.deactivated";
+    /// From here on no session key of the keyset leaves until two persons take it up again.
+    KeysetSuspended = "keyset.suspended";
+    /// A keyset was moved to another state by an approved operation.
+    KeysetStateChanged = "keyset.state_changed";
+    /// A key behind the keyset is known to others; it is worth nothing any more.
+    KeysetTainted = "keyset.tainted";
+    /// What a card says it holds was compared with the records.
+    KeysetReconciled = "keyset.reconciled";
+    /// A master or transport key is known to others, and with it everything behind it.
+    KeyCompromised = "key.compromised";
     /// A certificate was handed out.
     CertificateFetched = "certificate.fetched";
     /// The log was exported.

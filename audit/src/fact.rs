@@ -260,6 +260,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("entry", FactKind::Number, "index of an earlier entry that this one refers to"),
     row("epoch", FactKind::Number, "epoch of the log or of a key-encryption key"),
     row("expires", FactKind::Time, "end of validity"),
+    row("extra", FactKind::Number, "keys that a card names and the records do not"),
     row("failed", FactKind::Number, "devices that failed"),
     row("first_line", FactKind::Number, "first line of a part of an order"),
     row("format", FactKind::Name, "form in which keys leave"),
@@ -288,6 +289,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("line", FactKind::Number, "line of the order"),
     row("lines", FactKind::Number, "lines in a part of an order"),
     row("method", FactKind::Name, "call, in lower case with dots"),
+    row("missing", FactKind::Number, "keys that the records name and a card does not"),
     row("mode", FactKind::Name, "mode of the keyset or of the protocol"),
     row("node", FactKind::Name, "node of the authority"),
     row("not_after", FactKind::Time, "end of a certificate's validity"),
@@ -351,6 +353,7 @@ pub const FACT_FIELDS: &[FactField] = &[
         "1: the keys left, or may leave under the grant, without a proof of the device",
     ),
     row("worker", FactKind::Number, "number of the token worker"),
+    row("wrong", FactKind::Number, "keys that are of another kind or length on a card"),
 ];
 
 pub(crate) fn field(name: &str) -> Option<&'static FactField> {

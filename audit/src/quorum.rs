@@ -83,6 +83,8 @@ impl QuorumBook {
                 | EventType::StandingChanged
                 | EventType::CredentialRenewed
                 | EventType::RspKeyRegistered
+                | EventType::KeysetStateChanged
+                | EventType::KeyCompromised
                 | EventType::LogKeyAdded,
                 Outcome::Done,
             ) => self.consequence(entry),
@@ -242,6 +244,8 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::StandingChanged => "change-standing",
         EventType::CredentialRenewed => "renew-credential",
         EventType::RspKeyRegistered => "register-rsp-key",
+        EventType::KeysetStateChanged => "change-keyset-state",
+        EventType::KeyCompromised => "mark-compromised",
         _ => return None,
     })
 }

@@ -22,6 +22,7 @@ mod identity;
 mod issuer;
 mod json_lines;
 mod key_file;
+mod keyset;
 mod operation;
 mod order;
 mod order_devices;
@@ -95,6 +96,9 @@ enum Command {
     /// Devices: show, freeze at once, restore
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// Keysets of devices: list, show, suspend at once, change, compare with the card
+    #[command(subcommand)]
+    Keyset(Box<keyset::KeysetCommand>),
     /// New keysets for many devices: plan, request, watch, scripts for the cards
     #[command(subcommand)]
     Rotation(Box<rotation::RotationCommand>),
@@ -146,6 +150,7 @@ impl Command {
             Self::Operation(command) => command.run(output).await,
             Self::Order(command) => command.run(output).await,
             Self::Device(command) => command.run(output).await,
+            Self::Keyset(command) => command.run(output).await,
             Self::Rotation(command) => command.run(output).await,
             Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,

@@ -1,6 +1,7 @@
 //! An operation in full, for the person who signs it: every field, from the bytes, in one order.
 
 mod custody;
+mod keyset;
 
 use domain::Role;
 use pki::KnownKeys;
@@ -47,6 +48,8 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::ExportKeyset(_) => "export_keyset",
         Kind::RenewCredential(_) => "renew_credential",
         Kind::RegisterRspKey(_) => "register_rsp_key",
+        Kind::ChangeKeysetState(_) => "change_keyset_state",
+        Kind::MarkCompromised(_) => "mark_compromised",
     }
 }
 
@@ -77,6 +80,8 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::ExportKeyset(export)) => custody::export_keyset(&mut out, export),
         Some(Kind::RenewCredential(renew)) => renew_credential(&mut out, renew),
         Some(Kind::RegisterRspKey(key)) => register_rsp_key(&mut out, key),
+        Some(Kind::ChangeKeysetState(change)) => keyset::change_keyset_state(&mut out, change),
+        Some(Kind::MarkCompromised(mark)) => keyset::mark_compromised(&mut out, mark),
         None => {}
     }
     out.add("version", version.to_string());

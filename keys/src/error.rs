@@ -48,6 +48,9 @@ pub enum KeyError {
         /// Bytes given.
         bytes: usize,
     },
+    /// A card's answer to GET DATA 00E0 that is no key information template.
+    #[error("the answer to GET DATA 00E0 {0}")]
+    KeyInformation(&'static str),
     /// A request id longer than the sealing context can name.
     #[error("a request id has at most {max} bytes, not {actual}", max = crate::seal::REQUEST_ID_MAX)]
     RequestIdLength {

@@ -1,6 +1,6 @@
-//! Key derivation and card formats: SCP03, our derivation scheme, PUT KEY, RSP objects and the protection of bound profile
-//! packages, key check values, sealing, and the formats in which keys leave for manufacturers: key blocks (TR-31), PSKC, cells
-//! of pySim's CSV; pure.
+//! Key derivation and card formats: SCP03, our derivation scheme, PUT KEY, key information, RSP objects and the protection of
+//! bound profile packages, key check values, sealing, and the formats in which keys leave for manufacturers: key blocks
+//! (TR-31), PSKC, cells of pySim's CSV; pure.
 //!
 //! Everything here works over a [`Prf`], so that the same code runs with a key inside a token and with a
 //! [`SoftwareKey`]. No randomness but that of an [`seal::EphemeralKey`], which whoever seals brings.
@@ -13,6 +13,7 @@ mod software;
 pub mod bsp;
 pub mod derivation;
 pub mod kdf;
+pub mod key_information;
 pub mod pskc;
 pub mod put_key;
 pub mod pysim_csv;

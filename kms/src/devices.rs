@@ -1,8 +1,8 @@
 //! Devices and their keysets: stored records as types.
 
 use domain::{
-    DeviceState, Eid, FreezeReason, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm, Protocol,
-    ReasonCode, Refusal, SecurityDomain, Timestamp, UnknownCode,
+    DeviceState, Eid, FreezeReason, KeyCheckValue, KeyState, KeyVersionNumber, KeysetAlgorithm,
+    MasterGeneration, Protocol, ReasonCode, Refusal, SecurityDomain, Timestamp, UnknownCode,
 };
 use prost::Message;
 use proto::{records, v1};
@@ -10,6 +10,7 @@ use store::{Precondition, Store, Versioned};
 
 use crate::KmsError;
 use crate::keyset_source::KeysetSource;
+use crate::keysets::{Marks, Taint};
 use crate::keyspaces::{DEVICES, FROZEN, KEYSETS};
 
 /// Which keyset of a device.
@@ -190,26 +191,39 @@ pub struct KeysetRecord {
     pub rotation: Option<String>,
     /// From then on it serves no session.
     pub ends: Option<Timestamp>,
+    /// Present when a key behind it is known to others.
+    pub taint: Option<Taint>,
     /// Version of the row, for preconditions.
     pub version: u64,
 }
 
 impl KeysetRecord {
-    /// Reads a keyset.
+    /// Reads a keyset, as the marks of compromised keys leave it.
     pub fn read(store: &dyn Store, eid: &Eid, name: &KeysetName) -> Result<Option<Self>, KmsError> {
-        store.get(KEYSETS, &name.row_key(eid))?.map(|row| Self::decode(&row)).transpose()
+        let Some(row) = store.get(KEYSETS, &name.row_key(eid))? else { return Ok(None) };
+        let mut keyset = Self::decode(&row)?;
+        Marks::load(store)?.apply(&mut keyset);
+        Ok(Some(keyset))
     }
 
     /// The keysets of a device, in the order of domain, protocol and key version number.
     pub fn of_device(store: &dyn Store, eid: &Eid) -> Result<Vec<(KeysetName, Self)>, KmsError> {
         let unreadable = || KmsError::Record("keyset");
         let rows = store.scan(KEYSETS, eid.bcd(), None, KEYSETS_OF_DEVICE_MAX)?;
+        let marks = Marks::load(store)?;
         rows.iter()
             .map(|(key, row)| {
                 let name = KeysetName::of_codes(&key[16..]).ok_or_else(unreadable)?;
-                Ok((name, Self::decode(row)?))
+                let mut keyset = Self::decode(row)?;
+                marks.apply(&mut keyset);
+                Ok((name, keyset))
             })
             .collect()
+    }
+
+    /// Whether its keys are derived from this master.
+    pub(crate) fn is_derived_from(&self, generation: MasterGeneration) -> bool {
+        self.source.generation() == generation
     }
 
     /// Its state at a time: an end that has passed counts whether or not it was written down yet.
@@ -225,7 +239,7 @@ impl KeysetRecord {
         Precondition::Version { keyspace: KEYSETS, key: name.row_key(eid), version: self.version }
     }
 
-    fn decode(row: &Versioned) -> Result<Self, KmsError> {
+    pub(crate) fn decode(row: &Versioned) -> Result<Self, KmsError> {
         let unreadable = || KmsError::Record("keyset");
         let record = records::Keyset::decode(&*row.value).map_err(|_| unreadable())?;
         let check = |bytes: &[u8]| <[u8; 3]>::try_from(bytes).map(KeyCheckValue).map_err(|_| unreadable());
@@ -243,6 +257,13 @@ impl KeysetRecord {
             created: Timestamp::from_micros(record.created_micros),
             rotation: Some(record.rotation).filter(|name| !name.is_empty()),
             ends: (record.ends_micros != 0).then(|| Timestamp::from_micros(record.ends_micros)),
+            taint: match record.tainted_by.as_slice() {
+                [] => None,
+                operation => Some(Taint {
+                    operation: operation.try_into().map_err(|_| unreadable())?,
+                    time: Timestamp::from_micros(record.tainted_micros),
+                }),
+            },
             version: row.version,
         })
     }
@@ -261,6 +282,8 @@ impl KeysetRecord {
             created_micros: self.created.micros(),
             rotation: self.rotation.clone().unwrap_or_default(),
             ends_micros: self.ends.map_or(0, Timestamp::micros),
+            tainted_by: self.taint.map(|taint| taint.operation.to_vec()).unwrap_or_default(),
+            tainted_micros: self.taint.map_or(0, |taint| taint.time.micros()),
             ..records::Keyset::default()
         };
         self.source.encode(&mut record);

@@ -33,6 +33,13 @@ impl KeysetSource {
         }
     }
 
+    /// Name of the scheme.
+    pub const fn scheme(&self) -> SchemeName {
+        match self {
+            Self::Derived { scheme, .. } => scheme.name(),
+        }
+    }
+
     /// The stable name used in answers and entries.
     pub const fn mode(&self) -> &'static str {
         match self {

@@ -59,8 +59,15 @@ pub(crate) const EIM_COUNTERS: Keyspace = Keyspace { code: 94, name: "eim_counte
 /// Static keys for parties: party 00 digest of the operation -> `records::KeysetExport`.
 pub(crate) const KEYSET_EXPORTS: Keyspace = Keyspace { code: 99, name: "keyset_exports", home: Home::View };
 
+/// Keys that are known to others: digest of the operation that said so -> `records::CompromiseMark`. In memory, from the
+/// verified log: whoever edits the view cannot clear a key.
+pub(crate) const COMPROMISE_MARKS: Keyspace =
+    Keyspace { code: 22, name: "compromise_marks", home: Home::Memory };
+/// Marks whose keysets are being written down: digest of the operation -> `records::TaintWalk`.
+pub(crate) const TAINT_WALKS: Keyspace = Keyspace { code: 95, name: "taint_walks", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 24] = [
+pub const KEYSPACES: [Keyspace; 26] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -85,4 +92,6 @@ pub const KEYSPACES: [Keyspace; 24] = [
     CHALLENGE_PAIRS,
     SEQUENCES,
     KEYSET_EXPORTS,
+    COMPROMISE_MARKS,
+    TAINT_WALKS,
 ];

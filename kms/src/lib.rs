@@ -13,6 +13,7 @@ mod freeze;
 mod grants;
 mod key_pairs;
 mod keyset_source;
+pub mod keysets;
 mod keyspaces;
 mod masters;
 mod orders;

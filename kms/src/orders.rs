@@ -13,6 +13,7 @@ use store::{Change, Commit, Precondition, Store};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::keyset_source::KeysetSource;
+use crate::keysets;
 use crate::keyspaces::{DEVICES, DEVICES_ORDERED, KEYSETS, ORDER_LINES, ORDERS};
 use crate::output::{self, Chunk};
 use crate::receipt::check_values_digest;
@@ -128,6 +129,12 @@ impl<'a> Orders<'a> {
                 Some(pseudonyms.order(&terms.order)),
             ));
         }
+        let transport_key = Sha256::digest(&manufacturer.transport_key).into();
+        keysets::check_usable(
+            engines.store.as_ref(),
+            engines.masters.newest(engines.store.as_ref())?.0,
+            &transport_key,
+        )?;
         if let Some((record, _)) = orders.record()?
             && record
                 != (records::Order {
@@ -259,6 +266,7 @@ impl<'a> Orders<'a> {
                 created: now,
                 rotation: None,
                 ends: None,
+                taint: None,
                 version: 0,
             };
             commit.changes.push(Change::put(KEYSETS, self.terms.keyset.row_key(eid), keyset.encode()));

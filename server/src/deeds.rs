@@ -12,6 +12,7 @@ use store::Commit;
 use crate::custody::Custody;
 use crate::execution::{Done, Execution, invalid};
 use crate::gate::Call;
+use crate::keyset_deeds::KeysetDeed;
 use crate::standing;
 use crate::status::ServiceError;
 
@@ -24,6 +25,7 @@ pub(crate) enum Deed {
     Standing { name: String, suspended: bool },
     RspKey(Box<(RspKey, KeyRegistration)>),
     Custody(Box<Custody>),
+    Keyset(KeysetDeed),
 }
 
 impl Deed {
@@ -170,6 +172,7 @@ impl Execution {
             Deed::Standing { name, suspended } => {
                 standing::change(&self.authority, pseudonyms, who, operation, &name, suspended)?
             }
+            Deed::Keyset(deed) => self.perform_keyset(call, operation, &deed)?,
         };
         Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn })
     }

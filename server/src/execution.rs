@@ -202,6 +202,12 @@ impl Execution {
             Kind::RegisterImportKey(key) => self.plan_import_key(key).map(Deed::custody).map(Plan::Other),
             Kind::RenewCredential(renew) => self.plan_renewal(renew, now).map(Plan::Credential),
             Kind::RegisterRspKey(key) => self.plan_rsp_key(key).map(Plan::Other),
+            Kind::ChangeKeysetState(change) => {
+                self.plan_keyset_change(change, now).map(|deed| Plan::Other(Deed::Keyset(deed)))
+            }
+            Kind::MarkCompromised(mark) => {
+                self.plan_mark(mark, now).map(|deed| Plan::Other(Deed::Keyset(deed)))
+            }
         }
     }
 

@@ -21,6 +21,7 @@ mod gate;
 mod http;
 mod http_ocsp;
 mod init;
+mod keyset_deeds;
 mod layer;
 mod operations;
 mod orders;

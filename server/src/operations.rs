@@ -428,6 +428,8 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterImportKey(_) => "register-import-key",
         Kind::RenewCredential(_) => "renew-credential",
         Kind::RegisterRspKey(_) => "register-rsp-key",
+        Kind::ChangeKeysetState(_) => "change-keyset-state",
+        Kind::MarkCompromised(_) => "mark-compromised",
     }
 }
 

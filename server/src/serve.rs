@@ -16,6 +16,7 @@ use proto::Rules;
 use proto::v1::audit_service_server::AuditServiceServer;
 use proto::v1::certificate_service_server::CertificateServiceServer;
 use proto::v1::device_service_server::DeviceServiceServer;
+use proto::v1::keyset_service_server::KeysetServiceServer;
 use proto::v1::operation_service_server::OperationServiceServer;
 use proto::v1::order_service_server::OrderServiceServer;
 use proto::v1::rotation_service_server::RotationServiceServer;
@@ -44,8 +45,8 @@ use crate::orders::OrderDesk;
 use crate::rsp::RspDesk;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
-    AuditApi, CertificateApi, DeviceApi, OperationApi, OrderApi, RotationApi, RspApi, SessionKeyApi,
-    StandingApi, TransportKeyApi,
+    AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, RotationApi, RspApi,
+    SessionKeyApi, StandingApi, TransportKeyApi,
 };
 use crate::status::ServiceError;
 use crate::tls;
@@ -265,6 +266,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     };
     let standing_api = StandingApi { gate: Arc::clone(&gate), authority: Arc::clone(&authority) };
     let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
+    let keyset_api = KeysetApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let rotation_api = RotationApi { gate: Arc::clone(&gate), kms: kms.clone(), rotations };
     let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
     let limit = MESSAGE_BYTES_MAX;
@@ -293,6 +295,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(RspServiceServer::new(rsp_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))
+        .add_service(KeysetServiceServer::new(keyset_api).max_decoding_message_size(limit))
         .add_service(RotationServiceServer::new(rotation_api).max_decoding_message_size(limit))
         .add_service(StandingServiceServer::new(standing_api).max_decoding_message_size(limit))
         .add_service(TransportKeyServiceServer::new(transport_key_api).max_decoding_message_size(limit))

@@ -3,6 +3,7 @@
 mod audit;
 mod certificate;
 mod device;
+mod keyset;
 mod messages;
 mod operation;
 mod order;
@@ -15,6 +16,7 @@ mod transport_key;
 pub(crate) use audit::AuditApi;
 pub(crate) use certificate::CertificateApi;
 pub(crate) use device::DeviceApi;
+pub(crate) use keyset::KeysetApi;
 pub(crate) use operation::OperationApi;
 pub(crate) use order::OrderApi;
 pub(crate) use rotation::RotationApi;

@@ -1,5 +1,5 @@
 //! What the daemon does without being called: checkpoints, counted handshakes, the next year's pseudonyms, revocation
-//! lists, and the steps of rotations.
+//! lists, the steps of rotations, and the keysets behind compromised keys.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,6 +9,7 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{About, KeyRegistration};
 use domain::ReasonCode;
 use hsm::{CallOptions, Priority, Token};
+use kms::keysets;
 use kms::rotation::{self, Rotations};
 use store::Commit;
 use tokio::sync::{Notify, watch};
@@ -23,6 +24,8 @@ use crate::status::ServiceError;
 
 /// How often each of the tasks looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+/// Commits that the keysets behind compromised keys get per tick.
+const TAINT_STEPS_PER_TICK: usize = 50;
 /// What signing a revocation list may take.
 const LIST_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -44,12 +47,14 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     /// Starts the tasks. Each has its own pace: a token that hangs delays no other.
     pub(crate) fn start(self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let (log, lists, rotations, transactions) = (self.clone(), self.clone(), self.clone(), self);
+        let (log, lists, rotations, transactions, taint) =
+            (self.clone(), self.clone(), self.clone(), self.clone(), self);
         vec![
             tokio::spawn(log.keep_log(stopped.clone())),
             tokio::spawn(lists.keep_lists(stopped.clone())),
             tokio::spawn(rotations.keep_rotations(stopped.clone())),
             tokio::spawn(transactions.keep_transactions(stopped.clone())),
+            tokio::spawn(taint.keep_taint(stopped.clone())),
         ]
     }
 
@@ -167,6 +172,35 @@ impl Upkeep {
             let (names, now) = (gate.pseudonyms.load_full(), gate.clock.now());
             if let Err(error) = rotation::upkeep(&self.kms, &self.rotations, &names, now).await {
                 tracing::error!(error = %chain(&error), "a rotation does not proceed");
+            }
+        }
+    }
+
+    /// Writes down, step by step, what a key that was marked as compromised means for the keysets behind it. A step that
+    /// loses a race over a row is made again; one that a stop cut off too.
+    async fn keep_taint(self, mut stopped: watch::Receiver<bool>) {
+        let mut ticks = ticks();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            for _ in 0..TAINT_STEPS_PER_TICK {
+                let names = self.window.gate.pseudonyms.load_full();
+                let store = Arc::clone(&self.kms.store);
+                let step = tokio::task::block_in_place(|| keysets::walk(store.as_ref(), &names));
+                let outcome = match step {
+                    Ok(None) => break,
+                    Ok(Some(commit)) => store.commit(commit).await.map(drop).map_err(kms::KmsError::from),
+                    Err(error) => Err(error),
+                };
+                match outcome {
+                    Ok(()) | Err(kms::KmsError::Commit(store::CommitError::PreconditionFailed { .. })) => {}
+                    Err(error) => {
+                        tracing::error!(error = %chain(&error), "keysets behind a compromised key are not written down");
+                        break;
+                    }
+                }
             }
         }
     }

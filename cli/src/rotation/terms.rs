@@ -321,7 +321,12 @@ pub fn keyset_words(name: &KeysetName) -> String {
     };
     format!(
         "{protocol} keyset {} of the {}",
-        kvn_words(name.key_version_number),
+        Protocol::from_code(name.protocol)
+            .and_then(|protocol| KeyVersionNumber::new(protocol, name.key_version_number))
+            .map_or_else(
+                |_| format!("{} (NOT OF THIS PROTOCOL)", name.key_version_number),
+                |kvn| kvn.to_string()
+            ),
         domain_name(name.security_domain)
     )
 }

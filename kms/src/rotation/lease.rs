@@ -14,6 +14,7 @@ use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix}
 use super::terms::RANKS;
 use crate::devices::{DeviceRecord, KeysetRecord};
 use crate::keyset_source::KeysetSource;
+use crate::keysets::delivered_under_keyset;
 use crate::keyspaces::{KEYSETS, ROTATION_LEASES, ROTATION_QUEUE};
 use crate::session_keys::algorithm_name;
 use crate::{Engines, KmsError};
@@ -263,13 +264,14 @@ async fn make(
                     algorithm: terms.to_algorithm,
                     state: KeyState::PreActivation,
                     source: KeysetSource::derived(generation),
-                    delivered_under: format!("keyset/{}", terms.from.kvn),
+                    delivered_under: delivered_under_keyset(&terms.from),
                     // AES-256 sent under AES-128 is worth 128 bits (SP 800-57 Part 1 §5.6.2).
                     effective_strength: terms.to_algorithm.strength_bits().min(old.effective_strength),
                     check_values,
                     created: now,
                     rotation: Some(terms.name.clone()),
                     ends: None,
+                    taint: None,
                     version: 0,
                 };
                 commit.changes.push(Change::put(KEYSETS, to_key.clone(), keyset.encode()));

@@ -305,6 +305,7 @@ mod tests {
             created: Timestamp::from_seconds(1),
             rotation: Some("to-aes-256".into()),
             ends: None,
+            taint: None,
             version: 1,
         };
         let right =

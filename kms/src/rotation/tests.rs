@@ -111,6 +111,7 @@ fn keyset(rotation: &str) -> KeysetRecord {
         created: NOW,
         rotation: Some(rotation.to_owned()),
         ends: None,
+        taint: None,
         version: 0,
     }
 }

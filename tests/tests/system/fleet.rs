@@ -7,6 +7,7 @@ use aws_lc_rs::rand;
 use keys::scp03::SessionKeys as OpenedKeys;
 use prost::Message;
 use proto::v1::device_service_client::DeviceServiceClient;
+use proto::v1::keyset_service_client::KeysetServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::operation_service_client::OperationServiceClient;
 use proto::v1::rotation_service_client::RotationServiceClient;
@@ -158,6 +159,10 @@ impl TwoPersons {
     pub async fn keyset_of(&self, eid: &str, kvn: u8) -> Option<Keyset> {
         let keysets = self.device(eid).await.keysets;
         keysets.into_iter().find(|found| found.name == Some(keyset(kvn)))
+    }
+
+    pub fn keysets(&self) -> KeysetServiceClient<Channel> {
+        KeysetServiceClient::new(self.officer.channel.clone())
     }
 
     pub fn rotations(&self) -> RotationServiceClient<Channel> {

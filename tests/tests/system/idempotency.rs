@@ -7,6 +7,7 @@ use audit::Outcome;
 use prost::Message;
 use proto::Rules;
 use proto::v1::device_service_client::DeviceServiceClient;
+use proto::v1::keyset_service_client::KeysetServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::operation_service_client::OperationServiceClient;
 use proto::v1::order_service_client::OrderServiceClient;
@@ -18,14 +19,15 @@ use proto::v1::{
     ConfirmOrderOutputRequest, CreateGrant, DecideOperationRequest, Decision, ExecuteOperationRequest,
     FetchKeysetExportRequest, FetchRotationScriptsRequest, FetchRotationScriptsResponse,
     FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, Operation, PauseRotationRequest,
-    ReportRotationRequest, RequestOperationRequest, ResumeRotationRequest, SuspendPartyRequest,
+    ReportRotationRequest, RequestOperationRequest, ResumeRotationRequest, SuspendKeysetRequest,
+    SuspendPartyRequest,
 };
 use tests::card::CryptogramBehaviour;
 use tonic::Status;
 
 use crate::caller::{Caller, reason, sha256};
-use crate::devices::eid;
-use crate::fleet::{Provisioner, TwoPersons, terms};
+use crate::devices::{KVN, eid};
+use crate::fleet::{NEW_KVN, Provisioner, TwoPersons, keyset, terms};
 use crate::masters;
 use crate::support::{AUTHORITY, Deployment, GRANTED, PURPOSE};
 
@@ -43,6 +45,7 @@ struct Calls {
     freeze: FreezeDeviceRequest,
     suspend: SuspendPartyRequest,
     export: FetchKeysetExportRequest,
+    suspend_keyset: SuspendKeysetRequest,
 }
 
 /// What an answer comes to once it is opened, and the entry it names.
@@ -108,6 +111,11 @@ impl Callers {
         answers.insert(
             "/chancery.v1.DeviceService/FreezeDevice",
             answer!(devices.freeze_device(calls.freeze.clone())),
+        );
+        let mut keysets = KeysetServiceClient::new(self.approver.channel.clone());
+        answers.insert(
+            "/chancery.v1.KeysetService/SuspendKeyset",
+            answer!(keysets.suspend_keyset(calls.suspend_keyset.clone())),
         );
         let mut carrier = RotationServiceClient::new(self.provisioner.channel.clone());
         answers.insert(SCRIPTS, answer!(carrier.fetch_rotation_scripts(calls.scripts.clone())));
@@ -192,6 +200,8 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
     let mut card = devices.iter().find(|device| device.eid == script.eid).unwrap().card();
     let mut loaded = provisioner.load(&mut card, &script).await.unwrap();
     loaded.proof = None;
+    // Only a keyset that a card has proved is suspended.
+    provisioner.open(&mut devices[2].card(), KVN).await.unwrap();
 
     let exported = masters::exported(&deployment, "provisioner", &devices[2].eid).await;
     let stored = operation("again");
@@ -237,6 +247,11 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         },
         suspend: SuspendPartyRequest { idempotency_key: key("suspend"), name: "other".to_owned() },
         export: FetchKeysetExportRequest { idempotency_key: key("export"), operation: exported },
+        suspend_keyset: SuspendKeysetRequest {
+            idempotency_key: key("suspend-keyset"),
+            eid: devices[2].eid.clone(),
+            keyset: Some(keyset(KVN)),
+        },
     };
     let first = callers.make(&calls).await;
     let released =
@@ -294,6 +309,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         freeze: FreezeDeviceRequest { reference: "case 8".to_owned(), ..calls.freeze },
         suspend: SuspendPartyRequest { name: "eum".to_owned(), ..calls.suspend },
         export: FetchKeysetExportRequest { operation: vec![7; 32], ..calls.export },
+        suspend_keyset: SuspendKeysetRequest { keyset: Some(keyset(NEW_KVN)), ..calls.suspend_keyset },
     };
     for (path, answer) in callers.make(&calls).await {
         assert_eq!(reason(&answer.unwrap_err()), "IDEMPOTENCY_KEY_REUSED", "{path}");

@@ -14,6 +14,7 @@ mod doctor;
 mod faults;
 mod freeze;
 mod idempotency;
+mod keysets;
 mod masters;
 mod order_files;
 mod orders;
