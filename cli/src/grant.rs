@@ -54,13 +54,13 @@ pub struct Create {
     /// A protocol whose keysets may be used; may be repeated. None: scp03
     #[arg(long = "protocol", value_parser = parse_protocol, value_name = "scp03|scp80|scp81")]
     protocols: Vec<ProtocolCode>,
-    /// Release keys although the device has proved nothing: SCP80 and SCP81 keys, prepared SCP03 sessions
+    /// Release keys although the device has proved nothing: prepared SCP03 sessions
     #[arg(long)]
     without_device_proof: bool,
-    /// A toolkit application that secured packets may address, 3 bytes in hex; may be repeated
+    /// A toolkit application that secured packets may address, 3 bytes in hex; may be repeated. No call makes packets yet
     #[arg(long = "tar", value_parser = parse_tar, value_name = "HEX")]
     tars: Vec<Tar>,
-    /// An instruction byte of commands that packets and scripts may hold, in hex; may be repeated
+    /// An instruction byte of commands that packets and scripts may hold, in hex; may be repeated. No call makes them yet
     #[arg(long = "ins", value_parser = parse_instruction, value_name = "HEX")]
     instructions: Vec<u8>,
     /// Most packets and scripts a minute for one device [default with --tar or --ins: 60]

@@ -26,7 +26,7 @@ use crate::rotation::terms::keyset_words;
 /// `chancery keyset ...`
 #[derive(Debug, Subcommand)]
 pub enum KeysetCommand {
-    /// List the keysets of a device: SCP03, SCP80, SCP81 and imported SCP02, with their check values (KCV).
+    /// List the keysets of a device with their check values (KCV).
     ///
     /// `worth` is the effective strength: AES-256 that travelled under AES-128 is worth 128 bits, and 0 when a key
     /// it was delivered under is known to others. The look itself is recorded in the log.
