@@ -8,6 +8,7 @@ use proto::records;
 use store::{Change, Commit, Precondition, Store};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
+use crate::keysets;
 use crate::keyspaces::{KEYSET_EXPORTS, KEYSETS};
 use crate::session_keys::algorithm_name;
 use crate::transport_keys::{TransportKey, TransportMaterial};
@@ -87,6 +88,8 @@ fn check(engines: &Engines, request: &ExportRequest, now: Timestamp) -> Result<C
     })
     .map_err(|refusal| KmsError::refused(refusal.reason, refusal.message, None))?;
     let (Some(device), Some(keyset)) = (device, keyset) else { return Err(KmsError::Record("device")) };
+    // Nothing leaves under a key that is known to others.
+    keysets::check_usable(store, keyset.source.generation(), &transport.digest())?;
     Ok(Checked { device, keyset, transport })
 }
 

@@ -8,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use audit::EventType;
 use domain::{DeviceKeyset, KeyUsage, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::{SecretKey, SoftwareKey, key_check_value};
-use proto::v1::ExportKeyset;
 use proto::v1::operation::Kind;
+use proto::v1::{ExportKeyset, MarkCompromised, TaintConsequence, mark_compromised};
 use serde_json::Value;
 use tests::card::CryptogramBehaviour;
 use tests::transport::TransportPrivateKey;
@@ -190,6 +190,19 @@ async fn static_keys_leave_once_for_the_party_that_two_persons_named_and_never_a
         reason(&persons.request(Kind::ExportKeyset(unknown)).await.unwrap_err()),
         "UNKNOWN_TRANSPORT_KEY"
     );
+    // A master that is known to others: its keysets are only flagged, and yet none of them leaves any more.
+    let mark = MarkCompromised {
+        key: Some(mark_compromised::Key::MasterGeneration(1)),
+        consequence: TaintConsequence::Flagged.into(),
+    };
+    persons.carry_out(Kind::MarkCompromised(mark)).await.unwrap();
+    let known = ExportKeyset {
+        eid: devices[0].eid.clone(),
+        keyset: Some(keyset(KVN)),
+        party: "provisioner".to_owned(),
+        transport_key: "hsm".to_owned(),
+    };
+    assert_eq!(reason(&persons.request(Kind::ExportKeyset(known)).await.unwrap_err()), "POLICY_VIOLATION");
     let events: Vec<EventType> = deployment.entries().iter().map(|entry| entry.header.event).collect();
     for event in [EventType::KeysetExported, EventType::KeysetExportFetched] {
         assert!(events.contains(&event), "{event:?}");
