@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 use tower::service_fn;
 
-use crate::error::{CliError, Refused, chain};
+use crate::error::{CliError, Refused, caused_by_io, chain};
 use crate::identity::{self, names};
 use crate::key_file::PrivateKey;
 use crate::output::Output;
@@ -222,17 +222,6 @@ async fn connect(server: &str, config: Arc<ClientConfig>, timeout: Duration) -> 
             }),
             error: CliError::Connect { server: server.to_owned(), problem: chain(&error) },
         })
-}
-
-fn caused_by_io(error: &(dyn std::error::Error + 'static), which: impl Fn(ErrorKind) -> bool) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<std::io::Error>().is_some_and(|io| which(io.kind())) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// Host (without brackets) and port of HOST:PORT.

@@ -1,6 +1,7 @@
 //! What can go wrong, sorted by who must act, and how it is said.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -170,13 +171,14 @@ impl From<Status> for Refused {
             (true, None) => format!("the service answered {:?}", status.code()),
             (false, None) => message.to_owned(),
         };
+        let code = if connection_broke(&status) { Code::Unavailable } else { status.code() };
         Self {
-            code: status.code(),
-            reason: info.map_or_else(|| code_name(status.code()).to_owned(), |info| printable(&info.reason)),
+            code,
+            reason: info.map_or_else(|| code_name(code).to_owned(), |info| printable(&info.reason)),
             message: printable(&message),
             next_step: metadata("next_step").map(|step| printable(step)),
             retryable: metadata("retryable")
-                .map_or(status.code() == Code::Unavailable, |retryable| retryable == "true"),
+                .map_or(code == Code::Unavailable, |retryable| retryable == "true"),
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             idempotency_key: None,
             entry_index: status
@@ -192,6 +194,36 @@ impl From<Status> for CliError {
     fn from(status: Status) -> Self {
         Self::Refused(Box::new(status.into()))
     }
+}
+
+/// Whether the connection ended under the call. tonic says `Unknown` then, with what happened as the source; a status
+/// that the service sent has no source.
+fn connection_broke(status: &Status) -> bool {
+    status.code() == Code::Unknown
+        && status.source().is_some_and(|cause| {
+            cause.is::<tonic::transport::Error>()
+                || caused_by_io(cause, |kind| {
+                    matches!(
+                        kind,
+                        ErrorKind::ConnectionReset
+                            | ErrorKind::ConnectionAborted
+                            | ErrorKind::BrokenPipe
+                            | ErrorKind::UnexpectedEof
+                    )
+                })
+        })
+}
+
+/// Whether an error of the system, of a kind that is looked for, is among the causes.
+pub fn caused_by_io(error: &(dyn Error + 'static), which: impl Fn(ErrorKind) -> bool) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|io| which(io.kind())) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A cause and its causes, once each.
@@ -266,6 +298,17 @@ mod tests {
             error.next_step().unwrap(),
             "retry after the given delay; repeat the command with --idempotency-key k1"
         );
+    }
+
+    #[test]
+    fn a_connection_that_ended_under_a_call_can_be_tried_again() {
+        let reset = || std::io::Error::from(ErrorKind::ConnectionReset);
+        let refused = Refused::from(Status::from_error(Box::new(reset())));
+        assert_eq!((refused.reason.as_str(), refused.retryable), ("UNAVAILABLE", true));
+        for other in [Status::unknown("said by the service"), Status::from_error("no transport".into())] {
+            let refused = Refused::from(other);
+            assert_eq!((refused.reason.as_str(), refused.retryable), ("UNKNOWN", false));
+        }
     }
 
     #[test]
