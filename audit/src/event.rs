@@ -91,6 +91,8 @@ events! {
     PartySuspended = "party.suspended";
     /// A person or party was suspended or restored by an approved operation.
     StandingChanged = "standing.changed";
+    /// A party's accreditation is another, or ends at another time.
+    AccreditationRecorded = "accreditation.recorded";
     /// A person or party has one more credential; the certificate is an entry of its own.
     CredentialRenewed = "credential.renewed";
     /// A rotation was approved and begins.

@@ -234,6 +234,7 @@ const fn row(name: &'static str, kind: FactKind, meaning: &'static str) -> FactF
 /// The field table: every fact an entry may hold, in alphabetical order. `docs/formats/log-entry.md` prints it.
 pub const FACT_FIELDS: &[FactField] = &[
     row("accepted", FactKind::Number, "items accepted"),
+    row("accreditation", FactKind::Digest, "reference of an accreditation's evidence"),
     row("alert", FactKind::Name, "TLS alert sent"),
     row("algorithm", FactKind::Name, "algorithm of the keys or the signature"),
     row("approvals", FactKind::Number, "distinct persons who signed the operation, the requester included"),
@@ -243,6 +244,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("card_challenge", FactKind::Bytes, "challenge of the card"),
     row("cause", FactKind::Name, "class of the error behind a failure"),
     row("certificate", FactKind::Digest, "certificate, DER"),
+    row("certificate_policy", FactKind::Name, "certificate policy and practice statement in force"),
     row("checkpoint", FactKind::Digest, "checkpoint file"),
     row("chunk", FactKind::Number, "number of the chunk in its order, from 0"),
     row("configuration", FactKind::Digest, "configuration in force"),

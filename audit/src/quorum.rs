@@ -81,6 +81,7 @@ impl QuorumBook {
                 | EventType::RotationRollBackStarted
                 | EventType::CertificateRevoked
                 | EventType::StandingChanged
+                | EventType::AccreditationRecorded
                 | EventType::CredentialRenewed
                 | EventType::RspKeyRegistered
                 | EventType::KeysetStateChanged
@@ -242,6 +243,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::CertificateIssued => "issue-certificate",
         EventType::CertificateRevoked => "revoke-certificate",
         EventType::StandingChanged => "change-standing",
+        EventType::AccreditationRecorded => "record-accreditation",
         EventType::CredentialRenewed => "renew-credential",
         EventType::RspKeyRegistered => "register-rsp-key",
         EventType::KeysetStateChanged => "change-keyset-state",

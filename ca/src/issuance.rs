@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
+use audit::{EntryDraft, EventType, Fact, Hash, Name, Outcome, Pseudonym};
 use domain::{Eid, ReasonCode, Role, Timestamp};
 use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
 use pki::csr::VerifiedCsr;
@@ -110,6 +110,8 @@ pub struct CertificateRequest {
     pub holder: String,
     /// When the certified key is an issuer's: that issuer.
     pub certifies: Option<Arc<Issuer>>,
+    /// SHA-256 of the reference of the accreditation in force, where the holder or the issuer's party needs one.
+    pub accreditation: Option<Hash>,
 }
 
 /// Who asks and about whom, for the entries.
@@ -143,6 +145,7 @@ pub struct Prepared {
     standing: Option<Vec<u8>>,
     // Of a renewal: the version of the key's row.
     renewal: Option<u64>,
+    policy: Name,
 }
 
 /// A certificate that was signed and verified; not yet durable, so it must not leave.
@@ -153,6 +156,7 @@ pub struct Issued {
     request: CertificateRequest,
     serial: SerialNumber,
     is_renewal: bool,
+    policy: Name,
 }
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
@@ -164,7 +168,7 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
     let inputs =
         inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
-    Ok(Prepared { request, serial, linted, standing, renewal })
+    Ok(Prepared { request, serial, linted, standing, renewal, policy: engines.policy.clone() })
 }
 
 /// Whether the request's key is certified for nobody yet; for those who want to know before persons approve it.
@@ -255,7 +259,7 @@ pub async fn sign(
         .into_iter()
         .zip(signatures)
         .map(|(prepared, signature)| {
-            let Prepared { request, serial, linted, standing: _, renewal } = prepared;
+            let Prepared { request, serial, linted, standing: _, renewal, policy } = prepared;
             let certificate =
                 assemble(linted, &signature, &request.issuer.public_key).map_err(|error| match error {
                     CaError::Verification(PkiError::SignatureInvalid) => {
@@ -263,7 +267,7 @@ pub async fn sign(
                     }
                     other => other,
                 })?;
-            Ok(Issued { certificate, request, serial, is_renewal: renewal.is_some() })
+            Ok(Issued { certificate, request, serial, is_renewal: renewal.is_some(), policy })
         })
         .collect()
 }
@@ -313,7 +317,12 @@ impl Issued {
             .fact("serial", serial_fact(&self.serial))
             .fact("certificate", Fact::Digest(self.certificate.digest()))
             .fact("issuer_key", Fact::Digest(issuer_key_digest(&self.request.issuer.public_key)))
-            .fact("mode", self.request.key.possession.fact());
+            .fact("mode", self.request.key.possession.fact())
+            .fact("certificate_policy", Fact::Name(self.policy.clone()));
+        let entry = match self.request.accreditation {
+            Some(evidence) => entry.fact("accreditation", Fact::Digest(evidence)),
+            None => entry,
+        };
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
         if self.request.profile == ProfileName::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));

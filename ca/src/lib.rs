@@ -48,4 +48,6 @@ pub struct Engines {
     pub known_keys: pki::KnownKeys,
     /// Where CRLs are published, without slash at the end: `http://crl.example.org`.
     pub crl_base_url: Arc<str>,
+    /// Certificate policy and practice statement in force, named by each issuance entry.
+    pub policy: audit::Name,
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::Ein;
+use domain::{Clock, Ein};
 use proto::options::v1::Role;
 use proto::v1::operation::Kind as OperationKind;
-use proto::v1::{EnrolParty, EnrolPerson, RenewCredential};
+use proto::v1::{Accreditation, EnrolParty, EnrolPerson, RecordAccreditation, RenewCredential};
 
+use crate::clock::{Expiry, SystemClock, parse_expiry, to_wire};
 use crate::error::CliError;
 use crate::identity::{self, Kind, names};
 use crate::operation::{self, RequestArgs};
@@ -49,7 +50,8 @@ pub enum PartyCommand {
     ///
     /// Reads identity.toml, tls.csr.pem and the public transport or encryption key of the folder the party made.
     #[command(after_help = "Examples:
-  chancery party enrol --folder acme/ --ein 89049032 --quota 5000 --reason 'contract 12/2026' --identity alice/
+  chancery party enrol --folder acme/ --ein 89049032 --quota 5000 --accreditation 'SAS-UP AC-UP-0417' \\
+      --accreditation-until 2028-06-30T00:00:00Z --reason 'contract 12/2026' --identity alice/
   chancery party enrol --folder otaco/ --reason 'licence 7' --identity alice/")]
     Enrol(EnrolPartyArgs),
     /// Request one more TLS credential for a party; another person must approve.
@@ -59,6 +61,13 @@ pub enum PartyCommand {
     #[command(after_help = "Example:
   chancery party renew otaco --csr tls.next.csr.pem --reason 'server replaced' --ends-others --identity alice/")]
     Renew(Renewal),
+    /// Request that a party's accreditation is recorded in the place of the one before; another person must approve.
+    ///
+    /// Without one in force no certificate of the GSMA's hierarchy is issued for the party and none by its issuers.
+    #[command(after_help = "Example:
+  chancery party accredit acme --accreditation 'SAS-UP AC-UP-0417' --accreditation-until 2028-06-30T00:00:00Z \\
+      --reason 'audit of 2026-06' --identity alice/")]
+    Accredit(Accredit),
     /// Suspend a party at once: one person is enough, and from the log entry on each of its calls is refused.
     #[command(after_help = "Example:
   chancery party suspend otaco --yes --identity bob/")]
@@ -115,8 +124,46 @@ pub struct EnrolPartyArgs {
     /// EUM: how many devices it may order in all
     #[arg(long, default_value_t = 0)]
     quota: u64,
+    /// Evidence of its accreditation (SAS-UP, SAS-SM), without which it gets no certificate of the GSMA's hierarchy; can
+    /// be recorded later
+    #[arg(long, value_name = "REFERENCE", requires = "accreditation_until")]
+    accreditation: Option<String>,
+    /// End of the accreditation: 365d, or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = parse_expiry, requires = "accreditation")]
+    accreditation_until: Option<Expiry>,
     #[command(flatten)]
     request: RequestArgs,
+}
+
+/// Arguments of `party accredit`.
+#[derive(Debug, Args)]
+pub struct Accredit {
+    /// The party
+    #[arg(value_parser = identity::parse_name)]
+    name: String,
+    /// Evidence of the accreditation: scheme, site, number of the certificate
+    #[arg(long, value_name = "REFERENCE")]
+    accreditation: String,
+    /// Its end: 365d, or an RFC 3339 time
+    #[arg(long, value_name = "WHEN", value_parser = parse_expiry)]
+    accreditation_until: Expiry,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+impl Accredit {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let kind = OperationKind::RecordAccreditation(RecordAccreditation {
+            party: self.name.clone(),
+            accreditation: Some(accreditation(&self.accreditation, self.accreditation_until)),
+        });
+        operation::request(kind, &self.request, output).await
+    }
+}
+
+fn accreditation(reference: &str, until: Expiry) -> Accreditation {
+    let expires = Some(to_wire(until.from(SystemClock::new().now())));
+    Accreditation { reference: reference.to_owned(), expires }
 }
 
 /// Arguments of `person renew` and `party renew`.
@@ -167,10 +214,14 @@ impl PartyCommand {
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         match self {
             Self::Enrol(args) => {
-                let party = enrol_party(&args.folder, &args.eins, args.quota)?;
+                let mut party = enrol_party(&args.folder, &args.eins, args.quota)?;
+                if let (Some(reference), Some(until)) = (&args.accreditation, args.accreditation_until) {
+                    party.accreditation = Some(accreditation(reference, until));
+                }
                 operation::request(OperationKind::EnrolParty(party), &args.request, output).await
             }
             Self::Renew(renewal) => renewal.run(output).await,
+            Self::Accredit(accredit) => accredit.run(output).await,
             Self::Suspend(suspend) => suspend.run(output).await,
             Self::Restore(change) => change.restore(output).await,
         }

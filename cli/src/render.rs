@@ -7,9 +7,9 @@ use domain::Role;
 use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
-    ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation, RegisterIssuer,
-    RegisterRspKey, RenewCredential, RestoreDevice, RevokeCertificate, RollBackRotation, StartRotation,
-    issue_certificate,
+    Accreditation, ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation,
+    RecordAccreditation, RegisterIssuer, RegisterRspKey, RenewCredential, RestoreDevice, RevokeCertificate,
+    RollBackRotation, StartRotation, issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,6 +41,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RollBackRotation(_) => "roll_back_rotation",
         Kind::RevokeCertificate(_) => "revoke_certificate",
         Kind::ChangeStanding(_) => "change_standing",
+        Kind::RecordAccreditation(_) => "record_accreditation",
         Kind::RegisterMaster(_) => "register_master",
         Kind::RegisterTransportKey(_) => "register_transport_key",
         Kind::RetireTransportKey(_) => "retire_transport_key",
@@ -73,6 +74,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RollBackRotation(roll_back)) => roll_back_rotation(&mut out, roll_back),
         Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
         Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
+        Some(Kind::RecordAccreditation(record)) => record_accreditation(&mut out, record),
         Some(Kind::RegisterMaster(master)) => custody::register_master(&mut out, master),
         Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),
         Some(Kind::RetireTransportKey(key)) => custody::retire_transport_key(&mut out, key),
@@ -113,6 +115,7 @@ fn enrol_party(out: &mut Fields, party: &EnrolParty) {
         device_quota,
         transport_key,
         encryption_key,
+        accreditation,
     } = party;
     out.text("name", name);
     out.add("role", role_name(*role));
@@ -123,6 +126,24 @@ fn enrol_party(out: &mut Fields, party: &EnrolParty) {
     out.add("device_quota", device_quota.to_string());
     out.key("transport_key", transport_key);
     out.key("encryption_key", encryption_key);
+    if let Some(evidence) = accreditation {
+        show_accreditation(out, evidence);
+    }
+}
+
+fn record_accreditation(out: &mut Fields, record: &RecordAccreditation) {
+    let RecordAccreditation { party, accreditation } = record;
+    out.text("party", party);
+    match accreditation {
+        Some(evidence) => show_accreditation(out, evidence),
+        None => out.add("accreditation", "none"),
+    }
+}
+
+fn show_accreditation(out: &mut Fields, evidence: &Accreditation) {
+    let Accreditation { reference, expires } = evidence;
+    out.text("accreditation", reference);
+    out.time("accreditation_expires", expires.as_ref());
 }
 
 fn register_issuer(out: &mut Fields, issuer: &RegisterIssuer) {

@@ -122,6 +122,8 @@ reasons! {
     TransportKeyEnded = "TRANSPORT_KEY_ENDED", retry: false, next: "register the next version of the transport key";
     /// A certificate authority or issuer that does not exist.
     UnknownIssuer = "UNKNOWN_ISSUER", retry: false, next: "create the issuer's key at a ceremony and register it";
+    /// No accreditation of the party is in force.
+    AccreditationEnded = "ACCREDITATION_ENDED", retry: false, next: "have the party's accreditation recorded: chancery party accredit";
     /// The profile's rules refuse the certificate.
     LintFailed = "LINT_FAILED", retry: false, next: "correct what the findings name";
     /// No such certificate.

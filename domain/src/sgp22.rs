@@ -77,6 +77,7 @@ impl ReasonCode {
             | Self::UnknownTransportKey
             | Self::TransportKeyEnded
             | Self::UnknownIssuer
+            | Self::AccreditationEnded
             | Self::LintFailed
             | Self::UnknownCertificate => return None,
         };

@@ -57,9 +57,17 @@ pub(crate) struct Party {
     pub(crate) transport_key: Vec<u8>,
     /// Uncompressed P-256 point; provisioners have one.
     pub(crate) encryption_key: Option<[u8; 65]>,
+    pub(crate) accreditation: Option<Accreditation>,
     pub(crate) suspended: bool,
     /// Version of the row; 0 before it is stored.
     pub(crate) version: u64,
+}
+
+/// Evidence that a party may hold GSMA certificates.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Accreditation {
+    pub(crate) reference: String,
+    pub(crate) expires: Timestamp,
 }
 
 /// Whoever a credential belongs to.
@@ -171,6 +179,24 @@ impl Authority {
     ) -> Result<(Change, Precondition), AuthorityError> {
         let change =
             self.change(actor, |person| person.suspended = suspended, |party| party.suspended = suspended)?;
+        Ok((change, actor.unchanged()))
+    }
+
+    /// The write that records a party's accreditation, and that nothing else changed the party meanwhile.
+    pub(crate) fn set_accreditation(
+        &self,
+        party: Arc<Party>,
+        accreditation: &Accreditation,
+    ) -> Result<(Change, Precondition), AuthorityError> {
+        let actor = Actor::Party(party);
+        let change = self.change(
+            &actor,
+            |_| {},
+            |party| {
+                party.accreditation.clone_from(&accreditation.reference);
+                party.accreditation_expires_micros = accreditation.expires.micros();
+            },
+        )?;
         Ok((change, actor.unchanged()))
     }
 
@@ -328,6 +354,8 @@ impl Party {
             transport_key: self.transport_key.clone(),
             encryption_key: self.encryption_key.map(|key| key.to_vec()).unwrap_or_default(),
             suspended: self.suspended,
+            accreditation: self.accreditation.as_ref().map(|a| a.reference.clone()).unwrap_or_default(),
+            accreditation_expires_micros: self.accreditation.as_ref().map_or(0, |a| a.expires.micros()),
         };
         create(PARTIES, &self.name, record.encode_to_vec(), PARTY, &self.credentials)
     }
@@ -355,6 +383,10 @@ impl Party {
             device_quota: record.device_quota,
             transport_key: record.transport_key,
             encryption_key,
+            accreditation: (!record.accreditation.is_empty()).then(|| Accreditation {
+                reference: record.accreditation,
+                expires: Timestamp::from_micros(record.accreditation_expires_micros),
+            }),
             suspended: record.suspended,
             version: row.version,
         })

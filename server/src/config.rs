@@ -36,6 +36,7 @@ struct ConfigFile {
     server_names: Vec<String>,
     server_addresses: Vec<IpAddr>,
     crl_base_url: String,
+    certificate_policy: String,
     segment_mib: Option<u64>,
     #[serde(default)]
     session_keys_in_tls_channel: bool,
@@ -111,6 +112,8 @@ pub(crate) struct Config {
     pub(crate) server_names: Vec<String>,
     pub(crate) server_addresses: Vec<IpAddr>,
     pub(crate) crl_base_url: String,
+    /// Certificate policy and practice statement in force.
+    pub(crate) certificate_policy: audit::Name,
     pub(crate) segment_bytes: u64,
     /// Whether session keys may be answered unsealed where a grant says so.
     pub(crate) session_keys_in_tls_channel: bool,
@@ -180,6 +183,8 @@ impl Config {
         if !http || file.crl_base_url.ends_with('/') {
             return Err(wrong("crl_base_url", "must start with http:// and not end with a slash".into()));
         }
+        let certificate_policy = audit::Name::new(&file.certificate_policy)
+            .map_err(|e| wrong("certificate_policy", e.to_string()))?;
         let segment_mib = file.segment_mib.unwrap_or(64);
         if !(1..=1024).contains(&segment_mib) {
             return Err(wrong("segment_mib", "must be 1 to 1024".into()));
@@ -227,6 +232,7 @@ impl Config {
             server_names: file.server_names,
             server_addresses: file.server_addresses,
             crl_base_url: file.crl_base_url,
+            certificate_policy,
             segment_bytes: segment_mib * 1024 * 1024,
             session_keys_in_tls_channel: file.session_keys_in_tls_channel,
             certificate_issuer: file.certificate_issuer,
@@ -274,6 +280,8 @@ server_names = ["localhost"]
 server_addresses = ["127.0.0.1"]
 # Where relying parties will find CRLs; written into certificates.
 crl_base_url = "http://127.0.0.1:{http}"
+# Version of the certificate policy and practice statement (CP/CPS) in force; named by the log entry of each certificate.
+certificate_policy = "cp-1"
 # Size of one log segment. Zero-filled ahead, so it is also the disk space taken at once.
 segment_mib = 64
 # true: session keys may be answered unsealed, in the TLS channel alone, under grants that say so. They then pass through

@@ -9,6 +9,7 @@ use pki::{ProfileName, SerialNumber};
 use proto::v1;
 use store::Commit;
 
+use crate::accreditation;
 use crate::custody::Custody;
 use crate::execution::{Done, Execution, invalid};
 use crate::gate::Call;
@@ -23,6 +24,7 @@ pub(crate) enum Deed {
     RollBack(String),
     Revoke(RevocationRequest),
     Standing { name: String, suspended: bool },
+    Accreditation(accreditation::Recording),
     RspKey(Box<(RspKey, KeyRegistration)>),
     Custody(Box<Custody>),
     Keyset(KeysetDeed),
@@ -172,6 +174,7 @@ impl Execution {
             Deed::Standing { name, suspended } => {
                 standing::change(&self.authority, pseudonyms, who, operation, &name, suspended)?
             }
+            Deed::Accreditation(recording) => recording.commit(&self.authority, call, operation)?,
             Deed::Keyset(deed) => self.perform_keyset(call, operation, &deed)?,
         };
         Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn })

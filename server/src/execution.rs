@@ -14,7 +14,8 @@ use proto::v1;
 use proto::v1::operation::Kind;
 use store::{Change, Commit, Precondition};
 
-use crate::authority::{Authority, Credential, Party, Person};
+use crate::accreditation;
+use crate::authority::{Accreditation, Authority, Credential, Party, Person};
 use crate::deeds::Deed;
 use crate::gate::Call;
 use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
@@ -120,6 +121,9 @@ impl Execution {
                 if let Some(point) = &party.encryption_key {
                     entry = entry.fact("encryption_key", Fact::Digest(audit::sha256(&pki::p256_spki(point))));
                 }
+                if let Some(evidence) = &party.accreditation {
+                    entry = accreditation::facts(entry, evidence);
+                }
                 Ok(self.certified(&issued, &about, entry, party.create())?)
             }
             Plan::Issuer { name, party, key } => {
@@ -184,13 +188,17 @@ impl Execution {
             Kind::EnrolPerson(person) => self.plan_person(person, now),
             Kind::EnrolParty(party) => self.plan_party(party, now),
             Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer),
-            Kind::IssueCertificate(certificate) => self.plan_certificate(certificate),
+            Kind::IssueCertificate(certificate) => self.plan_certificate(certificate, now),
             Kind::CreateGrant(grant) => self.plan_grant(grant, now),
             Kind::RestoreDevice(restore) => self.plan_restore(restore).map(Plan::Other),
             Kind::StartRotation(start) => self.plan_rotation(start).map(Plan::Other),
             Kind::RollBackRotation(back) => self.plan_roll_back(back).map(Plan::Other),
             Kind::RevokeCertificate(revoke) => self.plan_revocation(revoke, now).map(Plan::Other),
             Kind::ChangeStanding(change) => self.plan_standing(change).map(Plan::Other),
+            Kind::RecordAccreditation(record) => {
+                let recording = accreditation::check(&self.authority, record, now)?;
+                Ok(Plan::Other(Deed::Accreditation(recording)))
+            }
             Kind::RegisterMaster(master) => self.plan_master(master, now).map(Deed::custody).map(Plan::Other),
             Kind::RegisterTransportKey(key) => {
                 self.plan_transport_key(key, now).map(Deed::custody).map(Plan::Other)
@@ -274,6 +282,11 @@ impl Execution {
             device_quota: 0,
             transport_key: Vec::new(),
             encryption_key: None,
+            accreditation: party
+                .accreditation
+                .as_ref()
+                .map(|accreditation| Accreditation::parse(accreditation, now))
+                .transpose()?,
             suspended: false,
             version: 0,
         };
@@ -336,7 +349,11 @@ impl Execution {
         Ok(Plan::Issuer { name: issuer.name.clone(), party: party.name.clone(), key })
     }
 
-    fn plan_certificate(&self, certificate: &v1::IssueCertificate) -> Result<Plan, ServiceError> {
+    fn plan_certificate(
+        &self,
+        certificate: &v1::IssueCertificate,
+        now: Timestamp,
+    ) -> Result<Plan, ServiceError> {
         let profile: ProfileName =
             certificate.profile.parse().map_err(|_| invalid("profile must be eum, dpauth, dppb or dptls"))?;
         let needed = match profile {
@@ -352,6 +369,7 @@ impl Execution {
             }
         };
         let party = self.party(&certificate.party, needed)?;
+        let accreditation = accreditation::in_force(&party, now)?.digest();
         check_text("common_name", &certificate.common_name, 64)?;
         let (key, certifies) = match (&certificate.key, profile) {
             (Some(v1::issue_certificate::Key::Issuer(name)), ProfileName::Eum) => {
@@ -395,6 +413,7 @@ impl Execution {
             permitted,
             holder: party.name.clone(),
             certifies,
+            accreditation: Some(accreditation),
         };
         ca::check_key_is_new(&self.ca, &request)?;
         Ok(Plan::Certificate(Box::new(request)))

@@ -126,6 +126,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
         issuers: Arc::new(Issuers::default()),
         known_keys: config.known_keys(),
         crl_base_url: config.crl_base_url.as_str().into(),
+        policy: config.certificate_policy.clone(),
     };
 
     step("seating the first persons");
@@ -308,6 +309,7 @@ pub(crate) fn client_request(
         permitted: Vec::new(),
         holder: name.to_owned(),
         certifies: None,
+        accreditation: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod command;
 
+mod accreditation;
 mod approval;
 mod authority;
 mod authorize;

@@ -421,6 +421,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RollBackRotation(_) => "roll-back-rotation",
         Kind::RevokeCertificate(_) => "revoke-certificate",
         Kind::ChangeStanding(_) => "change-standing",
+        Kind::RecordAccreditation(_) => "record-accreditation",
         Kind::RegisterMaster(_) => "register-master",
         Kind::RegisterTransportKey(_) => "register-transport-key",
         Kind::RetireTransportKey(_) => "retire-transport-key",

@@ -17,6 +17,7 @@ use proto::v1;
 use sha2::{Digest, Sha256};
 use store::Commit;
 
+use crate::accreditation;
 use crate::authority::Party;
 use crate::gate::{Call, Gate, request_digest};
 use crate::status::ServiceError;
@@ -45,6 +46,8 @@ pub(crate) struct OrderStream {
     organization: String,
     terms: OrderTerms,
     issuer: Arc<Issuer>,
+    /// Under which the devices are certified.
+    accreditation: audit::Hash,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
 }
@@ -82,6 +85,7 @@ impl OrderStream {
             return Err(ServiceError::refused(ReasonCode::UnknownIssuer, "you have no issuer of this name"));
         }
         issuer.certificate()?;
+        let accreditation = accreditation::in_force(&party, call.now)?.digest();
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms)?;
         Ok(Self {
             gate,
@@ -91,6 +95,7 @@ impl OrderStream {
             organization: party.organization.clone(),
             terms,
             issuer,
+            accreditation,
             call,
             accepted: 0,
             refused: 0,
@@ -103,8 +108,10 @@ impl OrderStream {
         lines: Vec<v1::OrderLine>,
     ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
         for attempt in 1.. {
-            // The order is long; the manufacturer may have been suspended since the chunk before.
+            // The order is long; the manufacturer may have been suspended since the chunk before, or its accreditation
+            // may have ended.
             self.gate.admit_again(&mut self.call)?;
+            self.accreditation = accreditation::in_force(self.call.caller.party()?, self.call.now)?.digest();
             match self.try_chunk(&lines).await {
                 Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
                 outcome => return outcome,
@@ -281,6 +288,7 @@ impl OrderStream {
             permitted: Vec::new(),
             holder: eid.to_string(),
             certifies: None,
+            accreditation: Some(self.accreditation),
         };
         let prepared =
             ca::prepare(&self.desk.ca, request, self.call.now).map_err(|e| with_object(e.into()))?;

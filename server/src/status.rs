@@ -246,6 +246,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::OperationExpired
         | ReasonCode::ApprovalsMissing
         | ReasonCode::PolicyViolation
+        | ReasonCode::AccreditationEnded
         | ReasonCode::CiNotSupported
         | ReasonCode::TransactionStep
         | ReasonCode::EuiccReportedError

@@ -168,6 +168,7 @@ impl Authority {
             permitted: Vec::new(),
             holder: holder.into(),
             certifies: None,
+            accreditation: None,
         }
     }
 
@@ -298,6 +299,7 @@ fn engines(log: &Arc<LogStore>, token: Token) -> Engines {
         issuers: Arc::new(Issuers::default()),
         known_keys: KnownKeys::Refuse,
         crl_base_url: "http://crl.example.org".into(),
+        policy: audit::Name::fixed("cp-test"),
     }
 }
 

@@ -212,7 +212,8 @@ impl ScratchAuthority {
     fn enrol(&self) -> Result<(), CliError> {
         for (name, extra) in [(EUM, &["--ein", EIN, "--quota", QUOTA][..]), (PROVISIONER, &[][..])] {
             let folder = self.path(name);
-            let enrol = [&["party", "enrol", "--folder", text(&folder)], extra].concat();
+            let accreditation = ["--accreditation", "none: scratch", "--accreditation-until", "9d"];
+            let enrol = [&["party", "enrol", "--folder", text(&folder)], &accreditation[..], extra].concat();
             let issued = self.protected(&enrol)?;
             self.install(name, &issued.join("certificate.pem"))?;
         }

@@ -42,7 +42,7 @@ use tonic_types::StatusExt;
 
 use crate::caller::{Caller, reason, sha256};
 use crate::devices::{KVN, eid, new_public_key};
-use crate::support::{AUTHORITY, Deployment, GRANTED, ISSUER, PURPOSE, program};
+use crate::support::{ACCREDITATION, AUTHORITY, Deployment, GRANTED, ISSUER, PURPOSE, program};
 
 /// The tokens that make keys and certificates.
 const TOKENS: [&str; 2] = ["ca", "kms"];
@@ -317,7 +317,12 @@ fn enrol_small_manufacturer(deployment: &Deployment) {
     two_persons(deployment, &register, "received/small-ca");
     let request = ["certificate", "request", "--profile", "eum", "--party", "small", "--issuer", "small-ca"];
     let subject = ["--common-name", "Small", "--registered-id", "2.999.6", "--reason", "contract"];
-    two_persons(deployment, &[&request[..], &subject].concat(), "received/small-eum");
+    let request = [&request[..], &subject].concat();
+    let refused = deployment.refused("chancery", &[&request[..], &["--identity", "officer"]].concat());
+    assert!(refused.contains("ACCREDITATION_ENDED"), "{refused}");
+    let accredit = [&["party", "accredit", "small", "--reason", "audited"][..], &ACCREDITATION].concat();
+    two_persons(deployment, &accredit, "received/small-accredited");
+    two_persons(deployment, &request, "received/small-eum");
 }
 
 fn count(entries: &[Entry], event: EventType) -> usize {
@@ -414,6 +419,7 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
             device_quota: 1,
             transport_key,
             encryption_key: Vec::new(),
+            accreditation: None,
         })
     };
     let call = request(&officer, party(KeyPair::new().csr(), rsa.spki.clone()));

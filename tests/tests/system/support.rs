@@ -17,6 +17,8 @@ use tests::process::{Signal, signal};
 
 pub const AUTHORITY: &str = "test-authority";
 pub const ISSUER: &str = "eum-one-ca";
+/// What a party needs before anything of the GSMA's hierarchy is issued for it.
+pub const ACCREDITATION: [&str; 4] = ["--accreditation", "SAS test site", "--accreditation-until", "365d"];
 pub const PURPOSE: &str = "remote-management";
 /// Every device whose EID starts so is granted.
 pub const GRANTED: &str = "890490321";
@@ -92,7 +94,7 @@ impl Deployment {
     fn enrol(&self) {
         for (party, terms) in [("eum", &["--ein", "89049032", "--quota", "5000"][..]), ("provisioner", &[])] {
             let enrol = ["party", "enrol", "--folder", party, "--reason", "contract"];
-            self.two_persons(&[&enrol[..], terms].concat(), Some(party));
+            self.two_persons(&[&enrol[..], &ACCREDITATION, terms].concat(), Some(party));
             self.install(party, &format!("received/{party}/certificate.pem"));
         }
         let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--name", ISSUER];
@@ -140,7 +142,7 @@ impl Deployment {
         let who = ["--organization", "Another", "--country", "IT", "--out", name];
         self.chancery(&[&["identity", "create", "--kind", kind, "--name", name][..], &who].concat());
         let enrol = ["party", "enrol", "--folder", name, "--reason", "contract"];
-        self.two_persons(&[&enrol[..], terms].concat(), Some(name));
+        self.two_persons(&[&enrol[..], &ACCREDITATION, terms].concat(), Some(name));
         self.install(name, &format!("received/{name}/certificate.pem"));
     }
 

@@ -141,7 +141,10 @@ fn enrol_party(
     create.extend(["--country", "IT", "--out", &folder]);
     stage.chancery(&create)?;
     let received = format!("state/received/{name}");
-    stage.two_persons(&[&["party", "enrol", "--folder", &folder][..], terms].concat(), Some(&received))?;
+    let accreditation =
+        ["--accreditation", "SAS site 0417, audit of June 2026", "--accreditation-until", "365d"];
+    let enrol = [&["party", "enrol", "--folder", &folder][..], &accreditation, terms].concat();
+    stage.two_persons(&enrol, Some(&received))?;
     install(stage, &folder, &format!("{received}/certificate.pem"))
 }
 
