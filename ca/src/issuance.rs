@@ -17,7 +17,8 @@ use store::{Change, Precondition};
 
 use crate::issuers::Issuer;
 use crate::keyspaces::{
-    CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS, RESPONDERS, REVOCATIONS,
+    CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, HOLDER_CERTIFICATES, RESERVATIONS, RESPONDERS,
+    REVOCATIONS,
 };
 use crate::publication::{CRL_PATH, crl_files};
 use crate::register::Reservation;
@@ -326,6 +327,9 @@ impl Issued {
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
         if self.request.profile == ProfileName::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
+        } else {
+            let key = [holder_prefix(&self.request.holder).as_slice(), serial].concat();
+            changes.push(Change::put(HOLDER_CERTIFICATES, key, []));
         }
         if self.request.profile == ProfileName::OcspResponder {
             changes.push(Change::put(RESPONDERS, self.request.issuer.name.as_bytes(), serial));
@@ -494,4 +498,9 @@ pub(crate) fn serial_fact(serial: &SerialNumber) -> Fact {
 /// Names a device's holder in the register.
 pub(crate) fn holder_of(eid: &Eid) -> String {
     eid.to_string()
+}
+
+/// Where the certificates of a holder stand in [`HOLDER_CERTIFICATES`].
+pub(crate) fn holder_prefix(holder: &str) -> Vec<u8> {
+    [holder.as_bytes(), &[0]].concat()
 }

@@ -13,6 +13,9 @@ use store::{Change, Precondition, Store};
 use crate::CaError;
 use crate::keyspaces::{ISSUERS, KEYS};
 
+/// Issuers that are looked at in one go.
+const ISSUERS_MAX: usize = 10_000;
+
 /// An issuer that can issue.
 #[derive(Debug)]
 pub struct Issuer {
@@ -164,6 +167,15 @@ impl Issuers {
         });
         decoded.insert(name.to_owned(), Arc::clone(&issuer));
         Ok(issuer)
+    }
+
+    /// Every issuer.
+    pub fn all(&self, store: &dyn Store) -> Result<Vec<Arc<Issuer>>, CaError> {
+        store
+            .scan(ISSUERS, &[], None, ISSUERS_MAX)?
+            .into_iter()
+            .map(|(name, _)| self.find(store, &String::from_utf8_lossy(&name)))
+            .collect()
     }
 
     /// The writes that create an issuer whose key is registered with them or before.

@@ -25,8 +25,13 @@ pub(crate) const CRL_NUMBERS: Keyspace = Keyspace { code: 86, name: "crl_numbers
 /// The newest certificate of an issuer's OCSP responder: issuer's name -> serial number.
 pub(crate) const RESPONDERS: Keyspace = Keyspace { code: 87, name: "responders", home: Home::View };
 
+/// Certificates of persons, parties and the service: holder's name, a zero byte, serial number -> nothing. Devices have
+/// [`DEVICE_CERTIFICATES`].
+pub(crate) const HOLDER_CERTIFICATES: Keyspace =
+    Keyspace { code: 128, name: "holder_certificates", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 10] = [
+pub const KEYSPACES: [Keyspace; 11] = [
     KEYS,
     ISSUERS,
     CERTIFICATES,
@@ -37,4 +42,5 @@ pub const KEYSPACES: [Keyspace; 10] = [
     CRLS,
     CRL_NUMBERS,
     RESPONDERS,
+    HOLDER_CERTIFICATES,
 ];

@@ -14,6 +14,7 @@ mod publication;
 mod register;
 mod revocation;
 mod standing;
+mod verification;
 
 use std::sync::Arc;
 
@@ -31,9 +32,13 @@ pub use publication::{
     PreparedCrl, PublishedCrl, ReservedCrl, SignedCrl, crl_file_issuer, crl_files, crls_due, newest_crl,
     prepare_crl, publish_crl, sign_crl,
 };
-pub use register::{CertificateView, Reservation, find_by_eid, find_by_serial, reservations};
+pub use register::{
+    CERTIFICATES_PER_PAGE, CertificateFilter, CertificateIndex, CertificatePage, CertificateView,
+    Reservation, find_by_eid, find_by_serial, list_certificates, reservations,
+};
 pub use revocation::{REVOCATIONS_MAX, Revocation, RevocationRequest, Revoking, revoke};
 pub use standing::{InForce, VerifiedEuicc, in_force_for_key, still_in_force, verify_euicc};
+pub use verification::{Finding, JudgedLink, Judgement, Question, RegisterStanding, judge};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]

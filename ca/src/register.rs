@@ -7,16 +7,25 @@ use proto::records;
 use store::{Change, Precondition, Store};
 
 use crate::CaError;
-use crate::issuance::holder_of;
-use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, RESERVATIONS};
+use crate::issuance::{holder_of, holder_prefix};
+use crate::keyspaces::{
+    CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, HOLDER_CERTIFICATES, RESERVATIONS,
+};
 use crate::revocation::{Revocation, revocation_of};
 
 /// Most reservations a start looks at in one go.
 const RESERVATIONS_PAGE: usize = 1_000;
 
+/// Rows of the register that one page looks at; a filter that matches few of them gives short pages, not long calls.
+const ROWS_PER_PAGE: usize = 2_000;
+/// Certificates of one page.
+pub const CERTIFICATES_PER_PAGE: usize = 200;
+
 /// A certificate in the register.
 #[derive(Clone, Debug)]
 pub struct CertificateView {
+    /// Content octets of its serial number.
+    pub serial: Vec<u8>,
     /// DER.
     pub der: Vec<u8>,
     /// Name of its issuer.
@@ -34,15 +43,112 @@ pub struct CertificateView {
 /// The certificate of a serial number.
 pub fn find_by_serial(store: &dyn Store, serial: &[u8]) -> Result<Option<CertificateView>, CaError> {
     let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(None) };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
-    Ok(Some(CertificateView {
+    view(&row.value).map(Some)
+}
+
+fn view(value: &[u8]) -> Result<CertificateView, CaError> {
+    let record = records::Certificate::decode(value).map_err(|_| CaError::Record("certificate"))?;
+    Ok(CertificateView {
+        serial: record.serial_number.clone(),
         revocation: revocation_of(&record)?,
         der: record.der,
         issuer: record.issuer,
         profile: record.profile,
         state: record.state,
         holder: record.subject,
-    }))
+    })
+}
+
+/// Which certificates are asked for; an empty text is any.
+#[derive(Clone, Debug, Default)]
+pub struct CertificateFilter {
+    /// Whose, or of which key; none walks the whole register.
+    pub by: Option<CertificateIndex>,
+    /// Name of the issuer.
+    pub issuer: String,
+    /// Name of the profile.
+    pub profile: String,
+    /// issued or revoked.
+    pub state: String,
+}
+
+/// What the register is indexed by.
+#[derive(Clone, Debug)]
+pub enum CertificateIndex {
+    /// A party's or person's name.
+    Holder(String),
+    /// A device: its newest certificate.
+    Device(Eid),
+    /// SHA-256 of a SubjectPublicKeyInfo.
+    Key([u8; 32]),
+}
+
+/// Some of the certificates that a filter lets through, and where to go on if these were not all.
+#[derive(Debug)]
+pub struct CertificatePage {
+    /// In the order of serial numbers.
+    pub certificates: Vec<CertificateView>,
+    /// The serial number after which the next page begins.
+    pub next: Option<Vec<u8>>,
+}
+
+/// A page of the register: at most `limit` certificates after the serial number `after`.
+pub fn list_certificates(
+    store: &dyn Store,
+    filter: &CertificateFilter,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> Result<CertificatePage, CaError> {
+    let wanted = |view: &CertificateView| {
+        let is = |wanted: &str, found: &str| wanted.is_empty() || wanted == found;
+        is(&filter.issuer, &view.issuer)
+            && is(&filter.profile, &view.profile)
+            && is(&filter.state, &view.state)
+    };
+    let single = |serial: Option<Vec<u8>>| -> Result<CertificatePage, CaError> {
+        let found = serial.map(|serial| find_by_serial(store, &serial)).transpose()?.flatten();
+        Ok(CertificatePage { certificates: found.into_iter().filter(wanted).collect(), next: None })
+    };
+    let limit = limit.clamp(1, CERTIFICATES_PER_PAGE);
+    let mut page = CertificatePage { certificates: Vec::new(), next: None };
+    match &filter.by {
+        Some(CertificateIndex::Device(eid)) => {
+            single(store.get(DEVICE_CERTIFICATES, holder_of(eid).as_bytes())?.map(|row| row.value.to_vec()))
+        }
+        Some(CertificateIndex::Key(digest)) => {
+            single(store.get(CERTIFIED_KEYS, digest)?.map(|row| row.value.to_vec()))
+        }
+        Some(CertificateIndex::Holder(holder)) => {
+            let prefix = holder_prefix(holder);
+            let after = after.map(|serial| [&prefix, serial].concat());
+            let rows = store.scan(HOLDER_CERTIFICATES, &prefix, after.as_deref(), limit)?;
+            let is_last = rows.len() < limit;
+            for (key, _) in rows {
+                let serial = &key[prefix.len()..];
+                page.certificates.extend(find_by_serial(store, serial)?.filter(wanted));
+                page.next = (!is_last).then(|| serial.to_vec());
+            }
+            Ok(page)
+        }
+        None => {
+            let rows = store.scan(CERTIFICATES, &[], after, ROWS_PER_PAGE)?;
+            let is_last = rows.len() < ROWS_PER_PAGE;
+            let mut looked_at = 0;
+            let count = rows.len();
+            for (serial, row) in rows {
+                looked_at += 1;
+                page.certificates.extend(Some(view(&row.value)?).filter(wanted));
+                page.next = Some(serial);
+                if page.certificates.len() == limit {
+                    break;
+                }
+            }
+            if is_last && looked_at == count {
+                page.next = None;
+            }
+            Ok(page)
+        }
+    }
 }
 
 /// The newest certificate of a device.

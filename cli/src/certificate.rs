@@ -1,6 +1,8 @@
 //! Certificates: requested for a party, fetched, revoked; judged and handed over from files alone.
 
+mod ask;
 mod bundle;
+mod list;
 #[cfg(test)]
 mod published;
 mod reading;
@@ -40,6 +42,18 @@ pub enum CertificateCommand {
   chancery certificate get --eid 89049032123451234512345678901235 --out device.pem --identity acme/
   chancery certificate get --serial 0a1b2c --out certificate.der --identity alice/")]
     Get(Get),
+    /// List certificates of the register: a holder's, a device's, a key's, or all.
+    #[command(after_help = "Examples:
+  chancery certificate list --holder otaco --identity alice/
+  chancery certificate list --key device-key.pem --identity alice/
+  chancery certificate list --issuer acme-2026 --state revoked --output json --identity alice/")]
+    List(list::List),
+    /// Have the service judge a certificate in a file: by the chain rules and by its register of what was issued and revoked.
+    ///
+    /// Exit code 0 when it holds; 1 with the reason of each refusal. `certificate verify` judges without a service.
+    #[command(after_help = "Example:
+  chancery certificate ask device.pem --chain eum.pem --identity otaco/")]
+    Ask(ask::Ask),
     /// Request that a certificate of the certificate issuer (CI) is revoked, for good; another person must approve.
     ///
     /// Once executed, the next revocation list (CRL) shows it; `certificate get` tells its state.
@@ -207,6 +221,8 @@ impl CertificateCommand {
         match self {
             Self::Request(request) => request.run(output).await,
             Self::Get(get) => get.run(output).await,
+            Self::List(list) => list.run(output).await,
+            Self::Ask(ask) => return ask.run(output).await,
             Self::Revoke(revoke) => revoke.run(output).await,
             Self::Verify(verify) => return verify.run(output),
             Self::Bundle(bundle) => bundle.run(output),

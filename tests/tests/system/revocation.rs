@@ -16,6 +16,7 @@ use proto::v1::operation::Kind;
 use proto::v1::{
     GetCertificateRequest, GetCertificateResponse, IssueCertificate, RevokeCertificate, issue_certificate,
 };
+use serde_json::Value;
 use tests::process::{Signal, signal};
 use tonic::Code;
 
@@ -212,6 +213,42 @@ async fn certificate(officer: &Caller, by: By) -> GetCertificateResponse {
         .into_inner()
 }
 
+/// By the tool: `dppb` is revoked, `dpauth` is in force.
+fn the_register_tells_and_the_service_judges(deployment: &Deployment) {
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let list = |arguments: &[&str]| {
+        let who = ["--identity", "officer", "--output", "json"];
+        json(&deployment.chancery(&[&["certificate", "list"], arguments, &who[..]].concat()))
+    };
+    let states = |listed: &Value| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let list = listed["certificates"].as_array().unwrap();
+        let mut states: Vec<_> = list.iter().map(|c| (text(&c["profile"]), text(&c["state"]))).collect();
+        states.sort();
+        states
+    };
+    let pair = |profile: &str, state: &str| (profile.to_owned(), state.to_owned());
+    let of_provisioner = states(&list(&["--holder", "provisioner"]));
+    assert!(of_provisioner.contains(&pair("dppb", "revoked")), "{of_provisioner:?}");
+    assert!(of_provisioner.contains(&pair("dpauth", "issued")), "{of_provisioner:?}");
+    assert_eq!(states(&list(&["--state", "revoked"])), [pair("dppb", "revoked")]);
+    let all = list(&[]);
+    assert!(all["certificates"].as_array().unwrap().len() > of_provisioner.len());
+    let few = list(&["--limit", "2"]);
+    assert_eq!((few["certificates"].as_array().unwrap().len(), few["more"].as_bool()), (2, Some(true)));
+
+    let ask = |name: &str| {
+        let who = ["--identity", "provisioner", "--output", "json"];
+        let output = deployment.try_chancery(&[&["certificate", "ask", name], &who[..]].concat());
+        (output.status.code(), json(&String::from_utf8(output.stdout).unwrap()))
+    };
+    let (code, answer) = ask("dpauth.pem");
+    assert_eq!((code, &answer["chain"][0]["standing"]), (Some(0), &Value::from("in-force")));
+    assert_eq!(answer["chain"][1]["standing"], "trusted");
+    let (code, answer) = ask("dppb.pem");
+    assert_eq!((code, &answer["findings"][0]["finding"]), (Some(1), &Value::from("revoked")));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and_no_other() {
     let deployment = Deployment::found();
@@ -254,6 +291,7 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and
     assert_eq!(verify(&deployment, &list, "dppb"), Some(23));
     assert_eq!(verify(&deployment, &list, "dpauth"), None);
     assert_eq!(certificate(&officer, by_serial()).await.state, "revoked");
+    the_register_tells_and_the_service_judges(&deployment);
 
     // What cannot be revoked, and is not.
     let mut refused = Vec::new();
