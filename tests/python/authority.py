@@ -81,12 +81,33 @@ def unseal_session_keys(identity: Identity, request, answer) -> SessionKeys:
     return SessionKeys(*(plaintext[2 + i * length : 2 + (i + 1) * length] for i in range(3)))
 
 
+class BoundKeys(NamedTuple):
+    """The plaintext of docs/formats/sealed-bsp-keys.md: encryption key, MAC key, chaining value."""
+
+    session: tuple[bytes, bytes, bytes]
+    profile: tuple[bytes, bytes, bytes] | None
+
+
+def unseal_bound_keys(identity: Identity, eid: str, transaction_id: bytes, answer) -> BoundKeys:
+    """Opens the answer to BindProfile; fails when it was made for another eUICC or transaction."""
+    request_id = answer.request_id.encode()
+    context = identity.principal + bytes.fromhex(eid) + transaction_id
+    info = b"chancery-bsp-keys/v1\0" + context + bytes([len(request_id)]) + request_id
+    plaintext = identity.open(answer.encapsulated_key, answer.ciphertext, info)
+    if (plaintext[0], plaintext[1], len(plaintext)) not in ((1, 1, 50), (1, 2, 98)):
+        raise ValueError("not the plaintext of BSP keys")
+    keys = [plaintext[at : at + 16] for at in range(2, len(plaintext), 16)]
+    return BoundKeys(tuple(keys[:3]), tuple(keys[3:]) or None)
+
+
 class Refusal(NamedTuple):
     """Why the authority said no, and where it wrote that down."""
 
     code: grpc.StatusCode
     reason: str
     entry_index: int
+    # Subject and reason code of SGP.22 §5.2.6 where a party of RSP has to pass them on.
+    sgp22: tuple[str, str] | None
 
 
 def refusal(error: grpc.RpcError) -> Refusal:
@@ -96,4 +117,5 @@ def refusal(error: grpc.RpcError) -> Refusal:
     if status is None or not any(detail.Unpack(info) for detail in status.details):
         raise ValueError(f"a refusal without reason: {error}")
     trailers = {entry.key: entry.value for entry in error.trailing_metadata()}
-    return Refusal(error.code(), info.reason, int(trailers["chancery-entry-index"]))
+    sgp22 = (info.metadata["sgp22_subject"], info.metadata["sgp22_reason"]) if "sgp22_subject" in info.metadata else None
+    return Refusal(error.code(), info.reason, int(trailers["chancery-entry-index"]), sgp22)

@@ -1,4 +1,4 @@
-//! A provisioning server in Python, from the `.proto` files and the pages of docs/formats alone: tests/python/.
+//! Provisioning servers, a manufacturer and eUICCs in Python, from the `.proto` files and the pages of docs/formats alone: tests/python/.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::devices::{KVN, eid};
-use crate::support::{Deployment, GRANTED, PURPOSE};
+use crate::rsp::download;
+use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 
 /// The interpreter of the environment that `cargo xtask install` makes of the pinned requirements.
 fn interpreter(scripts: &Path) -> PathBuf {
@@ -38,8 +39,8 @@ fn run(script: &str, deployment: &Deployment, scene: &Value) {
 }
 
 #[test]
-fn a_provisioner_in_python_fetches_unseals_and_uses_session_keys() {
-    let deployment = Deployment::found();
+fn parties_in_python_use_session_keys_and_download_profiles() {
+    let deployment = Deployment::found_with(&["--rsp"]);
     let (granted, not_granted) = (eid(GRANTED, 1), eid("890490327", 2));
     deployment.order("first", &[granted.clone(), not_granted.clone()]);
     let scene = json!({
@@ -54,4 +55,18 @@ fn a_provisioner_in_python_fetches_unseals_and_uses_session_keys() {
         "purpose": PURPOSE,
     });
     run("test_provisioner.py", &deployment, &scene);
+
+    download::provide(&deployment);
+    let scene = json!({
+        "eum": deployment.path("eum"),
+        "provisioner": deployment.path("provisioner"),
+        "ci": deployment.path("handover/ci.pem"),
+        "issuer": ISSUER,
+        "eids": [eid(GRANTED, 3), eid(GRANTED, 4)],
+        "kvn": KVN,
+        "server_address": download::ADDRESS,
+        "purpose": download::PURPOSE,
+        "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
+    });
+    run("test_download.py", &deployment, &scene);
 }

@@ -1,6 +1,6 @@
 //! Profile downloads of an SM-DP+ whose keys are in the authority's token, with an eUICC of our own.
 
-mod download;
+pub mod download;
 
 use audit::{Entry, Outcome};
 use proto::v1::{BindProfileResponse, ProfileProtection, SignEuiccPackageRequest};

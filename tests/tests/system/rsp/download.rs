@@ -40,37 +40,34 @@ pub struct Download {
     before: Option<Euicc>,
 }
 
+/// The SM-DP+'s keys at a ceremony, registered and certified by two persons, and a grant to download profiles.
+pub fn provide(deployment: &Deployment) {
+    for (role, profile) in [("rsp-auth", "dpauth"), ("rsp-pb", "dppb")] {
+        let file = format!("{profile}.json");
+        let create =
+            ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", role, "--name", profile];
+        deployment.chanceryd(&[&create[..], &["--party", "provisioner", "--out", &file]].concat());
+        let register = ["rsp", "key-register", "--key-file", &file, "--server-address", ADDRESS];
+        let terms = ["--registered-id", OID, "--reason", "ceremony"];
+        deployment.two_persons(&[&register[..], &terms].concat(), None);
+        let request = ["certificate", "request", "--profile", profile, "--party", "provisioner"];
+        let subject =
+            ["--common-name", "SM-DP+", "--rsp-key", profile, "--registered-id", OID, "--reason", "ceremony"];
+        deployment.two_persons(&[&request[..], &subject].concat(), None);
+    }
+    deployment.grant("downloads", PURPOSE, GRANTED, "9d");
+}
+
 impl Site {
-    /// Keys at a ceremony, registered and certified by two persons; devices of which we hold the keys.
+    /// Its keys, and devices of which we hold the keys.
     pub async fn build(deployment: &Deployment, devices: usize) -> Self {
-        for (role, profile) in [("rsp-auth", "dpauth"), ("rsp-pb", "dppb")] {
-            let file = format!("{profile}.json");
-            let create =
-                ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", role, "--name", profile];
-            deployment.chanceryd(&[&create[..], &["--party", "provisioner", "--out", &file]].concat());
-            let register = ["rsp", "key-register", "--key-file", &file, "--server-address", ADDRESS];
-            let terms = ["--registered-id", OID, "--reason", "ceremony"];
-            deployment.two_persons(&[&register[..], &terms].concat(), None);
-            let request = ["certificate", "request", "--profile", profile, "--party", "provisioner"];
-            let subject = [
-                "--common-name",
-                "SM-DP+",
-                "--rsp-key",
-                profile,
-                "--registered-id",
-                OID,
-                "--reason",
-                "ceremony",
-            ];
-            deployment.two_persons(&[&request[..], &subject].concat(), None);
-        }
+        provide(deployment);
         let create =
             ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", "eim-sign", "--name", "eim"];
         deployment.chanceryd(&[&create[..], &["--party", "provisioner", "--out", "eim.json"]].concat());
         let register =
             ["rsp", "key-register", "--key-file", "eim.json", "--server-address", EIM_ID, "--reason", "x"];
         deployment.two_persons(&register, None);
-        deployment.grant("downloads", PURPOSE, GRANTED, "9d");
         let eids: Vec<String> = (0..devices).map(|number| eid(GRANTED, number + 70)).collect();
         let keys: Vec<_> = eids.iter().map(|_| new_key()).collect();
         let spki = |key: &p256::SecretKey| hex::encode(subject_public_key_info(&key.public_key().into()));
