@@ -22,7 +22,7 @@ use crate::keyspaces::{
 };
 use crate::publication::{CRL_PATH, crl_files};
 use crate::register::Reservation;
-use crate::revocation::in_good_standing;
+use crate::revocation::{in_good_standing, index_key};
 use crate::{CaError, Engines};
 
 /// The key to be certified.
@@ -111,8 +111,18 @@ pub struct CertificateRequest {
     pub holder: String,
     /// When the certified key is an issuer's: that issuer.
     pub certifies: Option<Arc<Issuer>>,
+    /// Serial number of the certificate that this one follows, whose key it may keep.
+    pub renews: Option<Vec<u8>>,
     /// SHA-256 of the reference of the accreditation in force, where the holder or the issuer's party needs one.
     pub accreditation: Option<Hash>,
+}
+
+impl CertificateRequest {
+    /// That what is renewed was not revoked meanwhile: a key that somebody else may hold gets no further certificate.
+    fn renewed_is_unrevoked(&self) -> Option<Precondition> {
+        let key = index_key(&self.issuer.name, self.renews.as_ref()?);
+        Some(Precondition::Absent { keyspace: REVOCATIONS, key })
+    }
 }
 
 /// Who asks and about whom, for the entries.
@@ -177,21 +187,36 @@ pub fn check_key_is_new(engines: &Engines, request: &CertificateRequest) -> Resu
     renewal(engines, request).map(drop)
 }
 
-/// A key is certified once. Only the service's own responder keeps its key from certificate to certificate: then the version
-/// of the key's row.
+/// A key is certified once, unless the certificate follows one in force of the same holder and profile, as the request or,
+/// for the service's own responder, always. Then the version of the key's row.
 fn renewal(engines: &Engines, request: &CertificateRequest) -> Result<Option<u64>, CaError> {
     let store = engines.store.as_ref();
-    let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else { return Ok(None) };
-    if request.profile == ProfileName::OcspResponder
-        && let Some(before) = store.get(CERTIFICATES, &row.value)?
+    let follows = |serial: &[u8]| -> Result<bool, CaError> {
+        let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
+        let before = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+        Ok(before.profile == request.profile.as_str()
+            && before.subject == request.holder
+            && before.issuer == request.issuer.name
+            && before.state == "issued")
+    };
+    if let Some(serial) = &request.renews
+        && !follows(serial)?
     {
-        let before =
-            records::Certificate::decode(&*before.value).map_err(|_| CaError::Record("certificate"))?;
-        if before.profile == request.profile.as_str() && before.subject == request.holder {
-            return Ok(Some(row.version));
-        }
+        return Err(CaError::refused(
+            ReasonCode::UnknownCertificate,
+            "the certificate to be renewed is none in force of this holder, profile and issuer",
+        ));
     }
-    Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"))
+    let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else { return Ok(None) };
+    let keeps_key = match &request.renews {
+        Some(serial) => row.value[..] == serial[..],
+        None => request.profile == ProfileName::OcspResponder && follows(&row.value)?,
+    };
+    if keeps_key {
+        Ok(Some(row.version))
+    } else {
+        Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"))
+    }
 }
 
 impl Prepared {
@@ -240,6 +265,7 @@ impl Prepared {
         ];
         preconditions
             .extend(self.standing.clone().map(|key| Precondition::Absent { keyspace: REVOCATIONS, key }));
+        preconditions.extend(self.request.renewed_is_unrevoked());
         (entry, changes, preconditions)
     }
 }
@@ -334,7 +360,8 @@ impl Issued {
         if self.request.profile == ProfileName::OcspResponder {
             changes.push(Change::put(RESPONDERS, self.request.issuer.name.as_bytes(), serial));
         }
-        let preconditions = vec![Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() }];
+        let mut preconditions = vec![Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() }];
+        preconditions.extend(self.request.renewed_is_unrevoked());
         (entry, changes, preconditions)
     }
 }

@@ -264,6 +264,7 @@ pub fn responder_request(
         permitted: Vec::new(),
         holder,
         certifies: None,
+        renews: None,
         accreditation: None,
         issuer,
     })

@@ -150,7 +150,7 @@ pub struct Request {
     /// commonName of the subject
     #[arg(long)]
     common_name: String,
-    /// The party's own key: its PKCS#10 request, PEM or DER
+    /// The party's own key: its request, PKCS#10 (PEM or DER) or CRMF (DER)
     #[arg(long, value_name = "FILE")]
     csr: Option<PathBuf>,
     /// A key of our token: the issuer registered for it
@@ -165,6 +165,9 @@ pub struct Request {
     /// dptls: host name
     #[arg(long, default_value = "", required_if_eq("profile", "dptls"), hide_default_value = true)]
     dns_name: String,
+    /// Serial number in hex of the certificate in force that this one follows, whose key it may keep
+    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
+    renews: Option<SerialArg>,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -248,6 +251,7 @@ impl Request {
             key: Some(key),
             registered_id: self.registered_id.clone(),
             dns_name: self.dns_name.clone(),
+            renews: self.renews.as_ref().map(|serial| serial.0.clone()).unwrap_or_default(),
         };
         operation::request(Kind::IssueCertificate(issue), &self.request, output).await
     }

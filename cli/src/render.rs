@@ -169,7 +169,7 @@ fn register_rsp_key(out: &mut Fields, key: &RegisterRspKey) {
 }
 
 fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
-    let IssueCertificate { profile, party, common_name, key, registered_id, dns_name } = issue;
+    let IssueCertificate { profile, party, common_name, key, registered_id, dns_name, renews } = issue;
     out.text("profile", profile);
     out.text("party", party);
     out.text("common_name", common_name);
@@ -181,6 +181,9 @@ fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
     }
     out.text("registered_id", registered_id);
     out.text("dns_name", dns_name);
+    if !renews.is_empty() {
+        out.add("renews", hex::encode(renews));
+    }
 }
 
 fn create_grant(out: &mut Fields, grant: &CreateGrant) {

@@ -1,4 +1,5 @@
-//! PKCS#10 certification requests (RFC 2986): proof of possession is checked, the key is taken, nothing else is copied.
+//! Certification requests, PKCS#10 (RFC 2986) and CRMF (RFC 4211): proof of possession is checked, the key is taken, nothing
+//! else is copied.
 
 use crate::der::{self, Reader};
 use crate::error::PkiError;
@@ -21,7 +22,7 @@ pub enum CsrError {
     /// More than 16 KiB.
     #[error("the request exceeds {REQUEST_BYTES_MAX} bytes")]
     TooLarge,
-    /// Neither one PEM `CERTIFICATE REQUEST` block nor DER of that structure.
+    /// Neither one PEM `CERTIFICATE REQUEST` block, nor DER of that structure, nor one certificate request message.
     #[error("the request is malformed: {0}")]
     Malformed(&'static str),
     /// RFC 2986 §4.1: the version is 0.
@@ -51,6 +52,9 @@ pub enum CsrError {
     /// The private half is published.
     #[error("the private half of the request's key is published")]
     KnownTestKey,
+    /// CRMF: possession is not proved by a signature over the request itself (RFC 4211 §4.1).
+    #[error("the request message does not prove possession by a signature over its certificate request")]
+    ProofOfPossession,
     /// A signature algorithm that does not belong to the key.
     #[error("the request is signed with the unsupported algorithm {0}")]
     UnsupportedSignature(String),
@@ -78,7 +82,8 @@ pub struct SubjectSummary {
 }
 
 impl VerifiedCsr {
-    /// Parses and verifies one request of at most 16 KiB, in DER or PEM. Published test keys pass only with
+    /// Parses and verifies one request of at most 16 KiB: PKCS#10 in DER or PEM, or CRMF (CertReqMessages with one message) in
+    /// DER. Published test keys pass only with
     /// [`KnownKeys::Allow`].
     pub fn parse(bytes: &[u8], known_keys: KnownKeys) -> Result<Self, CsrError> {
         if bytes.len() > REQUEST_BYTES_MAX {
@@ -88,6 +93,8 @@ impl VerifiedCsr {
             let der = pem::decode(bytes, "CERTIFICATE REQUEST", REQUEST_BYTES_MAX)
                 .map_err(|_| CsrError::Malformed("not one PEM block"))?;
             Self::parse_der(&der, known_keys)
+        } else if is_crmf(bytes) {
+            Self::parse_crmf(bytes, known_keys)
         } else {
             Self::parse_der(bytes, known_keys)
         }
@@ -130,23 +137,96 @@ impl VerifiedCsr {
         fields.finish().map_err(|_| NOT_DER)?;
         check_attributes(attributes)?;
 
-        let key = PublicKey::parse(spki, known_keys).map_err(|error| match error {
-            PkiError::UnsupportedKey { algorithm } => CsrError::UnsupportedKey(algorithm),
-            PkiError::PointNotOnCurve => CsrError::PointNotOnCurve,
-            PkiError::KnownTestKey => CsrError::KnownTestKey,
-            PkiError::Malformed { why, .. } => CsrError::Malformed(why),
-            _ => CsrError::Malformed("the public key"),
-        })?;
-        let verification = verification(&mut algorithm)?;
-        let signature = match signature.content.split_first() {
-            Some((0, octets)) => octets,
-            _ => return Err(CsrError::Malformed("the signature is no whole number of octets")),
-        };
-        key.verify_with(verification, information.raw, signature).map_err(|_| CsrError::BadSignature)?;
+        let key = possessed(spki, &mut algorithm, information.raw, signature.content, known_keys)?;
+        Ok(Self { key, subject })
+    }
+
+    /// RFC 4211 §3 and §4.1: one message whose signature is over the certificate request in it.
+    fn parse_crmf(bytes: &[u8], known_keys: KnownKeys) -> Result<Self, CsrError> {
+        if !der::is_canonical(bytes) {
+            return Err(NOT_CRMF);
+        }
+        let mut messages = der::enter_only(bytes, der::SEQUENCE).map_err(|_| NOT_CRMF)?;
+        let mut message = messages.enter(der::SEQUENCE).map_err(|_| NOT_CRMF)?;
+        messages.finish().map_err(|_| CsrError::Malformed("more than one certificate request message"))?;
+        let request = message.expect(der::SEQUENCE).map_err(|_| NOT_CRMF)?;
+        let mut proof =
+            message.enter(der::context_constructed(1)).map_err(|_| CsrError::ProofOfPossession)?;
+        // regInfo is for a registration authority, of which there is none here.
+        while !message.is_empty() {
+            message.expect(der::SEQUENCE).map_err(|_| NOT_CRMF)?;
+        }
+        // With poposkInput, [0], the signature is over something else than the request.
+        let mut algorithm = proof.enter(der::SEQUENCE).map_err(|_| CsrError::ProofOfPossession)?;
+        let signature = proof.expect(der::BIT_STRING).map_err(|_| CsrError::ProofOfPossession)?;
+        proof.finish().map_err(|_| CsrError::ProofOfPossession)?;
+
+        let mut fields = Reader::new(request.content);
+        fields.expect(der::INTEGER).map_err(|_| NOT_CRMF)?;
+        let (subject, spki) = template(fields.enter(der::SEQUENCE).map_err(|_| NOT_CRMF)?)?;
+        let key = possessed(&spki, &mut algorithm, request.raw, signature.content, known_keys)?;
         Ok(Self { key, subject })
     }
 }
 
+/// Subject and key (SubjectPublicKeyInfo) of a CertTemplate. RFC 4211 §4.1: both are there when possession is proved so.
+fn template(mut template: Reader<'_>) -> Result<(SubjectSummary, Vec<u8>), CsrError> {
+    let (mut subject, mut spki, mut before) = (None, None, None);
+    while !template.is_empty() {
+        let field = template.next().map_err(|_| NOT_CRMF)?;
+        // Context-specific tags 0 to 9, each once, in order.
+        let number = field.tag & 0x1f;
+        if field.tag & 0xc0 != 0x80 || number > 9 || before.is_some_and(|before| number <= before) {
+            return Err(NOT_CRMF);
+        }
+        before = Some(number);
+        match field.tag {
+            tag if tag == der::context_constructed(5) => {
+                let name = der::enter_only(field.content, der::SEQUENCE).map_err(|_| NOT_CRMF)?;
+                subject = Some(summarize(name)?);
+            }
+            tag if tag == der::context_constructed(6) => {
+                spki = Some(der::element(der::SEQUENCE, field.content))
+            }
+            _ => {}
+        }
+    }
+    let missing = CsrError::Malformed("the certificate template names no subject or no public key");
+    subject.zip(spki).ok_or(missing)
+}
+
+/// Whether DER begins as CertReqMessages do: where a PKCS#10 request has its version, a message has another SEQUENCE.
+fn is_crmf(bytes: &[u8]) -> bool {
+    let mut messages = Reader::new(bytes);
+    let inside = messages.enter(der::SEQUENCE).and_then(|mut messages| messages.enter(der::SEQUENCE));
+    inside.is_ok_and(|message| message.peek_tag() == Some(der::SEQUENCE))
+}
+
+/// The key, once the signature over `signed` verifies under it.
+fn possessed(
+    spki: &[u8],
+    algorithm: &mut Reader<'_>,
+    signed: &[u8],
+    signature: &[u8],
+    known_keys: KnownKeys,
+) -> Result<PublicKey, CsrError> {
+    let key = PublicKey::parse(spki, known_keys).map_err(|error| match error {
+        PkiError::UnsupportedKey { algorithm } => CsrError::UnsupportedKey(algorithm),
+        PkiError::PointNotOnCurve => CsrError::PointNotOnCurve,
+        PkiError::KnownTestKey => CsrError::KnownTestKey,
+        PkiError::Malformed { why, .. } => CsrError::Malformed(why),
+        _ => CsrError::Malformed("the public key"),
+    })?;
+    let verification = verification(algorithm)?;
+    let signature = match signature.split_first() {
+        Some((0, octets)) => octets,
+        _ => return Err(CsrError::Malformed("the signature is no whole number of octets")),
+    };
+    key.verify_with(verification, signed, signature).map_err(|_| CsrError::BadSignature)?;
+    Ok(key)
+}
+
+const NOT_CRMF: CsrError = CsrError::Malformed("not a certificate request message in DER");
 const NOT_DER: CsrError = CsrError::Malformed("not a certification request in DER");
 
 /// The algorithm for a P-256 key: its curve comes from the key, only the hash from the request.

@@ -413,6 +413,7 @@ impl Execution {
             permitted,
             holder: party.name.clone(),
             certifies,
+            renews: Some(certificate.renews.clone()).filter(|serial| !serial.is_empty()),
             accreditation: Some(accreditation),
         };
         ca::check_key_is_new(&self.ca, &request)?;

@@ -309,6 +309,7 @@ pub(crate) fn client_request(
         permitted: Vec::new(),
         holder: name.to_owned(),
         certifies: None,
+        renews: None,
         accreditation: None,
     }
 }

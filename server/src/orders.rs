@@ -288,6 +288,7 @@ impl OrderStream {
             permitted: Vec::new(),
             holder: eid.to_string(),
             certifies: None,
+            renews: None,
             accreditation: Some(self.accreditation),
         };
         let prepared =

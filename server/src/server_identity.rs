@@ -182,6 +182,7 @@ pub(crate) fn request(
         permitted: Vec::new(),
         holder: config.node.clone(),
         certifies: None,
+        renews: None,
         accreditation: None,
     })
 }

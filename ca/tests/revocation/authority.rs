@@ -168,6 +168,7 @@ impl Authority {
             permitted: Vec::new(),
             holder: holder.into(),
             certifies: None,
+            renews: None,
             accreditation: None,
         }
     }

@@ -262,3 +262,69 @@ proptest::proptest! {
         proptest::prop_assert!(parse(&bytes).is_err());
     }
 }
+
+/// The CertReqMessages of a CMP request that OpenSSL made (tests/vectors/crmf).
+fn crmf_of_openssl() -> Vec<u8> {
+    vector("crmf/openssl_cmp_cr.der")
+}
+
+#[test]
+fn a_request_message_of_openssl_proves_possession_of_its_key() {
+    let verified = parse(&crmf_of_openssl()).unwrap();
+    assert_eq!(verified.subject().common_name.as_deref(), Some("dp"));
+    assert_eq!(verified.subject().organization.as_deref(), Some("RSP Test"));
+    let key = "3059301306072a8648ce3d020106082a8648ce3d030107034200049c4ddc0da2a2fc7984ebca67d849ad57add0de4182\
+               46928272118952dd29e23f5753ff3a1cabe0f118945f5a226daa7e6fbda95e58510c0286aa6dce065e3524";
+    assert_eq!(verified.spki(), hex(key));
+}
+
+#[test]
+fn a_request_message_with_any_bit_changed_is_refused() {
+    let good = crmf_of_openssl();
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            assert!(parse(&bad).is_err(), "bit {bit} of octet {at}");
+        }
+    }
+}
+
+#[test]
+fn possession_is_proved_by_a_signature_over_the_request_itself_and_by_nothing_else() {
+    let key = PrivateKey::from_pkcs8(&generate_p256().unwrap()).unwrap();
+    let public = key.spki().unwrap();
+    let name = tlv(0xa5, &tlv(0x30, &attribute("550403", 0x0c, b"dp")));
+    let message = |template: &[u8], proof: &dyn Fn(&[u8]) -> Vec<u8>| {
+        let request = tlv(0x30, &[tlv(2, &[0]), tlv(0x30, template)].concat());
+        let proof = proof(&request);
+        tlv(0x30, &tlv(0x30, &[request, proof].concat()))
+    };
+    let algorithm = hex("300a06082a8648ce3d040302");
+    let signed = |request: &[u8]| {
+        let signature = [vec![0], key.sign(request).unwrap()].concat();
+        tlv(0xa1, &[algorithm.clone(), tlv(3, &signature)].concat())
+    };
+    let template = [name.clone(), tlv(0xa6, content(&public))].concat();
+    assert_eq!(parse(&message(&template, &signed)).unwrap().spki(), public);
+
+    let with_input = |request: &[u8]| {
+        let signature = [vec![0], key.sign(request).unwrap()].concat();
+        tlv(0xa1, &[tlv(0xa0, &[]), algorithm.clone(), tlv(3, &signature)].concat())
+    };
+    // raVerified, none, and a signature over something else (poposkInput).
+    for proof in [
+        message(&template, &|_| tlv(0x80, &[])),
+        message(&template, &|_| Vec::new()),
+        message(&template, &with_input),
+    ] {
+        assert_eq!(parse(&proof), Err(CsrError::ProofOfPossession));
+    }
+    // No subject; key before subject; two messages.
+    for template in [tlv(0xa6, content(&public)), [tlv(0xa6, content(&public)), name].concat()] {
+        assert!(matches!(parse(&message(&template, &signed)), Err(CsrError::Malformed(_))));
+    }
+    let one = message(&template, &signed);
+    let two = tlv(0x30, &[content(&one), content(&one)].concat());
+    assert!(matches!(parse(&two), Err(CsrError::Malformed(_))));
+}

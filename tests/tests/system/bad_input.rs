@@ -398,6 +398,7 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
             key: Some(Key::Csr(csr)),
             registered_id: "2.999.10".to_owned(),
             dns_name: String::new(),
+            renews: Vec::new(),
         })
     };
     let invalid = Code::InvalidArgument;

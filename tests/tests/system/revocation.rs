@@ -49,6 +49,7 @@ async fn issue(deployment: &Deployment, persons: &TwoPersons, profile: &str, nam
         key: Some(issue_certificate::Key::Csr(fs::read(deployment.path(&csr)).unwrap())),
         registered_id: "2.999.10".to_owned(),
         dns_name: String::new(),
+        renews: Vec::new(),
     };
     let outcome = persons.carry_out(Kind::IssueCertificate(issue)).await.unwrap().outcome.unwrap();
     let certificate = Certificate::from_der(&outcome.certificate).unwrap();
@@ -249,13 +250,44 @@ fn the_register_tells_and_the_service_judges(deployment: &Deployment) {
     assert_eq!((code, &answer["findings"][0]["finding"]), (Some(1), &Value::from("revoked")));
 }
 
+fn a_certificate_in_force_is_renewed_with_its_key_and_no_other(
+    deployment: &Deployment,
+    revoked: &SerialNumber,
+    in_force: &SerialNumber,
+) {
+    let request = |name: &str, renews: &[&str]| {
+        let csr = format!("{name}.csr");
+        let request = ["certificate", "request", "--profile", name, "--party", "provisioner", "--csr", &csr];
+        let subject = ["--common-name", name, "--registered-id", "2.999.10", "--reason", "renewal"];
+        [&request[..], &subject, renews].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()
+    };
+    let refused = |name: &str, renews: &[&str]| {
+        let request = request(name, renews);
+        let request: Vec<_> = request.iter().map(String::as_str).chain(["--identity", "officer"]).collect();
+        deployment.refused("chancery", &request)
+    };
+    assert!(refused("dpauth", &[]).contains("DUPLICATE_KEY"));
+    // A revoked certificate, and one of another profile.
+    for name in ["dppb", "dpauth"] {
+        let said = refused(name, &["--renews", &revoked.to_string()]);
+        assert!(said.contains("UNKNOWN_CERTIFICATE"), "{said}");
+    }
+    let renewal = request("dpauth", &["--renews", &in_force.to_string()]);
+    let renewal: Vec<_> = renewal.iter().map(String::as_str).collect();
+    deployment.two_persons(&renewal, Some("renewed"));
+    let renewed = fs::read_to_string(deployment.path("received/renewed/certificate.pem")).unwrap();
+    let renewed = pki_pem(&renewed);
+    assert_ne!(renewed.serial().to_string(), in_force.to_string());
+    assert_eq!(renewed.spki(), pki_pem(&fs::read_to_string(deployment.path("dpauth.pem")).unwrap()).spki());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and_no_other() {
     let deployment = Deployment::found();
     let persons = TwoPersons::of(&deployment).await;
     let officer = deployment.caller("officer").await;
     let revoked = issue(&deployment, &persons, "dppb", "dppb").await;
-    issue(&deployment, &persons, "dpauth", "dpauth").await;
+    let in_force = issue(&deployment, &persons, "dpauth", "dpauth").await;
     let mut lists = Lists::of(&deployment, &revoked);
     assert_eq!(lists.paths.len(), 2);
     assert!(lists.paths[0].ends_with("-a.crl") && lists.paths[1].ends_with("-b.crl"), "{:?}", lists.paths);
@@ -292,6 +324,11 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and
     assert_eq!(verify(&deployment, &list, "dpauth"), None);
     assert_eq!(certificate(&officer, by_serial()).await.state, "revoked");
     the_register_tells_and_the_service_judges(&deployment);
+    a_certificate_in_force_is_renewed_with_its_key_and_no_other(
+        &deployment,
+        revoked.serial(),
+        in_force.serial(),
+    );
 
     // What cannot be revoked, and is not.
     let mut refused = Vec::new();
