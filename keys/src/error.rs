@@ -81,4 +81,39 @@ pub enum KeyError {
     /// A key that this cell encryption, which has no padding, cannot take.
     #[error("a key of {0} bytes is no whole AES blocks, which a cell without padding needs")]
     CellKeyLength(usize),
+    /// Bytes that are no command for a card.
+    #[error("the command {0}")]
+    Apdu(&'static str),
+    /// A command that cannot be sent in this form.
+    #[error("{0}")]
+    Script(&'static str),
+    /// A counter that no secured packet may have.
+    #[error(
+        "{value} is no counter of a secured packet: they end at fffffffffe, before the value that blocks a card"
+    )]
+    PacketCounter {
+        /// The number.
+        value: u64,
+    },
+    /// Data too long for one secured packet.
+    #[error("a secured packet holds at most {max} bytes of data, not {bytes}", max = crate::scp80::DATA_BYTES_MAX)]
+    PacketData {
+        /// Bytes given.
+        bytes: usize,
+    },
+    /// A keyset that no secured packet can name.
+    #[error("{kvn:02x} is no key version number of SCP80")]
+    PacketKeyset {
+        /// The byte.
+        kvn: u8,
+    },
+    /// Bytes that are no security parameter indicator.
+    #[error("the security parameters use reserved values (TS 102 225 §5.1.1)")]
+    SecurityParameters,
+    /// What a card is said to have answered is no response packet, or was not made with these keys.
+    #[error("the response {0}")]
+    ResponsePacket(&'static str),
+    /// An answer of a card that does not belong to this channel.
+    #[error("the card's answer {0}")]
+    ChannelAnswer(&'static str),
 }

@@ -1,7 +1,8 @@
-//! SCP03: session keys, cryptograms and pseudo-random challenges, in modes S8 and S16 (GP Card Specification Amendment D
+//! SCP03: session keys, cryptograms, pseudo-random challenges and the protection of commands, in modes S8 and S16 (GP Card Specification Amendment D
 //! §6.2). Types without a number are those of S8.
 
 mod answer;
+mod channel;
 mod options;
 
 use domain::KeysetAlgorithm;
@@ -11,6 +12,7 @@ use crate::kdf::kbkdf_counter;
 use crate::{KeyError, Prf, SecretKey, SoftwareKey};
 
 pub use answer::InitializeUpdateAnswer;
+pub use channel::{Answer, Channel};
 pub use options::{IParameter, Mode, SecurityLevel};
 
 /// The host's challenge of INITIALIZE UPDATE: 8 bytes in mode S8, 16 in S16.

@@ -106,6 +106,11 @@ impl SecurityLevel {
         self.0
     }
 
+    /// Whether commands are encrypted.
+    pub const fn has_c_enc(self) -> bool {
+        self.0 & 0x02 != 0
+    }
+
     /// Whether responses carry a MAC.
     pub const fn has_r_mac(self) -> bool {
         self.0 & 0x10 != 0

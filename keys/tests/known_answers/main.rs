@@ -10,6 +10,7 @@ mod documents;
 mod put_key;
 mod rsp;
 mod scp03;
+mod scp80;
 mod sealing;
 
 use keys::SecretKey;

@@ -1,7 +1,8 @@
 use domain::KeysetAlgorithm;
+use keys::apdu::Apdu;
 use keys::scp03::{
-    CardChallenge, ChallengeOrigin, Challenges, Cryptogram, DerivationConstant, HostChallenge,
-    InitializeUpdateAnswer, Mode, UnverifiedSessionKeys, derivation_data, session_keys,
+    CardChallenge, ChallengeOrigin, Challenges, Channel, Cryptogram, DerivationConstant, HostChallenge,
+    InitializeUpdateAnswer, Mode, SecurityLevel, UnverifiedSessionKeys, derivation_data, session_keys,
 };
 use keys::{KeyError, SecretKey, SoftwareKey, key_check_value};
 use serde_json::Value;
@@ -179,4 +180,85 @@ proptest::proptest! {
         proptest::prop_assert_eq!(answer.sequence_counter, Some(counter));
         proptest::prop_assert_eq!(answer.card_challenge.len(), length);
     }
+}
+
+/// The commands of pySim's traces in clear, in the order in which they went out.
+const PLAIN: [(&str, &str); 5] = [
+    ("get_eid_cmd", "80e2910006bf3e035c015a00"),
+    ("case_1_apdu", "80f22002"),
+    ("case_2_apdu", "80ca006600"),
+    ("case_3_apdu", "80f220020a4f0212345c054f9f70c5"),
+    ("case_4_apdu", "80f28002024f0000"),
+];
+
+fn channel(trace: &Trace) -> (Channel, Apdu) {
+    let keys = trace.keys().verify(&trace.card_cryptogram).unwrap();
+    let level = bytes(&trace.vector["ext_auth_cmd"])[2];
+    Channel::open(&keys, &trace.challenges, SecurityLevel::new(level).unwrap())
+}
+
+fn command(text: &str) -> Apdu {
+    Apdu::parse(&hex::decode(text).unwrap()).unwrap()
+}
+
+#[test]
+fn commands_and_answers_are_those_of_the_traced_channels_at_every_level_and_key_length() {
+    let with_commands: Vec<Trace> =
+        traces().into_iter().filter(|trace| trace.vector["get_eid_cmd"].is_string()).collect();
+    assert_eq!(with_commands.len(), 3);
+    for trace in with_commands {
+        let (mut channel, external_authenticate) = channel(&trace);
+        assert_eq!(external_authenticate.to_bytes(), bytes(&trace.vector["ext_auth_cmd"]));
+        for (name, plain) in PLAIN {
+            let wrapped = channel.wrap(&command(plain)).unwrap();
+            assert_eq!(wrapped.to_bytes(), bytes(&trace.vector[name]), "{name}");
+            if name == "get_eid_cmd" {
+                let answer = [bytes(&trace.vector["get_eid_rsp"]), vec![0x90, 0x00]].concat();
+                let answer_in_clear = channel.unwrap(&answer).unwrap();
+                let eid = "bf3e125a1089882119900000000000000000000005";
+                assert_eq!(hex::encode(answer_in_clear.data), eid);
+                assert_eq!(answer_in_clear.is_proved, answer.len() > 23);
+                // Every bit of a proved answer counts.
+                for bit in 0..8 * answer.len() {
+                    let mut changed = answer.clone();
+                    changed[bit / 8] ^= 1 << (bit % 8);
+                    let told = channel.unwrap(&changed);
+                    assert!(!told.is_ok_and(|told| told.is_proved), "bit {bit}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_channel_is_followed_by_the_commands_it_made_and_by_no_others() {
+    for trace in traces().into_iter().filter(|trace| trace.vector["get_eid_cmd"].is_string()) {
+        let (mut channel, _) = channel(&trace);
+        let made: Vec<Apdu> =
+            PLAIN.iter().map(|(name, _)| Apdu::parse(&bytes(&trace.vector[name])).unwrap()).collect();
+        assert!(channel.follow(&made[1]).is_err(), "not at its place");
+        for command in &made {
+            channel.follow(command).unwrap();
+        }
+        assert!(channel.follow(&made[4]).is_err(), "a second time");
+        assert!(channel.follow(&command("80f20000")).is_err(), "without a MAC");
+    }
+}
+
+#[test]
+fn a_channel_takes_no_command_that_it_cannot_carry() {
+    let trace = &traces()[0];
+    let (mut at_level_11, _) = channel(trace);
+    let of = |bytes: usize| Apdu::new([0x80, 0xe2, 0, 0], vec![0; bytes], None);
+    assert!(at_level_11.wrap(&of(247)).is_ok() && at_level_11.wrap(&of(248)).is_err());
+    let keys = trace.keys().verify(&trace.card_cryptogram).unwrap();
+    let (mut ciphered, _) = Channel::open(&keys, &trace.challenges, SecurityLevel::new(0x03).unwrap());
+    assert!(ciphered.wrap(&of(239)).is_ok() && ciphered.wrap(&of(240)).is_err());
+    for class in [0x84, 0x01, 0xc0, 0x90, 0xa0] {
+        assert!(ciphered.wrap(&Apdu::new([class, 0xf2, 0, 0], Vec::new(), None)).is_err(), "{class:02x}");
+    }
+    assert_eq!(at_level_11.unwrap(&[]), Err(KeyError::ChannelAnswer("has no status word")));
+    let error = at_level_11.unwrap(&[0x69, 0x82]).unwrap();
+    assert_eq!((error.status_word, error.is_proved), ([0x69, 0x82], false));
+    assert!(at_level_11.unwrap(&[0, 0x69, 0x82]).is_err() && at_level_11.unwrap(&[0x90, 0x00]).is_err());
 }
