@@ -10,6 +10,7 @@ use proto::records;
 use store::{Change, Precondition, Store};
 
 use crate::KmsError;
+use crate::keysets::check_master;
 use crate::keyspaces::MASTERS;
 
 /// Most masters; a bound, not a plan.
@@ -67,17 +68,20 @@ impl Masters {
             .ok_or(KmsError::MasterAbsent(generation))
     }
 
-    /// The newest generation that allows our own scheme: what new keysets are derived from.
+    /// The newest generation that allows our own scheme: what new keysets are derived from. One that is known to others is
+    /// refused; nothing falls back to an older one.
     pub fn newest(&self, store: &dyn Store) -> Result<(MasterGeneration, KeyRef), KmsError> {
         let registered = MasterRecord::all(store)?.into_iter().rev().find(|master| master.allows(SCHEME));
-        match registered {
-            Some(master) => Ok((master.generation, master.key)),
+        let (generation, key) = match registered {
+            Some(master) => (master.generation, master.key),
             None => self
                 .founding
                 .last_key_value()
                 .map(|(generation, key)| (*generation, key.clone()))
-                .ok_or(KmsError::MasterAbsent(MasterGeneration(1))),
-        }
+                .ok_or(KmsError::MasterAbsent(MasterGeneration(1)))?,
+        };
+        check_master(store, generation)?;
+        Ok((generation, key))
     }
 
     /// The first generation that is free.

@@ -137,16 +137,20 @@ pub fn check_usable(
     generation: MasterGeneration,
     transport_key: &[u8; 32],
 ) -> Result<(), KmsError> {
-    for (_, mark) in Marks::load(store)?.0 {
-        let why = match mark.key {
-            CompromisedKey::Master(marked) if marked == generation => {
-                "this master generation is marked as compromised; no keys are made from it"
-            }
-            CompromisedKey::Party { registered, .. } if registered == *transport_key => {
-                "your transport key is marked as compromised; register another one"
-            }
-            _ => continue,
-        };
+    check_master(store, generation)?;
+    let is_marked = |(_, mark): &([u8; 32], Mark)| matches!(mark.key, CompromisedKey::Party { registered, .. } if registered == *transport_key);
+    if Marks::load(store)?.0.iter().any(is_marked) {
+        let why = "your transport key is marked as compromised; register another one";
+        return Err(KmsError::refused(ReasonCode::PolicyViolation, why, None));
+    }
+    Ok(())
+}
+
+/// That a master is not known to others: before anything new is made from it.
+pub(crate) fn check_master(store: &dyn Store, generation: MasterGeneration) -> Result<(), KmsError> {
+    let is_marked = |(_, mark): &([u8; 32], Mark)| mark.key == CompromisedKey::Master(generation);
+    if Marks::load(store)?.0.iter().any(is_marked) {
+        let why = "this master generation is marked as compromised; no keys are made from it";
         return Err(KmsError::refused(ReasonCode::PolicyViolation, why, None));
     }
     Ok(())

@@ -173,7 +173,9 @@ fn nothing_new_is_made_from_a_marked_master_or_for_a_marked_transport_key() {
     let log = log(&directory);
     let usable =
         |generation, transport: u8| check_usable(&log, MasterGeneration(generation), &[transport; 32]);
-    assert!(usable(1, 1).is_ok());
+    let master_key = hsm::KeyRef { label: "chancery/master/fleet/1".into(), id: [1; 16] };
+    let masters = crate::Masters::founded([(MasterGeneration(1), master_key)].into());
+    assert!(usable(1, 1).is_ok() && masters.newest(&log).is_ok());
     let master = CompromisedKey::Master(MasterGeneration(1));
     let party = CompromisedKey::Party { party: "eum".into(), registered: [1; 32] };
     for (key, operation) in [(&master, [1; 32]), (&party, [2; 32])] {
@@ -181,6 +183,8 @@ fn nothing_new_is_made_from_a_marked_master_or_for_a_marked_transport_key() {
         log.commit(mark(&log, &pseudonyms(), who(), operation, wanted, NOW).unwrap()).wait().unwrap();
     }
     assert!(usable(1, 2).is_err() && usable(2, 1).is_err() && usable(2, 2).is_ok());
+    // A rotation and an order alike ask for the newest.
+    assert!(matches!(masters.newest(&log), Err(KmsError::Refused(_))));
     // A flag may be made stricter.
     assert!(check_mark(&log, &master, Consequence::Compromised).is_ok());
     assert!(check_mark(&log, &master, Consequence::Flagged).is_err());
