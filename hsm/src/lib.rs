@@ -11,6 +11,7 @@ mod error;
 mod job;
 mod key;
 mod key_pair_job;
+mod ota;
 mod report;
 mod rsp;
 
@@ -47,6 +48,7 @@ pub use key::{
     KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
 };
 pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
+pub use ota::{OTA_BYTES_MAX, OTA_ITEMS_MAX, OtaJob, OtaOutcome, OtaWork, PreparedChannel, WrappedScript};
 pub use report::{Probe, StartReport};
 pub use rsp::{Curve, RspBindJob, RspBound, RspInput};
 pub use session::{

@@ -11,6 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::HsmError;
 use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+use crate::ota::{WireOta, WireOtaOutcome};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
 use crate::session::CardSession;
@@ -64,6 +65,7 @@ pub(crate) enum Job {
     ServiceSecret { key: KeyRef, context: String },
     RspSign(Box<WireRspSign>),
     RspBind(Box<WireRspBind>),
+    Ota(Box<WireOta>),
     AddKey(RegisteredKey),
     Canary,
 }
@@ -81,6 +83,7 @@ impl Job {
             Self::CardProofs(job) => job.keysets.keys.iter().collect(),
             Self::RspSign(job) => vec![&job.key],
             Self::RspBind(job) => vec![&job.key],
+            Self::Ota(job) => job.keysets.keys.iter().collect(),
             Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
             Self::AddKey(_) | Self::Canary => Vec::new(),
@@ -209,6 +212,7 @@ pub(crate) enum JobOutput {
     CardProofs(Vec<bool>),
     Exported { wrapped_transport_key: Vec<u8>, oaep_hash: Option<OaepHash>, keys: Vec<WireKey> },
     Secret(WireSecret),
+    Ota(Vec<WireOtaOutcome>),
     RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
     Done,
 }

@@ -334,6 +334,10 @@ pub(crate) enum SessionKeyUse {
     },
     /// The static DEK of a device: wraps the new keys of one PUT KEY, never out.
     PutKeyDek,
+    /// KIc of a device: encrypts packets inside the token, never out. Of 3DES also KID, whose checksum is a block of CBC.
+    PacketCipher,
+    /// KIc of a device: decrypts response packets inside the token, never out.
+    PacketDecipher,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
     ReadableBlock,
 }
@@ -341,7 +345,8 @@ pub(crate) enum SessionKeyUse {
 impl SessionKeyUse {
     /// The template of a session AES key (a generic secret for [`Self::ReadableBlock`]) of `bytes` bytes.
     pub(crate) fn attributes(self, bytes: usize) -> Vec<Attribute> {
-        let leaves = !matches!(self, Self::Cmac | Self::PutKeyDek);
+        let leaves =
+            !matches!(self, Self::Cmac | Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher);
         let is_key = !matches!(self, Self::ReadableBlock);
         let mut attributes = vec![
             Attribute::Class(ObjectClass::SECRET_KEY),
@@ -353,8 +358,8 @@ impl SessionKeyUse {
             Attribute::Extractable(leaves),
             Attribute::Sign(matches!(self, Self::Cmac)),
             Attribute::Verify(false),
-            Attribute::Encrypt(matches!(self, Self::Outgoing)),
-            Attribute::Decrypt(false),
+            Attribute::Encrypt(matches!(self, Self::Outgoing | Self::PacketCipher)),
+            Attribute::Decrypt(matches!(self, Self::PacketDecipher)),
             Attribute::Wrap(matches!(
                 self,
                 Self::Transport { .. } | Self::ReadableTransport { .. } | Self::PutKeyDek
@@ -366,7 +371,7 @@ impl SessionKeyUse {
             Self::Cmac => Some(MechanismType::AES_CMAC),
             Self::Outgoing => Some(mechanism_type(CKM_AES_ECB)),
             Self::Transport { kwp } | Self::ReadableTransport { kwp } => Some(mechanism_type(kwp)),
-            Self::PutKeyDek => Some(mechanism_type(CKM_AES_CBC)),
+            Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher => Some(mechanism_type(CKM_AES_CBC)),
             Self::ReadableBlock => None,
         };
         attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));

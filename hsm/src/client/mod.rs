@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod key_pairs;
+mod ota;
 mod process;
 mod rsp;
 mod sessions;

@@ -84,6 +84,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::Exported { .. } => "an export",
             JobOutput::CardProofs(_) => "card proofs",
             JobOutput::Secret(_) => "a secret",
+            JobOutput::Ota(_) => "packets and scripts",
             JobOutput::RspBound { .. } => "a bound profile",
             JobOutput::Done => "done",
         }

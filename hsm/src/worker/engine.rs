@@ -11,7 +11,7 @@ use super::open::{OpenToken, ResolvedKey, sign};
 use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::token_session::TokenSession;
-use super::{derive, export, key_pairs, order, put_key, rsp, scp03};
+use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
@@ -148,6 +148,14 @@ impl Engine {
                 let key = self.key_of(&job.key, |_, role| role == KeyRole::RspPb)?;
                 self.dawdle();
                 rsp::rsp_bind(session, &self.token.abilities, &key, job)
+            }
+            Job::Ota(job) => {
+                let keysets = self.keysets(&job.keysets)?;
+                ota::ota(session, &self.token.abilities, &keysets, &job.work, || {
+                    self.dawdle();
+                    order::in_time(deadline)
+                })
+                .map(JobOutput::Ota)
             }
             Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
             Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),

@@ -12,6 +12,7 @@ mod key_pairs;
 mod open;
 mod order;
 mod order_form;
+mod ota;
 mod probe;
 mod put_key;
 mod rsp;

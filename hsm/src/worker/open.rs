@@ -273,7 +273,7 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
                 "{key_name}: the CMAC subkey block and constant first blocks, kept in zeroized worker memory; no device key"
             ),
             format!(
-                "{key_name}: SCP03 session keys, made by CMAC in the token, sealed or (of a card proof, S-MAC only) dropped in zeroized worker memory"
+                "{key_name}: SCP03 session keys, made by CMAC in the token, sealed, used for one script, or (of a card proof, S-MAC only) dropped in zeroized worker memory"
             ),
             match boundary {
                 Boundary::Worker => format!(

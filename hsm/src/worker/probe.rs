@@ -45,6 +45,10 @@ pub(crate) struct Abilities {
     ecdh: bool,
     /// CKM_AES_KEY_WRAP wraps as RFC 3394 says. Without it nothing but orders as PSKC is refused.
     pub(crate) key_wrap: bool,
+    /// AES-CBC encrypts and decrypts. Without it nothing but packets of AES keysets is refused.
+    pub(crate) aes_cbc: bool,
+    /// The same of 3DES.
+    pub(crate) triple_des_cbc: bool,
     ecb_derive: bool,
     triple_des_derive: bool,
     cmac: bool,
@@ -120,6 +124,8 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         oaep_hash: if oaep_sha256 { Some(OaepHash::Sha256) } else { oaep_sha1.then_some(OaepHash::Sha1) },
         cbc_wrap: note("AES-CBC wrap (SP 800-38A)", cbc_wrap(session)),
         key_wrap: note("AES Key Wrap (RFC 3394)", key_wrap(session)),
+        aes_cbc: note("AES-CBC (SP 800-38A)", aes_cbc(session)),
+        triple_des_cbc: note("3DES-CBC (SP 800-67)", triple_des_cbc(session)),
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
         triple_des_derive: note("3DES-ECB derive (SP 800-67)", triple_des_derive(session)),
         x963: note("ECDH with X9.63-SHA256 inside", x963_is_right(session)),
@@ -215,24 +221,62 @@ fn key_wrap(session: &TokenSession) -> Result<(), HsmError> {
     }
 }
 
-/// SP 800-38A §F.2.5 gives AES-256 in CBC mode an IV that PUT KEY does not have: XORed into the first block, it is the
-/// same known answer with IV 0.
-fn cbc_wrap(session: &TokenSession) -> Result<(), HsmError> {
-    const DEK: [u8; 32] = *b"\x60\x3d\xeb\x10\x15\xca\x71\xbe\x2b\x73\xae\xf0\x85\x7d\x77\x81\
-        \x1f\x35\x2c\x07\x3b\x61\x08\xd7\x2d\x98\x10\xa3\x09\x14\xdf\xf4";
-    const DATA: [u8; 32] = *b"\x6b\xc1\xbe\xe2\x2e\x40\x9f\x96\xe9\x3d\x7e\x11\x73\x93\x17\x2a\
-        \xae\x2d\x8a\x57\x1e\x03\xac\x9c\x9e\xb7\x6f\xac\x45\xaf\x8e\x51";
-    const ANSWER: [u8; 32] = *b"\xf5\x8c\x4c\x04\xd6\xe5\xf1\xba\x77\x9e\xab\xfb\x5f\x7b\xfb\xd6\
-        \x9c\xfc\x4e\x96\x7e\xdb\x80\x8d\x67\x9f\x77\x7b\xc6\x70\x2c\x7d";
-    let mut key = DATA;
+/// SP 800-38A §F.2.5: AES-256 in CBC mode. It has an IV that PUT KEY and packets do not have: XORed into the first block, it
+/// is the same known answer with IV 0.
+const CBC_KEY: [u8; 32] = *b"\x60\x3d\xeb\x10\x15\xca\x71\xbe\x2b\x73\xae\xf0\x85\x7d\x77\x81\
+    \x1f\x35\x2c\x07\x3b\x61\x08\xd7\x2d\x98\x10\xa3\x09\x14\xdf\xf4";
+const CBC_DATA: [u8; 32] = *b"\x6b\xc1\xbe\xe2\x2e\x40\x9f\x96\xe9\x3d\x7e\x11\x73\x93\x17\x2a\
+    \xae\x2d\x8a\x57\x1e\x03\xac\x9c\x9e\xb7\x6f\xac\x45\xaf\x8e\x51";
+const CBC_ANSWER: [u8; 32] = *b"\xf5\x8c\x4c\x04\xd6\xe5\xf1\xba\x77\x9e\xab\xfb\x5f\x7b\xfb\xd6\
+    \x9c\xfc\x4e\x96\x7e\xdb\x80\x8d\x67\x9f\x77\x7b\xc6\x70\x2c\x7d";
+
+/// The data of the known answer as IV 0 has it.
+fn cbc_data() -> [u8; 32] {
+    let mut data = CBC_DATA;
     // The published IV is 00, 01, ... 0f.
-    (0..16).zip(&mut key).for_each(|(iv, byte): (u8, _)| *byte ^= iv);
-    let dek = known_key(session, KeyType::AES, &DEK, &only(&Attribute::Wrap(true), true, false))?;
-    let key = known_key(session, KeyType::AES, &key, &only(&Attribute::Sign(false), true, true))?;
-    if wrap_cbc(session, dek.handle(), key.handle(), KeysetAlgorithm::Aes256)? == ANSWER {
+    (0..16).zip(&mut data).for_each(|(iv, byte): (u8, _)| *byte ^= iv);
+    data
+}
+
+fn cbc_wrap(session: &TokenSession) -> Result<(), HsmError> {
+    let dek = known_key(session, KeyType::AES, &CBC_KEY, &only(&Attribute::Wrap(true), true, false))?;
+    let key = known_key(session, KeyType::AES, &cbc_data(), &only(&Attribute::Sign(false), true, true))?;
+    if wrap_cbc(session, dek.handle(), key.handle(), KeysetAlgorithm::Aes256)? == CBC_ANSWER {
         Ok(())
     } else {
         Err(differs("AES-CBC wrap"))
+    }
+}
+
+fn aes_cbc(session: &TokenSession) -> Result<(), HsmError> {
+    both_ways(session, KeyType::AES, &CBC_KEY, &Mechanism::AesCbc([0; 16]), (&cbc_data(), &CBC_ANSWER))
+}
+
+/// SP 800-67 appendix B: two blocks of its example, the second one so that CBC makes it what the example encrypts.
+fn triple_des_cbc(session: &TokenSession) -> Result<(), HsmError> {
+    const ANSWER: [u8; 16] = *b"\xa8\x26\xfd\x8c\xe5\x3b\x85\x5f\xcc\xe2\x1c\x81\x12\x25\x6f\xe6";
+    let mut data = *b"The qufck brown ";
+    (0..8).for_each(|at| data[8 + at] ^= ANSWER[at]);
+    both_ways(session, KeyType::DES3, &TRIPLE_DES_KEY, &Mechanism::Des3Cbc([0; 8]), (&data, &ANSWER))
+}
+
+/// A known answer of a cipher, in both directions.
+fn both_ways(
+    session: &TokenSession,
+    key_type: KeyType,
+    key: &[u8],
+    mechanism: &Mechanism<'_>,
+    (clear, ciphered): (&[u8], &[u8]),
+) -> Result<(), HsmError> {
+    let flags = |usage| only(&usage, true, false);
+    let encrypts = known_key(session, key_type, key, &flags(Attribute::Encrypt(true)))?;
+    let decrypts = known_key(session, key_type, key, &flags(Attribute::Decrypt(true)))?;
+    if session.encrypt(mechanism, encrypts.handle(), clear)? == ciphered
+        && session.decrypt(mechanism, decrypts.handle(), ciphered)?[..] == *clear
+    {
+        Ok(())
+    } else {
+        Err(differs("CBC"))
     }
 }
 
@@ -250,12 +294,14 @@ fn ecb_derive(session: &TokenSession) -> Result<(), HsmError> {
     }
 }
 
-/// SP 800-67 appendix B: the known answer of 3-key triple DES.
+/// SP 800-67 appendix B: the key of its example of 3-key triple DES.
+const TRIPLE_DES_KEY: [u8; 24] = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x23\x45\x67\x89\xab\xcd\xef\x01\
+    \x45\x67\x89\xab\xcd\xef\x01\x23";
+
 fn triple_des_derive(session: &TokenSession) -> Result<(), HsmError> {
-    const KEY: [u8; 24] = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x23\x45\x67\x89\xab\xcd\xef\x01\
-        \x45\x67\x89\xab\xcd\xef\x01\x23";
     const ANSWER: [u8; 8] = *b"\xa8\x26\xfd\x8c\xe5\x3b\x85\x5f";
-    let key = known_key(session, KeyType::DES3, &KEY, &only(&Attribute::Derive(true), true, false))?;
+    let key =
+        known_key(session, KeyType::DES3, &TRIPLE_DES_KEY, &only(&Attribute::Derive(true), true, false))?;
     if *readable_triple_des(session, key.handle(), b"The qufc")? == ANSWER {
         Ok(())
     } else {

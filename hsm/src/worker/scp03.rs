@@ -87,11 +87,7 @@ fn release<const N: usize>(
             (mac, key_enc)
         }
         CardSession::Prepared { host_challenge, origin } => {
-            let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
-            let challenges = Challenges {
-                host: HostChallenge(fixed::<N>(host_challenge)?),
-                card: card_challenge_of::<N>(session, &key_enc, origin)?,
-            };
+            let (challenges, key_enc) = prepared::<N>(session, keyset, host_challenge, origin)?;
             (MacKeys::derive(session, keyset, challenges)?, key_enc)
         }
     };
@@ -155,6 +151,22 @@ impl<'s, const N: usize> MacKeys<'s, N> {
     fn is_proof(&self, presented: &Cryptogram<N>) -> bool {
         cryptogram(&self.s_mac, DerivationConstant::CardCryptogram, &self.challenges) == *presented
     }
+}
+
+/// The challenges of a session that is prepared without a card, and Key-ENC, from which the card's follows.
+pub(super) fn prepared<'s, const N: usize>(
+    session: &'s TokenSession,
+    keyset: &OpenKeyset<'_>,
+    host_challenge: &[u8],
+    origin: &SequenceOrigin,
+) -> Result<(Challenges<N>, SessionObject<'s>), HsmError> {
+    check(keyset)?;
+    let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
+    let challenges = Challenges {
+        host: HostChallenge(fixed::<N>(host_challenge)?),
+        card: card_challenge_of::<N>(session, &key_enc, origin)?,
+    };
+    Ok((challenges, key_enc))
 }
 
 fn card_challenge_of<const N: usize>(

@@ -200,6 +200,16 @@ impl TokenSession {
         self.timed(3, || self.session.encrypt(mechanism, key, data))
     }
 
+    /// C_DecryptInit and C_Decrypt (twice: the crate asks for the size first).
+    pub(crate) fn decrypt(
+        &self,
+        mechanism: &Mechanism<'_>,
+        key: ObjectHandle,
+        data: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, HsmError> {
+        self.timed(3, || self.session.decrypt(mechanism, key, data).map(Zeroizing::new))
+    }
+
     /// C_WrapKey into `output`; returns the bytes written.
     pub(crate) fn wrap_into(
         &self,

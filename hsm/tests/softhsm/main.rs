@@ -6,6 +6,7 @@ mod faults;
 mod forms;
 mod imports;
 mod model;
+mod ota;
 mod put_key;
 mod queue;
 mod rsp;

@@ -41,6 +41,26 @@ impl CommandPacket {
         Ok(Self { spi, kvn, tar, counter, data })
     }
 
+    /// How it is protected.
+    pub const fn spi(&self) -> Spi {
+        self.spi
+    }
+
+    /// The application it is for.
+    pub const fn tar(&self) -> Tar {
+        self.tar
+    }
+
+    /// Its number.
+    pub const fn counter(&self) -> Counter {
+        self.counter
+    }
+
+    /// What the application gets.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     /// The packet, from CPL on, as it goes into short messages after the header `02 70 00`.
     pub fn protect<K: PacketKeys>(&self, keys: &K) -> Result<Vec<u8>, K::Error> {
         let algorithm = keys.algorithm();
