@@ -73,6 +73,8 @@ events! {
     OrderLineReserved = "order.line_reserved";
     /// A device and its keyset exist.
     DeviceRegistered = "device.registered";
+    /// A registered device has one more keyset, made for its manufacturer.
+    KeysetMade = "keyset.made";
     /// The output file of a chunk is durable.
     OrderChunkWritten = "order.chunk_written";
     /// The manufacturer fetched an order's output.

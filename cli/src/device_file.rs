@@ -38,29 +38,39 @@ struct Columns {
     public_key: Option<usize>,
     csr: Option<usize>,
     make_key_pair: Option<usize>,
+    /// The devices have their certificates: no key is looked for.
+    registered: bool,
 }
 
 impl DeviceFile {
     /// Opens the file and reads its header: a column `eid`, and at least one of `public_key`, `csr` and
     /// `make_key_pair`.
     pub fn open(path: &Path) -> Result<Self, CliError> {
+        Self::open_with(path, Columns::parse, "eid,public_key or eid,csr or eid,make_key_pair")
+    }
+
+    /// Opens a file of registered devices: of its columns only `eid` is read.
+    pub fn open_registered(path: &Path) -> Result<Self, CliError> {
+        Self::open_with(path, Columns::eid_only, "eid, or a line of columns with eid among them")
+    }
+
+    fn open_with(path: &Path, parse: fn(&str) -> Option<Columns>, expected: &str) -> Result<Self, CliError> {
         let file = File::open(path).map_err(CliError::file("read", path))?;
         let mut reader = BufReader::new(file);
         let header = read_line(&mut reader).map_err(CliError::file("read", path))?.unwrap_or_default();
-        let columns = Columns::parse(&header).ok_or_else(|| {
+        let columns = parse(&header).ok_or_else(|| {
             CliError::invalid(
                 format!("{} does not begin with the header of a device file", path.display()),
-                "its first line must be eid,public_key or eid,csr or eid,make_key_pair",
+                format!("its first line must be {expected}"),
             )
         })?;
         Ok(Self { reader, columns, line: 0 })
     }
 
-    /// How many devices a file holds.
-    pub fn count(path: &Path) -> Result<u64, CliError> {
-        let mut file = Self::open(path)?;
+    /// How many devices the rest of the file holds.
+    pub fn count(mut self, path: &Path) -> Result<u64, CliError> {
         let mut count = 0;
-        while file.next_text().map_err(CliError::file("read", path))?.is_some() {
+        while self.next_text().map_err(CliError::file("read", path))?.is_some() {
             count += 1;
         }
         Ok(count)
@@ -109,14 +119,25 @@ impl Columns {
             public_key: position("public_key"),
             csr: position("csr"),
             make_key_pair: position("make_key_pair"),
+            registered: false,
         };
         let keys = [columns.public_key, columns.csr, columns.make_key_pair];
         keys.iter().any(Option::is_some).then_some(columns)
     }
 
+    fn eid_only(header: &str) -> Option<Self> {
+        let header = header.strip_prefix('\u{feff}').unwrap_or(header);
+        let eid = cells(header).position(|cell| cell.eq_ignore_ascii_case("eid"))?;
+        Some(Self { eid, public_key: None, csr: None, make_key_pair: None, registered: true })
+    }
+
     fn device(self, line: u64, text: &str) -> DeviceLine {
         let cell = |at: usize| cells(text).nth(at).unwrap_or_default();
         let eid = cell(self.eid).to_owned();
+        if self.registered {
+            let order_line = OrderLine { line, eid: eid.clone(), key: None };
+            return DeviceLine { line, eid, order_line: Ok(order_line) };
+        }
         let public_key = self.public_key.map(cell).filter(|cell| !cell.is_empty());
         let csr = self.csr.map(cell).filter(|cell| !cell.is_empty());
         let make_key_pair = self.make_key_pair.map(cell).filter(|cell| !cell.is_empty());
@@ -168,7 +189,7 @@ mod tests {
         while let Some(device) = file.next_device().unwrap() {
             devices.push(device);
         }
-        assert_eq!(DeviceFile::count(&path).unwrap(), devices.len() as u64);
+        assert_eq!(DeviceFile::open(&path).unwrap().count(&path).unwrap(), devices.len() as u64);
         Ok(devices)
     }
 

@@ -149,7 +149,8 @@ impl DomainArg {
 }
 
 impl NameArgs {
-    fn name(self) -> KeysetName {
+    /// As the contract names it.
+    pub fn name(self) -> KeysetName {
         KeysetName {
             security_domain: self.security_domain.code(),
             protocol: self.protocol.unwrap_or(ProtocolArg::of_kvn(self.kvn)).code(),

@@ -12,6 +12,7 @@ use tonic::transport::Channel;
 use crate::connect::{ANSWER_MAX_BYTES, Connection, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::parse_name;
+use crate::keyset::NameArgs;
 use crate::order_devices::Devices;
 use crate::order_documents::Render;
 use crate::order_output::Fetch;
@@ -30,13 +31,18 @@ pub enum OrderCommand {
     ///
     /// Exit code 0 when every line was accepted, 3 when some were refused. Placing the same order again answers the
     /// lines that are there already with their recorded results.
-    #[command(after_help = "Example:
+    #[command(after_help = "Examples:
   chancery order place --order batch-1 --issuer acme-2026 --devices devices.csv --kvn 0x30 --algorithm AES-128 \\
       --certificates-out euicc/ --results results.jsonl --identity acme/
+  chancery order place --order batch-1-ota --further-keysets --devices devices.csv --kvn 0x01 --algorithm AES-256 \\
+      --identity acme/
 
 devices.csv begins with the line eid,public_key or eid,csr; keys and requests are DER in hex or base64. A column
 make_key_pair with the word P-256 instead has the authority make the key pair of a chip that cannot make its own: the
-private key comes back wrapped in the order's output.")]
+private key comes back wrapped in the order's output.
+
+The key version number tells the protocol: SCP80 0x01-0x0F, SCP03 0x30-0x3F, SCP81 0x40-0x4F. A device gets its first keyset
+when it is registered, and others by --further-keysets until it is in use; of that file only the column eid is read.")]
     Place(Place),
     /// Fetch the wrapped keysets of an order, check their digest, and confirm it.
     #[command(after_help = "Examples:
@@ -55,11 +61,12 @@ batch-7.toml:
   issuer = \"acme-2026\"
   product = \"meter-4g\"
   format = \"tr31\"             # jsonl-kwp, tr31, pskc or pysim-csv
-  kvn = 0x30
+  kvn = 0x30                   # SCP80 0x01-0x0F, SCP03 0x30-0x3F, SCP81 0x40-0x4F
   algorithm = \"AES-256\"
   transport_keys = [\"5f0c...\"] # SHA-256 of the RSA keys (SubjectPublicKeyInfo) that may open it; optional
   [devices]
-  file = \"devices.csv\"        # or first_eid_body, quantity and make_key_pairs = \"P-256\"; or eids = [...]")]
+  file = \"devices.csv\"        # or first_eid_body, quantity and make_key_pairs = \"P-256\"; or eids = [...]
+                             # further_keysets = true instead of issuer: one more keyset for registered devices")]
     Submit(Submit),
     /// Fetch what the authority says it delivered: a receipt signed by the log key.
     #[command(after_help = "Example:
@@ -158,14 +165,17 @@ pub struct Place {
     #[arg(long, value_parser = parse_name)]
     pub order: String,
     /// The issuer that certifies the devices
-    #[arg(long, value_parser = parse_name)]
-    pub issuer: String,
+    #[arg(long, value_parser = parse_name, required_unless_present = "further_keysets")]
+    pub issuer: Option<String>,
     /// The device file (CSV)
     #[arg(long, value_name = "FILE")]
     pub devices: PathBuf,
+    /// The devices are registered by you and in no use yet: each gets this keyset beside those it has, nothing is certified
+    #[arg(long, conflicts_with = "issuer")]
+    pub further_keysets: bool,
     /// Which keyset
     #[command(flatten)]
-    pub keyset: KeysetArgs,
+    pub keyset: NameArgs,
     /// Key length
     #[arg(long, ignore_case = true)]
     pub algorithm: Algorithm,
@@ -202,14 +212,19 @@ impl Place {
         let placing = Placing {
             header: OrderHeader {
                 order: self.order.clone(),
-                issuer: self.issuer.clone(),
+                issuer: self.issuer.clone().unwrap_or_default(),
                 keyset: Some(self.keyset.name()),
                 key_bits: self.algorithm.key_bits(),
                 format: format_code(self.format),
                 transport_key: Vec::new(),
                 product: String::new(),
+                further_keysets: self.further_keysets,
             },
-            devices: Devices::File(self.devices.clone()),
+            devices: if self.further_keysets {
+                Devices::Registered(self.devices.clone())
+            } else {
+                Devices::File(self.devices.clone())
+            },
             certificates_out: self.certificates_out.clone(),
             results: self.results.clone(),
             replace_results: false,

@@ -13,15 +13,28 @@ use crate::error::CliError;
 pub enum Devices {
     /// A device file, with the devices' own keys or requests.
     File(PathBuf),
-    /// So many EIDs from this one on, counted in their first 30 digits; their key pairs are made.
+    /// A device file of which only the column eid is read.
+    Registered(PathBuf),
+    /// So many EIDs from this one on, counted in their first 30 digits.
     Counted {
         /// The first 30 digits of the first one.
         first_body: u128,
         /// How many.
         quantity: u64,
+        /// What their lines ask for.
+        keys: LineKeys,
     },
-    /// These EIDs, as the order file writes them; their key pairs are made.
-    Listed(Vec<String>),
+    /// These EIDs, as the order file writes them.
+    Listed(Vec<String>, LineKeys),
+}
+
+/// What the line of an EID alone asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineKeys {
+    /// That the authority makes the device's key pair.
+    Made,
+    /// Nothing: the device is registered.
+    None,
 }
 
 /// The devices being read.
@@ -36,18 +49,21 @@ pub enum DeviceLines {
         line: u64,
         /// The last line.
         last: u64,
+        /// What the lines ask for.
+        keys: LineKeys,
     },
     /// EIDs that are listed, and the line of the one before the next.
-    Listed(std::vec::IntoIter<String>, u64),
+    Listed(std::vec::IntoIter<String>, u64, LineKeys),
 }
 
 impl Devices {
     /// How many there are.
     pub fn count(&self) -> Result<u64, CliError> {
         match self {
-            Self::File(path) => DeviceFile::count(path),
+            Self::File(path) => DeviceFile::open(path)?.count(path),
+            Self::Registered(path) => DeviceFile::open_registered(path)?.count(path),
             Self::Counted { quantity, .. } => Ok(*quantity),
-            Self::Listed(eids) => Ok(eids.len() as u64),
+            Self::Listed(eids, _) => Ok(eids.len() as u64),
         }
     }
 
@@ -55,10 +71,13 @@ impl Devices {
     pub fn open(&self) -> Result<DeviceLines, CliError> {
         Ok(match self {
             Self::File(path) => DeviceLines::File(Box::new(DeviceFile::open(path)?), path.clone()),
-            Self::Counted { first_body, quantity } => {
-                DeviceLines::Counted { next_body: *first_body, line: 1, last: *quantity }
+            Self::Registered(path) => {
+                DeviceLines::File(Box::new(DeviceFile::open_registered(path)?), path.clone())
             }
-            Self::Listed(eids) => DeviceLines::Listed(eids.clone().into_iter(), 0),
+            Self::Counted { first_body, quantity, keys } => {
+                DeviceLines::Counted { next_body: *first_body, line: 1, last: *quantity, keys: *keys }
+            }
+            Self::Listed(eids, keys) => DeviceLines::Listed(eids.clone().into_iter(), 0, *keys),
         })
     }
 }
@@ -69,24 +88,29 @@ impl DeviceLines {
         match self {
             Self::File(file, path) => file.next_device().map_err(CliError::file("read", path)),
             Self::Counted { line, last, .. } if *line > *last => Ok(None),
-            Self::Counted { next_body, line, .. } => {
+            Self::Counted { next_body, line, keys, .. } => {
                 let eid = Eid::from_body(&format!("{next_body:030}"))
                     .map_err(|error| CliError::invalid(error.to_string(), "correct first_eid_body"))?;
-                let device = with_key_pair(*line, eid.to_string());
+                let device = keys.line(*line, eid.to_string());
                 (*next_body, *line) = (*next_body + 1, *line + 1);
                 Ok(Some(device))
             }
-            Self::Listed(eids, line) => {
+            Self::Listed(eids, line, keys) => {
                 *line += 1;
-                Ok(eids.next().map(|eid| with_key_pair(*line, eid)))
+                Ok(eids.next().map(|eid| keys.line(*line, eid)))
             }
         }
     }
 }
 
-fn with_key_pair(line: u64, eid: String) -> DeviceLine {
-    let order_line = OrderLine { line, eid: eid.clone(), key: Some(key_pair()) };
-    DeviceLine { line, eid, order_line: Ok(order_line) }
+impl LineKeys {
+    fn line(self, line: u64, eid: String) -> DeviceLine {
+        let key = match self {
+            Self::Made => Some(key_pair()),
+            Self::None => None,
+        };
+        DeviceLine { line, eid: eid.clone(), order_line: Ok(OrderLine { line, eid, key }) }
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +119,11 @@ mod tests {
 
     #[test]
     fn counted_eids_follow_each_other_with_right_check_digits() {
-        let devices = Devices::Counted { first_body: 890_490_321_234_512_345_123_456_789_012, quantity: 3 };
+        let devices = Devices::Counted {
+            first_body: 890_490_321_234_512_345_123_456_789_012,
+            quantity: 3,
+            keys: LineKeys::Made,
+        };
         assert_eq!(devices.count().unwrap(), 3);
         let mut lines = devices.open().unwrap();
         let mut eids = Vec::new();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use clap::Args;
-use domain::{KeyUsage, KeyVersionNumber, OrderFormat, Protocol, SecurityDomain};
+use domain::OrderFormat;
 use keys::pskc::{OaepDigest, PskcKey, PskcKeyset, PskcWriter};
 use keys::pysim_csv;
 use serde::Serialize;
@@ -139,7 +139,7 @@ impl Document {
         let path = folder.join(format!("{number:06}.{extension}"));
         let part = folder.join(format!("{number:06}.{extension}.part"));
         let file = BufWriter::new(File::create(&part).map_err(CliError::file("create", &part))?);
-        let (protocol, domain, kvn) = keyset_of(first)?;
+        let (protocol, domain, kvn) = first.keyset()?;
         let content = match format {
             OrderFormat::JsonlKwp => return Ok(None),
             OrderFormat::Pskc => {
@@ -158,11 +158,17 @@ impl Document {
                 Content::Pskc(begun.map_err(CliError::file("write", &part))?)
             }
             OrderFormat::Tr31 => {
-                Content::Csv(written(file, &pysim_csv::row("EID", ["ENC", "MAC", "DEK"]), &part)?)
+                let columns: Vec<_> =
+                    protocol.usages().iter().map(|usage| usage.as_str().to_ascii_uppercase()).collect();
+                let header = pysim_csv::row("EID", columns.iter().map(String::as_str));
+                Content::Csv(written(file, &header, &part)?)
             }
             OrderFormat::PysimCsv => {
-                let columns = KeyUsage::ALL
-                    .map(|usage| pysim_csv::column(protocol, domain, kvn, usage).unwrap_or_default());
+                let columns: Vec<_> = protocol
+                    .usages()
+                    .iter()
+                    .map(|usage| pysim_csv::column(protocol, domain, kvn, *usage).unwrap_or_default())
+                    .collect();
                 let header = pysim_csv::row("EID", columns.iter().map(String::as_str));
                 Content::Csv(written(file, &header, &part)?)
             }
@@ -173,23 +179,19 @@ impl Document {
     fn device(&mut self, device: &DeviceKeys) -> Result<(), CliError> {
         match &mut self.content {
             Content::Pskc(writer) => {
-                let keys = [
-                    (KeyUsage::Enc, &device.enc, &device.kcv.enc),
-                    (KeyUsage::Mac, &device.mac, &device.kcv.mac),
-                    (KeyUsage::Dek, &device.dek, &device.kcv.dek),
-                ];
-                let mut wrapped = Vec::with_capacity(keys.len());
-                for (usage, key, check_value) in keys {
-                    wrapped.push(PskcKey {
-                        usage,
-                        wrapped: base64_of(key)?,
-                        check_value: check_value.clone(),
-                    });
+                let (protocol, ..) = device.keyset()?;
+                let mut wrapped = Vec::with_capacity(3);
+                for ((usage, key), (_, check_value)) in
+                    device.keys.of(protocol)?.into_iter().zip(device.kcv.of(protocol)?)
+                {
+                    let check_value = check_value.to_owned();
+                    wrapped.push(PskcKey { usage, wrapped: base64_of(key)?, check_value });
                 }
                 writer.device(&device.eid, &wrapped).map_err(CliError::file("write", &self.part))
             }
             Content::Csv(writer) => {
-                let cells = [&device.enc, &device.mac, &device.dek].map(String::as_str);
+                let (protocol, ..) = device.keyset()?;
+                let cells = device.keys.of(protocol)?.into_iter().map(|(_, cell)| cell);
                 let row = pysim_csv::row(&device.eid, cells);
                 writer.write_all(row.as_bytes()).map_err(CliError::file("write", &self.part))
             }
@@ -211,17 +213,6 @@ impl Document {
 fn written(mut file: BufWriter<File>, text: &str, path: &Path) -> Result<BufWriter<File>, CliError> {
     file.write_all(text.as_bytes()).map_err(CliError::file("write", path))?;
     Ok(file)
-}
-
-/// A key version number tells the protocol; its ranges do not overlap.
-fn keyset_of(device: &DeviceKeys) -> Result<(Protocol, SecurityDomain, KeyVersionNumber), CliError> {
-    let unknown = || CliError::Answer("a line names an unknown keyset".to_owned());
-    let domain = SecurityDomain::from_code(device.security_domain).map_err(|_| unknown())?;
-    Protocol::ALL
-        .into_iter()
-        .find_map(|protocol| Some((protocol, KeyVersionNumber::new(protocol, device.kvn.into()).ok()?)))
-        .map(|(protocol, kvn)| (protocol, domain, kvn))
-        .ok_or_else(unknown)
 }
 
 fn base64_of(hexadecimal: &str) -> Result<String, CliError> {

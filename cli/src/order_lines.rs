@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use domain::{KeyUsage, KeyVersionNumber, Protocol, SecurityDomain};
 use serde::Deserialize;
 
 use crate::error::CliError;
@@ -53,25 +54,56 @@ pub struct DeviceKeys {
     pub security_domain: u32,
     /// Key version number.
     pub kvn: u8,
-    /// The keys in the order's form.
-    pub enc: String,
-    /// Key-MAC.
-    pub mac: String,
-    /// Key-DEK.
-    pub dek: String,
+    /// The keys in the order's form, by usage.
+    #[serde(flatten)]
+    pub keys: ByUsage,
     /// Their check values, hexadecimal.
-    pub kcv: CheckValues,
+    pub kcv: ByUsage,
 }
 
-/// Check values of the three keys.
+/// A text for each key of a keyset: enc, mac and dek, or psk and psk-dek.
 #[derive(Debug, Deserialize)]
-pub struct CheckValues {
-    /// Of Key-ENC.
-    pub enc: String,
-    /// Of Key-MAC.
-    pub mac: String,
-    /// Of Key-DEK.
-    pub dek: String,
+pub struct ByUsage {
+    enc: Option<String>,
+    mac: Option<String>,
+    dek: Option<String>,
+    psk: Option<String>,
+    #[serde(rename = "psk-dek")]
+    psk_dek: Option<String>,
+}
+
+impl ByUsage {
+    /// Those of a protocol, in the order of their key identifiers.
+    pub fn of(&self, protocol: Protocol) -> Result<Vec<(KeyUsage, &str)>, CliError> {
+        let text = |usage| match usage {
+            KeyUsage::Enc => &self.enc,
+            KeyUsage::Mac => &self.mac,
+            KeyUsage::Dek => &self.dek,
+            KeyUsage::Psk => &self.psk,
+            KeyUsage::PskDek => &self.psk_dek,
+        };
+        protocol
+            .usages()
+            .iter()
+            .map(|usage| {
+                let missing = || CliError::Answer(format!("a line lacks its {}", usage.as_str()));
+                Ok((*usage, text(*usage).as_deref().ok_or_else(missing)?))
+            })
+            .collect()
+    }
+}
+
+impl DeviceKeys {
+    /// The keyset. A key version number tells the protocol; its ranges do not overlap.
+    pub fn keyset(&self) -> Result<(Protocol, SecurityDomain, KeyVersionNumber), CliError> {
+        let unknown = || CliError::Answer("a line names an unknown keyset".to_owned());
+        let domain = SecurityDomain::from_code(self.security_domain).map_err(|_| unknown())?;
+        Protocol::ALL
+            .into_iter()
+            .find_map(|protocol| Some((protocol, KeyVersionNumber::new(protocol, self.kvn.into()).ok()?)))
+            .map(|(protocol, kvn)| (protocol, domain, kvn))
+            .ok_or_else(unknown)
+    }
 }
 
 /// An output being read.

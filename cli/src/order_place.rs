@@ -65,6 +65,11 @@ enum ResultLine<'a> {
         accepted: bool,
         certificate: String,
     },
+    KeysetMade {
+        line: u64,
+        eid: &'a str,
+        accepted: bool,
+    },
     Refused {
         accepted: bool,
         #[serde(flatten)]
@@ -215,6 +220,7 @@ impl Placing {
             Some(order_line_result::Result::Certificate(certificate)) => {
                 results.accepted(result.line, &eid, &certificate)?;
             }
+            Some(order_line_result::Result::KeysetMade(_)) => results.keyset_made(result.line, &eid)?,
             Some(order_line_result::Result::Refusal(refusal)) => results.refused(Refusal {
                 line: result.line,
                 eid,
@@ -363,6 +369,11 @@ impl Results {
             std::fs::write(&path, certificate).map_err(CliError::file("write", &path))?;
         }
         self.write(&ResultLine::Accepted { line, eid, accepted: true, certificate: hex::encode(certificate) })
+    }
+
+    fn keyset_made(&mut self, line: u64, eid: &str) -> Result<(), CliError> {
+        self.accepted += 1;
+        self.write(&ResultLine::KeysetMade { line, eid, accepted: true })
     }
 
     fn refused(&mut self, refusal: Refusal) -> Result<(), CliError> {

@@ -235,7 +235,8 @@ fn compare(found: Found, said: Option<&Chunk>) -> Result<(), CliError> {
 
 fn add_check_values(digest: &mut Sha256, device: &DeviceKeys) -> Result<(), CliError> {
     digest.update(&device.eid);
-    for value in [&device.kcv.enc, &device.kcv.mac, &device.kcv.dek] {
+    let (protocol, ..) = device.keyset()?;
+    for (_, value) in device.kcv.of(protocol)? {
         let value = hex::decode(value).map_err(|_| differs("a check value is not hexadecimal"))?;
         digest.update(value);
     }

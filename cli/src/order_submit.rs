@@ -15,7 +15,7 @@ use crate::error::CliError;
 use crate::files;
 use crate::identity::parse_name;
 use crate::order::{exit_code, format_code, human, parse_format};
-use crate::order_devices::Devices;
+use crate::order_devices::{Devices, LineKeys};
 use crate::order_documents::{Documents, write_documents};
 use crate::order_lines::{OutputLine, OutputReader};
 use crate::order_output::{Fetch, Fetched};
@@ -47,13 +47,16 @@ pub struct Submit {
 #[serde(deny_unknown_fields)]
 struct OrderFile {
     order: String,
+    #[serde(default)]
     issuer: String,
+    #[serde(default)]
+    further_keysets: bool,
     #[serde(default)]
     product: String,
     #[serde(default = "first_format")]
     format: String,
-    #[serde(default = "scp03")]
-    protocol: String,
+    /// The one whose range the KVN is in, when absent.
+    protocol: Option<String>,
     #[serde(default = "isd_r")]
     security_domain: String,
     kvn: u32,
@@ -76,10 +79,6 @@ struct DeviceSection {
 
 fn first_format() -> String {
     OrderFormat::JsonlKwp.as_str().to_owned()
-}
-
-fn scp03() -> String {
-    Protocol::Scp03.as_str().to_owned()
 }
 
 fn isd_r() -> String {
@@ -114,9 +113,21 @@ impl Order {
 impl OrderFile {
     fn understand(self, base: &Path) -> Result<Order, String> {
         parse_name(&self.order)?;
-        parse_name(&self.issuer)?;
+        match (self.further_keysets, self.issuer.as_str()) {
+            (true, "") => {}
+            (true, _) => {
+                return Err("further_keysets and issuer exclude each other: nothing is certified".into());
+            }
+            (false, issuer) => drop(parse_name(issuer)?),
+        }
         let format = parse_format(&self.format)?;
-        let protocol = named(&Protocol::ALL, Protocol::as_str, &self.protocol, "protocol")?;
+        let protocol = match &self.protocol {
+            Some(name) => named(&Protocol::ALL, Protocol::as_str, name, "protocol")?,
+            None => Protocol::ALL
+                .into_iter()
+                .find(|protocol| KeyVersionNumber::new(*protocol, self.kvn).is_ok())
+                .ok_or("kvn is 0x01-0x0F, 0x30-0x3F or 0x40-0x4F")?,
+        };
         let domain =
             named(&SecurityDomain::ALL, SecurityDomain::as_str, &self.security_domain, "security_domain")?;
         let algorithm = named(&KeysetAlgorithm::ALL, KeysetAlgorithm::as_str, &self.algorithm, "algorithm")?;
@@ -145,22 +156,35 @@ impl OrderFile {
                 format: format_code(format),
                 transport_key,
                 product: self.product,
+                further_keysets: self.further_keysets,
             },
             format,
-            devices: self.devices.understand(base)?,
+            devices: self.devices.understand(base, self.further_keysets)?,
             transport_keys: self.transport_keys.iter().map(|key| key.to_ascii_lowercase()).collect(),
         })
     }
 }
 
 impl DeviceSection {
-    fn understand(self, base: &Path) -> Result<Devices, String> {
+    fn understand(self, base: &Path, further_keysets: bool) -> Result<Devices, String> {
         let made = |curve: Option<String>| match curve.as_deref() {
+            None if further_keysets => Ok(()),
+            Some(_) if further_keysets => {
+                Err("registered devices have their keys: leave make_key_pairs out".to_owned())
+            }
             Some(curve) if curve.eq_ignore_ascii_case("P-256") => Ok(()),
             Some(other) => Err(format!("make_key_pairs is \"P-256\", not {other:?}")),
             None => Err("EIDs alone need make_key_pairs = \"P-256\": a device must have a key".to_owned()),
         };
+        let keys = if further_keysets { LineKeys::None } else { LineKeys::Made };
         match self {
+            Self {
+                file: Some(file),
+                eids: None,
+                first_eid_body: None,
+                quantity: None,
+                make_key_pairs: None,
+            } if further_keysets => Ok(Devices::Registered(base.join(file))),
             Self {
                 file: Some(file),
                 eids: None,
@@ -170,7 +194,7 @@ impl DeviceSection {
             } => Ok(Devices::File(base.join(file))),
             Self { file: None, eids: Some(eids), first_eid_body: None, quantity: None, make_key_pairs } => {
                 made(make_key_pairs)?;
-                Ok(Devices::Listed(eids))
+                Ok(Devices::Listed(eids, keys))
             }
             Self {
                 file: None,
@@ -184,7 +208,7 @@ impl DeviceSection {
                     .filter(|body| body.len() == 30 && body.bytes().all(|digit| digit.is_ascii_digit()))
                     .and_then(|body| body.parse().ok())
                     .ok_or("first_eid_body has 30 digits: an EID without its check digits")?;
-                Ok(Devices::Counted { first_body, quantity })
+                Ok(Devices::Counted { first_body, quantity, keys })
             }
             _ => Err("[devices] has file, or eids, or first_eid_body and quantity".to_owned()),
         }

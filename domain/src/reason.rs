@@ -51,6 +51,8 @@ reasons! {
     QuotaExceeded = "QUOTA_EXCEEDED", retry: false, next: "ask for a larger quota";
     /// The device is registered already.
     DuplicateDevice = "DUPLICATE_DEVICE", retry: false, next: "each EID is ordered once; look for a repeated line";
+    /// The device has this keyset already.
+    DuplicateKeyset = "DUPLICATE_KEYSET", retry: false, next: "order another key version number; each keyset is made once";
     /// The public key is certified already for somebody else.
     DuplicateKey = "DUPLICATE_KEY", retry: false, next: "make a new key pair for each device";
     /// The key is of a kind, size or value that the profile refuses.

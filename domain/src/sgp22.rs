@@ -49,6 +49,7 @@ impl ReasonCode {
             | Self::EidOutOfRange
             | Self::QuotaExceeded
             | Self::DuplicateDevice
+            | Self::DuplicateKeyset
             | Self::DuplicateKey
             | Self::WeakKey
             | Self::InvalidCsr

@@ -45,7 +45,8 @@ pub use keyset_source::KeysetSource;
 pub use keyspaces::KEYSPACES;
 pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
-    ChunkKeys, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, Orders, ReservedLine, free_reserved,
+    ChunkKeys, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders, ReservedLine,
+    free_reserved,
 };
 pub use output::OutputFiles;
 pub use receipt::Receipt;

@@ -14,7 +14,7 @@ use store::{Change, Commit, Precondition, Store};
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::keyset_source::KeysetSource;
 use crate::keysets;
-use crate::keyspaces::{DEVICES, DEVICES_ORDERED, KEYSETS, ORDER_LINES, ORDERS};
+use crate::keyspaces::{DEVICES, DEVICES_ORDERED, FROZEN, KEYSETS, ORDER_LINES, ORDERS};
 use crate::output::{self, Chunk};
 use crate::receipt::check_values_digest;
 use crate::session_keys::algorithm_name;
@@ -52,6 +52,27 @@ pub struct OrderTerms {
     pub format: OrderFormat,
     /// What is made, in the manufacturer's words; may be empty.
     pub product: String,
+    /// For which devices.
+    pub devices: OrderedDevices,
+}
+
+/// What an order finds and what it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrderedDevices {
+    /// Devices that nobody knows yet: they become registered, and certified, with their first keyset.
+    New,
+    /// Registered devices that are in no use yet: each gets one more keyset.
+    Registered,
+}
+
+impl OrderedDevices {
+    /// Under which event each line is recorded.
+    pub const fn event(self) -> EventType {
+        match self {
+            Self::New => EventType::DeviceRegistered,
+            Self::Registered => EventType::KeysetMade,
+        }
+    }
 }
 
 /// One line, parsed.
@@ -95,7 +116,7 @@ pub struct ChunkKeys {
 /// What was made for a chunk.
 #[derive(Clone, Copy)]
 pub struct Made<'a> {
-    /// The certificates' serial numbers, in the order of the lines.
+    /// The certificates' serial numbers, in the order of the lines; none for further keysets.
     pub serials: &'a [Vec<u8>],
     /// The keysets.
     pub keys: &'a ChunkKeys,
@@ -170,6 +191,9 @@ impl<'a> Orders<'a> {
         if !self.manufacturer.eins.iter().any(|ein| line.eid.is_in(ein)) {
             return Ok(refused(ReasonCode::EidOutOfRange, "the EID is in no range delegated to you"));
         }
+        if self.terms.devices == OrderedDevices::Registered {
+            return self.check_registered(line);
+        }
         if self.ordered()?.0 + taken >= self.manufacturer.quota {
             return Ok(refused(
                 ReasonCode::QuotaExceeded,
@@ -183,6 +207,38 @@ impl<'a> Orders<'a> {
             ));
         }
         Ok(LineCheck::New)
+    }
+
+    /// Once a device is in use, or frozen, its manufacturer adds nothing to it: a rotation does.
+    fn check_registered(&self, line: &OrderLine) -> Result<LineCheck, KmsError> {
+        let store = self.engines.store.as_ref();
+        let device = DeviceRecord::read(store, &line.eid)?;
+        let Some(device) = device.filter(|device| device.eum == self.manufacturer.name) else {
+            return Ok(refused(ReasonCode::UnknownDevice, "you have registered no device of this EID"));
+        };
+        if device.state != Some(DeviceState::Registered) {
+            return Ok(refused(
+                ReasonCode::DeviceNotActive,
+                "further keysets are ordered before a device is in use, and not while it is frozen",
+            ));
+        }
+        if store.get(KEYSETS, &self.terms.keyset.row_key(&line.eid))?.is_some() {
+            return Ok(refused(ReasonCode::DuplicateKeyset, "the device has this keyset already"));
+        }
+        Ok(LineCheck::New)
+    }
+
+    /// The lines of a chunk of further keysets as they stand now. Nothing of them is reserved: a derived keyset that nobody
+    /// recorded is none.
+    pub fn registered_lines(&self, lines: &[OrderLine]) -> Result<Vec<ReservedLine>, KmsError> {
+        lines
+            .iter()
+            .map(|line| {
+                let device = DeviceRecord::read(self.engines.store.as_ref(), &line.eid)?;
+                let version = device.ok_or(KmsError::Record("device"))?.version;
+                Ok(ReservedLine { line: *line, version })
+            })
+            .collect()
     }
 
     /// The writes that reserve devices and quota for a chunk, to be committed with the certificates' intents.
@@ -247,15 +303,26 @@ impl<'a> Orders<'a> {
         let actor = pseudonyms.principal(&self.manufacturer.principal);
         let strength = effective_strength(self.terms.algorithm, self.manufacturer.transport_key_bits);
         let mut commit = Commit { entries: vec![], changes: vec![], preconditions: vec![] };
-        for ((reserved, blobs), serial) in lines.iter().zip(&keys.chunk.devices).zip(serials) {
+        for (at, (reserved, blobs)) in lines.iter().zip(&keys.chunk.devices).enumerate() {
             let eid = &reserved.line.eid;
             commit.preconditions.push(Precondition::Version {
                 keyspace: DEVICES,
                 key: eid.bcd().to_vec(),
                 version: reserved.version,
             });
-            let device = self.device(&reserved.line, Some(DeviceState::Registered));
-            commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
+            match self.terms.devices {
+                OrderedDevices::New => {
+                    let device = self.device(&reserved.line, Some(DeviceState::Registered));
+                    commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
+                }
+                OrderedDevices::Registered => {
+                    let key = self.terms.keyset.row_key(eid);
+                    commit.preconditions.push(Precondition::Absent { keyspace: KEYSETS, key });
+                    // Not frozen meanwhile: the row of the device does not tell, the set of the frozen ones does.
+                    let key = eid.bcd().to_vec();
+                    commit.preconditions.push(Precondition::Absent { keyspace: FROZEN, key });
+                }
+            }
             let keyset = KeysetRecord {
                 algorithm: self.terms.algorithm,
                 state: KeyState::PreActivation,
@@ -273,7 +340,7 @@ impl<'a> Orders<'a> {
             let line = records::OrderLine {
                 version: 1,
                 request_digest: reserved.line.digest.to_vec(),
-                serial_number: serial.clone(),
+                serial_number: serials.get(at).cloned().unwrap_or_default(),
             };
             commit.changes.push(Change::put(
                 ORDER_LINES,
@@ -351,7 +418,7 @@ impl<'a> Orders<'a> {
         generation: MasterGeneration,
         strength: u32,
     ) -> EntryDraft {
-        EntryDraft::new(EventType::DeviceRegistered, Outcome::Done)
+        EntryDraft::new(self.terms.devices.event(), Outcome::Done)
             .role(Role::Eum)
             .actor(actor)
             .object(device)
@@ -392,6 +459,7 @@ impl<'a> Orders<'a> {
             confirmed_digest: Vec::new(),
             format: self.terms.format.code(),
             product: self.terms.product.clone(),
+            further_keysets: self.terms.devices == OrderedDevices::Registered,
         }
     }
 

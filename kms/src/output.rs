@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use domain::OrderFormat;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::orders::{OrderTerms, ReservedLine};
@@ -114,22 +114,25 @@ pub(crate) fn render(
     }
     let keyset = &chunk.terms.keyset;
     for (reserved, device) in lines.iter().zip(&keys.devices) {
-        let [enc, mac, dek] = &device.keys[..] else { return Err(KmsError::Record("output line")) };
+        let usages = keyset.protocol.usages();
+        if device.keys.len() != usages.len() {
+            return Err(KmsError::Record("output line"));
+        }
+        let named = || usages.iter().map(|usage| usage.as_str()).zip(&device.keys);
         let private_key = chunk.key_pairs.and_then(|pairs| pairs.private_key(reserved.line.line));
         line(&DeviceLine {
             eid: reserved.line.eid.to_string(),
             security_domain: keyset.security_domain.code(),
+            protocol: keyset.protocol.as_str(),
             kvn: keyset.kvn.value(),
             algorithm: chunk.terms.algorithm.as_str(),
             transport_key,
-            enc: text_of(format, &enc.wrapped)?,
-            mac: text_of(format, &mac.wrapped)?,
-            dek: text_of(format, &dek.wrapped)?,
-            kcv: KeyCheckValues {
-                enc: enc.kcv.to_string(),
-                mac: mac.kcv.to_string(),
-                dek: dek.kcv.to_string(),
-            },
+            keys: ByUsage(
+                named()
+                    .map(|(name, key)| Ok((name, text_of(format, &key.wrapped)?)))
+                    .collect::<Result<_, KmsError>>()?,
+            ),
+            kcv: ByUsage(named().map(|(name, key)| (name, key.kcv.to_string())).collect()),
             private_key: private_key.map(hex::encode),
         })?;
     }
@@ -167,23 +170,26 @@ struct HeaderLine<'a> {
 struct DeviceLine<'a> {
     eid: String,
     security_domain: u8,
+    protocol: &'static str,
     kvn: u8,
     algorithm: &'static str,
     transport_key: &'a str,
-    enc: String,
-    mac: String,
-    dek: String,
-    kcv: KeyCheckValues,
+    /// By usage: enc, mac, dek, or psk and psk-dek.
+    #[serde(flatten)]
+    keys: ByUsage,
+    kcv: ByUsage,
     /// PKCS#8, AES-KWP under the transport key of the chunk's key pairs.
     #[serde(skip_serializing_if = "Option::is_none")]
     private_key: Option<String>,
 }
 
-#[derive(Serialize)]
-struct KeyCheckValues {
-    enc: String,
-    mac: String,
-    dek: String,
+/// An object with a member for each usage, in the order of key identifiers.
+struct ByUsage(Vec<(&'static str, String)>);
+
+impl Serialize for ByUsage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, text)| (name, text)))
+    }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KmsError {

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
+use audit::{EntryDraft, Fact, Outcome, Pseudonym};
 use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, SubjectKey};
 use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
-    ChunkKeyPairs, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, Orders, OutputFiles, ReservedLine,
+    ChunkKeyPairs, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders, OutputFiles,
+    ReservedLine,
 };
 use pki::{ProfileName, SubjectValues};
 use proto::v1;
@@ -42,14 +43,19 @@ pub(crate) struct OrderStream {
     desk: Arc<OrderDesk>,
     call: Call,
     manufacturer: Manufacturer,
-    country: String,
-    organization: String,
     terms: OrderTerms,
-    issuer: Arc<Issuer>,
-    /// Under which the devices are certified.
-    accreditation: audit::Hash,
+    /// Absent for further keysets: nothing is certified.
+    certification: Option<Certification>,
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
+}
+
+/// What the certificates of an order's devices are made with.
+struct Certification {
+    country: String,
+    organization: String,
+    issuer: Arc<Issuer>,
+    accreditation: audit::Hash,
 }
 
 /// A line that may be produced, with its certificate ready to be signed.
@@ -80,26 +86,22 @@ impl OrderStream {
                 "your registered transport key is another one than the order names",
             ));
         }
-        let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
-        if issuer.party != party.name {
-            return Err(ServiceError::refused(ReasonCode::UnknownIssuer, "you have no issuer of this name"));
-        }
-        issuer.certificate()?;
         let accreditation = accreditation::in_force(&party, call.now)?.digest();
+        let certification = match terms.devices {
+            OrderedDevices::Registered => None,
+            OrderedDevices::New => {
+                let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
+                if issuer.party != party.name {
+                    let message = "you have no issuer of this name";
+                    return Err(ServiceError::refused(ReasonCode::UnknownIssuer, message));
+                }
+                issuer.certificate()?;
+                let (country, organization) = (party.country.clone(), party.organization.clone());
+                Some(Certification { country, organization, issuer, accreditation })
+            }
+        };
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms)?;
-        Ok(Self {
-            gate,
-            desk,
-            manufacturer,
-            country: party.country.clone(),
-            organization: party.organization.clone(),
-            terms,
-            issuer,
-            accreditation,
-            call,
-            accepted: 0,
-            refused: 0,
-        })
+        Ok(Self { gate, desk, manufacturer, terms, certification, call, accepted: 0, refused: 0 })
     }
 
     /// Produces a chunk; the results are durable when they are returned, in the order of the lines.
@@ -111,8 +113,15 @@ impl OrderStream {
             // The order is long; the manufacturer may have been suspended since the chunk before, or its accreditation
             // may have ended.
             self.gate.admit_again(&mut self.call)?;
-            self.accreditation = accreditation::in_force(self.call.caller.party()?, self.call.now)?.digest();
-            match self.try_chunk(&lines).await {
+            let evidence = accreditation::in_force(self.call.caller.party()?, self.call.now)?.digest();
+            let outcome = match &mut self.certification {
+                Some(certification) => {
+                    certification.accreditation = evidence;
+                    self.try_chunk(&lines).await
+                }
+                None => self.try_further_keysets(&lines).await,
+            };
+            match outcome {
                 Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
                 outcome => return outcome,
             }
@@ -186,6 +195,83 @@ impl OrderStream {
                 // Nothing left: what was reserved is given back. Should this fail too, the next start does it.
                 let _ = self.give_back(&orders, &reserved, &reservations, &objects, &error).await;
                 Err(error)
+            }
+        }
+    }
+
+    /// A chunk of further keysets: steps 2, 3, 7 and 9. Nothing is reserved before the token is asked, for nothing that it
+    /// does lasts: keys of a chunk that is not recorded are derived again.
+    async fn try_further_keysets(
+        &mut self,
+        lines: &[v1::OrderLine],
+    ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
+        let desk = Arc::clone(&self.desk);
+        let (manufacturer, terms) = (self.manufacturer.clone(), self.terms.clone());
+        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
+        let (mut results, mut refusals) = (Vec::with_capacity(lines.len()), Vec::new());
+        let (mut wanted, mut eids, mut numbers) = (Vec::new(), HashSet::new(), HashSet::new());
+        for line in lines {
+            match self.check_further_keyset(&orders, line, (&mut eids, &mut numbers)) {
+                Ok(Some(order_line)) => wanted.push(order_line),
+                Ok(None) => {
+                    results.push(keyset_made(line.line));
+                    self.accepted += 1;
+                }
+                Err(error) => {
+                    let verdict = error.verdict();
+                    if matches!(verdict.outcome, Outcome::Failed(_)) {
+                        return Err(error);
+                    }
+                    refusals.push(self.refusal(line, &verdict.refusal, verdict.object));
+                    results.push(refused(line.line, verdict.refusal));
+                    self.refused += 1;
+                }
+            }
+        }
+        if !refusals.is_empty() {
+            desk.kms.store.commit(Commit::of(refusals)).await?;
+        }
+        if !wanted.is_empty() {
+            let reserved = orders.registered_lines(&wanted)?;
+            let options = CallOptions { deadline: Instant::now() + CHUNK_TIME, priority: Priority::Bulk };
+            let keys = orders.make_keys(&reserved, options).await?;
+            self.finish(&orders, &reserved, &[], &[], &keys, None).await?;
+            self.accepted += wanted.len() as u64;
+            results.extend(wanted.iter().map(|line| keyset_made(line.line)));
+        }
+        results.sort_by_key(|result| result.line);
+        Ok(results)
+    }
+
+    /// The line when its keyset is to be made; nothing when it was.
+    fn check_further_keyset(
+        &self,
+        orders: &Orders<'_>,
+        line: &v1::OrderLine,
+        (eids, numbers): (&mut HashSet<Eid>, &mut HashSet<u64>),
+    ) -> Result<Option<OrderLine>, ServiceError> {
+        let eid: Eid = line
+            .eid
+            .parse()
+            .map_err(|e: domain::EidError| ServiceError::refused(ReasonCode::InvalidEid, e.to_string()))?;
+        let object = Some(self.call.pseudonyms.device(&eid));
+        let about = |refusal| ServiceError::Kms(kms::KmsError::Refused(kms::Refused { refusal, object }));
+        if line.line == 0 || !numbers.insert(line.line) {
+            let message = "line numbers start at 1 and are unique";
+            return Err(about(Refusal::new(ReasonCode::InvalidField, message)));
+        }
+        if line.key.is_some() {
+            let message = "an order of further keysets certifies nothing: its lines have no key";
+            return Err(about(Refusal::new(ReasonCode::InvalidField, message)));
+        }
+        let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
+        match orders.check(&order_line, 0)? {
+            LineCheck::Repeated(_) => Ok(None),
+            LineCheck::Refused(refusal) => Err(about(refusal)),
+            LineCheck::New if eids.insert(eid) => Ok(Some(order_line)),
+            LineCheck::New => {
+                let message = "the EID stands twice in this order";
+                Err(about(Refusal::new(ReasonCode::DuplicateDevice, message)))
             }
         }
     }
@@ -271,12 +357,14 @@ impl OrderStream {
         }
         .map_err(|e| with_object(e.into()))?;
         let digest = key.public_key().digest();
+        let certification =
+            self.certification.as_ref().ok_or(ServiceError::Internal("an order without an issuer"))?;
         let request = CertificateRequest {
             profile: ProfileName::Euicc,
-            issuer: Arc::clone(&self.issuer),
+            issuer: Arc::clone(&certification.issuer),
             subject: SubjectValues {
-                country: Some(self.country.clone()),
-                organization: Some(self.organization.clone()),
+                country: Some(certification.country.clone()),
+                organization: Some(certification.organization.clone()),
                 organizational_unit: None,
                 common_name: Some("eUICC".to_owned()),
                 eid: Some(eid),
@@ -289,7 +377,7 @@ impl OrderStream {
             holder: eid.to_string(),
             certifies: None,
             renews: None,
-            accreditation: Some(self.accreditation),
+            accreditation: Some(certification.accreditation),
         };
         let prepared =
             ca::prepare(&self.desk.ca, request, self.call.now).map_err(|e| with_object(e.into()))?;
@@ -407,7 +495,7 @@ impl OrderStream {
     }
 
     fn refusal(&self, line: &v1::OrderLine, refusal: &Refusal, object: Option<Pseudonym>) -> EntryDraft {
-        let entry = EntryDraft::new(EventType::DeviceRegistered, Outcome::Refused(refusal.reason))
+        let entry = EntryDraft::new(self.terms.devices.event(), Outcome::Refused(refusal.reason))
             .role(self.call.caller.role())
             .actor(self.call.pseudonyms.principal(&self.call.caller.principal()))
             .request(request_digest("order-line", line))
@@ -448,8 +536,13 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     let keyset = kms::KeysetName::parse(header.keyset.as_ref())?;
     let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits)
         .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, e.to_string()))?;
-    if !algorithm.may_be_made() || keyset.protocol != domain::Protocol::Scp03 {
-        return Err(ServiceError::refused(ReasonCode::InvalidField, "an order makes AES keysets for SCP03"));
+    if !algorithm.may_be_made() || keyset.protocol == domain::Protocol::Scp02 {
+        return Err(ServiceError::refused(ReasonCode::InvalidField, "an order makes AES keysets"));
+    }
+    let devices = if header.further_keysets { OrderedDevices::Registered } else { OrderedDevices::New };
+    if header.further_keysets && !header.issuer.is_empty() {
+        let message = "further keysets are made for registered devices; no issuer has anything to certify";
+        return Err(ServiceError::refused(ReasonCode::InvalidField, message));
     }
     let format = u32::try_from(header.format)
         .ok()
@@ -465,11 +558,16 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
         algorithm,
         format,
         product: header.product.clone(),
+        devices,
     })
 }
 
 fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {
     v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::Certificate(certificate)) }
+}
+
+fn keyset_made(line: u64) -> v1::OrderLineResult {
+    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::KeysetMade(true)) }
 }
 
 fn refused(line: u64, refusal: Refusal) -> v1::OrderLineResult {

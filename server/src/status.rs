@@ -233,6 +233,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::UnknownTransportKey
         | ReasonCode::UnknownCertificate => Code::NotFound,
         ReasonCode::DuplicateDevice
+        | ReasonCode::DuplicateKeyset
         | ReasonCode::DuplicateKey
         | ReasonCode::AlreadyApproved
         | ReasonCode::IdempotencyKeyReused

@@ -83,6 +83,7 @@ impl IssueLoad {
                 format: 0,
                 transport_key: Vec::new(),
                 product: String::new(),
+                further_keysets: false,
                 order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),
@@ -196,7 +197,9 @@ fn check(result: &OrderLineResult, devices: &[Device]) -> Result<(), CliError> {
             }
         }
         (Some(order_line_result::Result::Refusal(refusal)), _) => Err(refused(refusal)),
-        (None, _) | (_, None) => Err(CliError::Answer("a result that fits no line".to_owned())),
+        (Some(order_line_result::Result::KeysetMade(_)) | None, _) | (_, None) => {
+            Err(CliError::Answer("a result that fits no line".to_owned()))
+        }
     }
 }
 

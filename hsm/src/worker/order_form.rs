@@ -9,7 +9,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::object::ObjectHandle;
 use cryptoki_sys::CKM_AES_KEY_WRAP;
-use domain::{DeviceKeyset, KeyUsage, OrderFormat};
+use domain::{DeviceKeyset, KeyUsage, OrderFormat, Protocol};
 use keys::pysim_csv::encrypt_cell;
 use keys::tr31::{BlockProtection, FILLER_BYTES, Header, cmac_check_value};
 use keys::{SecretKey, SoftwareKey};
@@ -157,13 +157,15 @@ fn open(transport: &SecretKey, wrapped: &[u8]) -> Result<SecretKey, HsmError> {
 
 /// What a key block says of its key: a derivation key of one device, or the key that wraps new keys on its card.
 fn block_header(keyset: &DeviceKeyset, usage: KeyUsage, key: &SecretKey) -> Header {
-    // X9.143 table 4: B3 is a key derivation key that is not of X9.24, K0 encrypts or wraps keys. The static ENC and
-    // MAC of SCP03 only derive session keys; the DEK wraps.
-    let (key_usage, mode, name) = match usage {
-        KeyUsage::Enc => (*b"B3", b'X', "enc"),
-        KeyUsage::Mac => (*b"B3", b'X', "mac"),
-        KeyUsage::Psk => (*b"B3", b'X', "psk"),
-        KeyUsage::Dek | KeyUsage::PskDek => (*b"K0", b'B', "dek"),
+    // X9.143 tables 4 and 6: B3 is a key derivation key that is not of X9.24, D0 encrypts data, M6 is for CMAC, K0 encrypts or
+    // wraps keys. The static ENC and MAC of SCP03 only derive session keys, as does a PSK; those of SCP80 protect packets
+    // themselves.
+    let name = usage.as_str();
+    let (key_usage, mode) = match (usage, keyset.protocol) {
+        (KeyUsage::Enc, Protocol::Scp80) => (*b"D0", b'B'),
+        (KeyUsage::Mac, Protocol::Scp80) => (*b"M6", b'C'),
+        (KeyUsage::Enc | KeyUsage::Mac | KeyUsage::Psk, _) => (*b"B3", b'X'),
+        (KeyUsage::Dek | KeyUsage::PskDek, _) => (*b"K0", b'B'),
     };
     let mut version = [b'0'; 2];
     for (digit, nibble) in version.iter_mut().zip([keyset.kvn.value() >> 4, keyset.kvn.value() & 0x0f]) {

@@ -581,6 +581,7 @@ async fn an_order_takes_each_device_and_key_once(
         .iter()
         .map(|result| match result {
             order_line_result::Result::Certificate(_) => "taken",
+            order_line_result::Result::KeysetMade(_) => "keyset made",
             order_line_result::Result::Refusal(refusal) => &refusal.reason,
         })
         .collect();

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use audit::{EventType, Outcome};
 use serde_json::Value;
 
+use crate::devices::{KVN, eid};
+use crate::fleet::Provisioner;
 use crate::support::{Deployment, GRANTED, ISSUER, files_below};
 
 /// A counted order whose devices' key pairs are made.
@@ -146,4 +148,78 @@ async fn an_order_that_is_killed_on_both_sides_goes_on_where_it_was() {
     }
     assert_eq!(registered.len(), DEVICES);
     assert!(registered.values().all(|times| *times == 1), "a device was registered twice");
+}
+
+/// A keyset of the register, as the tool shows it.
+fn shown(deployment: &Deployment, eid: &str, kvn: &str) -> Value {
+    let show = ["keyset", "show", eid, "--kvn", kvn, "--identity", "officer", "--output", "json"];
+    serde_json::from_str(&deployment.chancery(&show)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registered_devices_get_keysets_for_the_air_until_they_are_in_use() {
+    let deployment = Deployment::found();
+    let devices = deployment.order("first", &[1, 2, 3].map(|number| eid(GRANTED, number)));
+    let provisioner = Provisioner::of(&deployment).await;
+    let (used, frozen) = (&devices[0], &devices[1]);
+    provisioner.open(&mut used.card(), KVN).await.unwrap();
+    let freeze = ["device", "freeze", &frozen.eid, "--reason", "stolen", "--reference", "4711", "--yes"];
+    deployment.chancery(&[&freeze[..], &["--identity", "officer"]].concat());
+
+    let foreign = eid(GRANTED, 9);
+    let eids =
+        [&used.eid, &frozen.eid, &devices[2].eid, &devices[2].eid, &foreign].map(|eid| format!("{eid}\n"));
+    fs::write(deployment.path("registered.csv"), format!("eid\n{}", eids.concat())).unwrap();
+    let keyset = |order: &str, kvn: u8| {
+        format!(
+            "order = \"{order}\"\nfurther_keysets = true\nkvn = {kvn}\nalgorithm = \"AES-128\"\n\
+             [devices]\nfile = \"registered.csv\"\n"
+        )
+    };
+    for (order, kvn, protocol, keys) in [("ota", 0x01, "scp80", 3), ("psk", 0x40, "scp81", 2)] {
+        fs::write(deployment.path(&format!("{order}.toml")), keyset(order, kvn)).unwrap();
+        let (file, key) = (format!("{order}.toml"), log_key(&deployment));
+        let submit = ["order", "submit", &file, "--out", order, "--log-key", &key, "--identity", "eum"];
+        let submit = [&submit[..], &["--output", "json"]].concat();
+        for _ in 0..2 {
+            let output = deployment.try_chancery(&submit);
+            assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+            let placed = &serde_json::from_slice::<Value>(&output.stdout).unwrap()["placed"];
+            assert_eq!(placed["accepted"], 1);
+            let reasons: Vec<_> = placed["refusals"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|line| line["reason"].as_str().unwrap())
+                .collect();
+            // Sent again, the second line of one device finds the keyset of the first.
+            assert_eq!(reasons[..2], ["DEVICE_NOT_ACTIVE"; 2]);
+            assert!(["DUPLICATE_DEVICE", "DUPLICATE_KEYSET"].contains(&reasons[2]), "{reasons:?}");
+            assert_eq!(reasons[3], "UNKNOWN_DEVICE");
+        }
+        let of_device = shown(&deployment, &devices[2].eid, &format!("0x{kvn:02x}"));
+        assert_eq!(
+            (&of_device["protocol"], &of_device["state"]),
+            (&Value::from(protocol.to_uppercase()), &Value::from("pre-activation"))
+        );
+        assert_eq!(of_device["effective_strength"], 128);
+        let output = fs::read_to_string(deployment.path(order).join("output.jsonl")).unwrap();
+        let line: Value = serde_json::from_str(output.lines().last().unwrap()).unwrap();
+        assert_eq!(
+            (&line["protocol"], line["kcv"].as_object().unwrap().len()),
+            (&Value::from(protocol), keys)
+        );
+        if protocol == "scp81" {
+            assert!(
+                line["psk"].is_string() && line["psk-dek"].is_string() && line.get("enc").is_none(),
+                "{line}"
+            );
+        }
+    }
+    // The keyset it had is as it was, and serves sessions; one for the air serves none.
+    let mut card = devices[2].card();
+    provisioner.open(&mut card, KVN).await.unwrap();
+    let made = deployment.entries().into_iter().filter(|entry| entry.header.event == EventType::KeysetMade);
+    let (done, refused): (Vec<_>, Vec<_>) = made.partition(|entry| entry.header.outcome == Outcome::Done);
+    assert_eq!((done.len(), refused.len()), (2, 16));
 }
