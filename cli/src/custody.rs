@@ -199,7 +199,7 @@ pub struct ListKeysArgs {
 
 /// What a ceremony reports about a key (docs/formats/token-key-file.md).
 #[derive(Deserialize)]
-struct KeyFile {
+pub(crate) struct KeyFile {
     name: String,
     label: String,
     id: String,
@@ -211,7 +211,7 @@ struct KeyFile {
 }
 
 impl KeyFile {
-    fn read(path: &Path) -> Result<Self, CliError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
         serde_json::from_slice(&files::read(path)?).map_err(|error| {
             CliError::invalid(
                 format!("{}: {error}", path.display()),

@@ -87,7 +87,7 @@ fn isd_r() -> String {
 
 /// An order file, understood.
 #[derive(Debug)]
-struct Order {
+pub(crate) struct Order {
     header: OrderHeader,
     format: OrderFormat,
     devices: Devices,
@@ -95,7 +95,7 @@ struct Order {
 }
 
 impl Order {
-    fn read(path: &Path) -> Result<Self, CliError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
         let text = files::read_text(path)?;
         let wrong = |what: String| {
             CliError::invalid(format!("{}: {what}", path.display()), "see chancery order submit --help")

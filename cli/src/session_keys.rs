@@ -2,6 +2,8 @@
 
 mod many;
 
+pub(crate) use many::read_lines;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};

@@ -27,6 +27,8 @@ mod spki;
 mod wire_keysets;
 
 pub mod ceremony;
+#[doc(hidden)]
+pub mod frames;
 pub mod softhsm;
 pub mod worker;
 

@@ -35,6 +35,7 @@ const CRATES: &[Crate] = &[
     whole("ca", 3),
     whole("server", 4),
     whole("cli", 4),
+    whole("fuzz", 5),
     part("xtask", 5, &[], "the developer tool judges the product from outside"),
 ];
 
@@ -100,8 +101,8 @@ mod tests {
     use crate::workspace::sample::graph;
 
     const ALL: &[&str] = &[
-        "domain", "proto", "pki", "keys", "audit", "hsm", "store", "kms", "ca", "server", "cli", "xtask",
-        "tests",
+        "domain", "proto", "pki", "keys", "audit", "hsm", "store", "kms", "ca", "server", "cli", "fuzz",
+        "xtask", "tests",
     ];
 
     #[test]
@@ -115,6 +116,7 @@ mod tests {
             ("server", "kms"),
             ("server", "domain"),
             ("cli", "audit"),
+            ("fuzz", "cli"),
             ("tests", "dev:kms"),
             ("tests", "proto"),
         ];
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_product_and_the_tool_stay_apart() {
-        for edge in [("server", "dev:tests"), ("server", "xtask"), ("xtask", "domain")] {
+        for edge in [("server", "dev:tests"), ("server", "xtask"), ("cli", "fuzz"), ("xtask", "domain")] {
             assert_eq!(findings(&graph(ALL, &[edge])).len(), 1, "{edge:?}");
         }
     }

@@ -7,6 +7,7 @@
 
 mod check;
 mod dependency_page;
+mod fuzz;
 mod install;
 mod interop;
 mod layers;
@@ -58,6 +59,11 @@ const TASKS: &[Task] = &[
         name: "interop",
         line: "install judges that are not ours, let them judge what the demo left",
         run: interop,
+    },
+    Task {
+        name: "fuzz",
+        line: "fuzz a decoder of outside bytes with AFL++, which is installed below target/: TARGET|all [SECONDS] [--keep]",
+        run: fuzz::run,
     },
     Task {
         name: "install",

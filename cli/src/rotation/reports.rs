@@ -219,7 +219,7 @@ fn write_result(out: &mut LinesFile, result: &ReportResult, entry_index: u64) ->
     out.line(&serde_json::to_vec(&line).map_err(|error| CliError::Local(error.to_string()))?)
 }
 
-fn read_reports(path: &Path) -> Result<Vec<RotationReport>, CliError> {
+pub(crate) fn read_reports(path: &Path) -> Result<Vec<RotationReport>, CliError> {
     let mut seen = HashSet::new();
     json_lines::read(path, "docs/formats/rotation-scripts.md", |line: AnswerLine| {
         let report = line.into_report()?;

@@ -207,7 +207,7 @@ fn check(terms: &RotationTerms) -> Result<(), CliError> {
     Ok(())
 }
 
-fn from_file(path: &Path) -> Result<RotationTerms, CliError> {
+pub(crate) fn from_file(path: &Path) -> Result<RotationTerms, CliError> {
     let wrong = |why: String| {
         CliError::invalid(
             format!("{}: {why}", path.display()),

@@ -1,6 +1,6 @@
 //! Session keys for many cards: challenges in, opened keys out, as lines of JSON.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -59,7 +59,7 @@ struct ChallengeLine {
     card_cryptogram: String,
 }
 
-struct Line {
+pub(crate) struct Line {
     eid: Eid,
     host: Challenge,
     card: Challenge,
@@ -115,10 +115,15 @@ enum StreamEnd {
     Broken(Refused),
 }
 
+/// Reads the cards' challenges.
+pub(crate) fn read_lines(path: &Path) -> Result<Vec<Line>, CliError> {
+    json_lines::read(path, "docs/formats/session-key-lines.md", parse)
+}
+
 impl FetchMany {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let challenges = json_lines::read(&self.file, "docs/formats/session-key-lines.md", parse)?;
+        let challenges = read_lines(&self.file)?;
         let encryption_key =
             PrivateKey::load(&self.remote.identity.join(names::ENCRYPTION_KEY))?.p256_scalar()?;
         let key = self.idempotency.key()?;

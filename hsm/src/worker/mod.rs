@@ -35,6 +35,8 @@ use rustix::process::{
     set_parent_process_death_signal, setrlimit,
 };
 
+use zeroize::Zeroize;
+
 use self::boundary::Boundary;
 use self::engine::Engine;
 pub(crate) use self::import::{Wrapping, check_value, unwrap_oaep};
@@ -163,6 +165,7 @@ impl Shared {
                         result
                     });
                 }
+                wipe_stack();
                 let retire = poison.map(Retire::Poisoned).or_else(|| self.recycling(&engine));
                 let usage = engine.take_usage();
                 if self.answer(frame, results, usage, retire).is_err() {
@@ -206,6 +209,17 @@ impl Shared {
         }
         self.wants_recycling.load(Ordering::Relaxed).then_some(Retire::Recycle)
     }
+}
+
+/// Overwrites what the jobs left on this thread's stack: a secret that is moved leaves its bytes where it was, and only
+/// where it ends are they zeroized. Called at the depth at which jobs are called, whose frames then lie in the array's place.
+#[inline(never)]
+fn wipe_stack() {
+    /// The deepest job takes less than half of it, also unoptimised.
+    const WORDS: usize = 8 * 1024;
+    let mut place = [0_u64; WORDS];
+    place.zeroize();
+    std::hint::black_box(&mut place);
 }
 
 /// VmRSS of this process.

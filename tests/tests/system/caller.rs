@@ -7,7 +7,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::AsBigEndian;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use domain::{KeyVersionNumber, PrincipalId};
 use hyper_util::rt::TokioIo;
 use keys::scp03::{CardChallenge, Challenges, HostChallenge};
@@ -109,6 +109,11 @@ impl Caller {
         };
         let private = self.key("encryption-key.pem").private_key().as_be_bytes().unwrap();
         seal::open(private.as_ref().try_into().unwrap(), info, &sealed).unwrap().to_vec()
+    }
+
+    /// The public point to which answers are sealed, as the authority has it from the enrolment.
+    pub fn encryption_point(&self) -> Vec<u8> {
+        self.key("encryption-key.pem").public_key().as_ref().to_vec()
     }
 
     fn key(&self, name: &str) -> EcdsaKeyPair {

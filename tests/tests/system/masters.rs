@@ -23,7 +23,7 @@ use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 const PUBLISHED: [u8; 32] = *b"@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_";
 const FIRST: [u8; 32] = *b"a component that alice has typed";
 
-fn kcv(value: &[u8]) -> String {
+pub fn kcv(value: &[u8]) -> String {
     key_check_value(&SecretKey::from_slice(value).unwrap()).to_string()
 }
 
@@ -34,7 +34,7 @@ fn write_private(deployment: &Deployment, name: &str, text: &str) {
 }
 
 /// A component in clear, as another system's custodian brings it.
-fn component(deployment: &Deployment, custodian: &str, value: &[u8]) -> String {
+pub fn component(deployment: &Deployment, custodian: &str, value: &[u8]) -> String {
     let name = format!("{custodian}.component.json");
     let json = serde_json::json!({
         "format": "chancery-key-component/1",

@@ -1,4 +1,8 @@
-//! After a run: no key, no PIN anywhere outside the tokens and their PIN files, and no EID in any entry.
+//! After a run: no key, no PIN anywhere outside the tokens and their PIN files, and no EID in any entry. While it runs:
+//! none of them in the memory of the daemon, which the network reaches.
+
+mod memory;
+mod needles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +10,9 @@ use std::path::{Path, PathBuf};
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
 
+use self::needles::{Needles, forms};
 use crate::devices::eid;
+use crate::masters::{component, kcv};
 use crate::support::{Deployment, GRANTED, PURPOSE, files_below};
 
 /// Bytes to be searched, and where they are from.
@@ -15,27 +21,10 @@ struct Found {
     bytes: Vec<u8>,
 }
 
-/// The forms in which a secret might have been written.
-fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
-    let lower = hex::encode(secret);
-    let listed = secret.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-    vec![secret.to_vec(), lower.to_uppercase().into_bytes(), lower.into_bytes(), listed.into_bytes()]
-}
-
 /// Where any of the secrets occurs.
 fn occurrences<'f>(found: &'f [Found], secrets: &[Vec<u8>]) -> Vec<&'f Path> {
-    let needles: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| forms(secret)).collect();
-    let holds = |file: &&Found| {
-        // A first look at two bytes spares most comparisons.
-        let mut starts = vec![Vec::new(); 1 << 16];
-        for needle in &needles {
-            starts[usize::from(u16::from_be_bytes([needle[0], needle[1]]))].push(needle);
-        }
-        file.bytes.windows(2).enumerate().any(|(at, pair)| {
-            let candidates = &starts[usize::from(u16::from_be_bytes([pair[0], pair[1]]))];
-            candidates.iter().any(|needle| file.bytes[at..].starts_with(needle))
-        })
-    };
+    let needles = Needles::new(secrets);
+    let holds = |file: &&Found| !needles.found_in(&file.bytes).is_empty();
     found.iter().filter(holds).map(|file| file.place.as_path()).collect()
 }
 
@@ -43,13 +32,103 @@ fn read(files: Vec<PathBuf>) -> Vec<Found> {
     files.into_iter().map(|place| Found { bytes: fs::read(&place).unwrap(), place }).collect()
 }
 
+/// Two components of a master, and their sum.
+const COMPONENTS: [[u8; 32]; 2] =
+    [*b"what a custodian in Rome brought", *b"and what one in Oslo had at home"];
+
+/// Every secret that the test knows.
+struct Known {
+    static_keys: Vec<Vec<u8>>,
+    session_keys: Vec<Vec<u8>>,
+    masters: Vec<Vec<u8>>,
+    pins: Vec<Vec<u8>>,
+}
+
+impl Known {
+    fn kinds(&self) -> [(&'static str, &[Vec<u8>]); 4] {
+        [
+            ("static keys", &self.static_keys),
+            ("session keys", &self.session_keys),
+            ("masters", &self.masters),
+            ("PINs", &self.pins),
+        ]
+    }
+
+    /// Of which kind a secret of [`Known::all`] is.
+    fn kind_of(&self, number: usize) -> &'static str {
+        let mut before = 0;
+        let of = |(_, secrets): &(&str, &[Vec<u8>])| {
+            before += secrets.len();
+            number < before
+        };
+        self.kinds().into_iter().find(of).unwrap().0
+    }
+
+    fn all(&self) -> Vec<Vec<u8>> {
+        self.kinds().into_iter().flat_map(|(_, secrets)| secrets.to_vec()).collect()
+    }
+}
+
+/// A master that moves in, by the ceremony's process, and two persons who take it into use.
+fn import_master(deployment: &Deployment) -> Vec<Vec<u8>> {
+    let master: Vec<u8> = COMPONENTS[0].iter().zip(COMPONENTS[1]).map(|(a, b)| a ^ b).collect();
+    let [rome, oslo] = ["rome", "oslo"]
+        .map(|custodian| component(deployment, custodian, &COMPONENTS[usize::from(custodian == "oslo")]));
+    let import =
+        ["ceremony", "import-key", "--config", "chanceryd.toml", "--name", "moved-in", "--epoch", "2"];
+    let role = ["--role", "imported-master-aes-256", "--kcv", &kcv(&master), "--out", "moved-in.json"];
+    let parts = ["--component", &rome, "--component", &oslo];
+    deployment.chanceryd(&[&import[..], &role, &parts].concat());
+    let register = ["master", "register", "--key-file", "moved-in.json", "--generation", "2"];
+    let scheme = ["--scheme", "chancery-cmac-v1", "--reason", "ceremony"];
+    deployment.two_persons(&[&register[..], &scheme].concat(), None);
+    [COMPONENTS.map(Vec::from).to_vec(), vec![master]].concat()
+}
+
+/// As a core dump of each process would show. Nothing that a worker alone may have is in the daemon.
+fn look_into_memory(deployment: &Deployment, known: &Known, control: &[u8]) {
+    let secrets = Needles::new(&known.all());
+    let control = Needles::new(&[control.to_vec()]);
+    let mappings = memory::written(deployment.daemon_pid()).unwrap();
+    let found = |needles: &Needles| -> Vec<usize> {
+        mappings.iter().flat_map(|mapping| needles.found_in(&mapping.bytes)).collect()
+    };
+    assert!(!found(&control).is_empty(), "what the daemon holds is found");
+    assert_eq!(found(&secrets), Vec::<usize>::new(), "no secret is in the daemon");
+    // Between jobs the workers hold no device key, session key or master of their own accord, and no PIN; what a module
+    // keeps inside, it keeps encrypted.
+    let workers = deployment.worker_pids();
+    assert!(workers.len() >= 3, "a worker for each token");
+    let label = Needles::new(&[b"chancery/imported-master-aes-256/moved-in/2".to_vec()]);
+    let (mut closed, mut labels) = (0, 0);
+    for pid in &workers {
+        match memory::written(*pid) {
+            Ok(mappings) => {
+                for mapping in mappings {
+                    labels += label.found_in(&mapping.bytes).len();
+                    let found = secrets.found_in(&mapping.bytes);
+                    let kinds: Vec<&str> = found.iter().map(|number| known.kind_of(*number)).collect();
+                    assert!(found.is_empty(), "{kinds:?} in {} of worker {pid}", mapping.name);
+                }
+            }
+            // Only root can look into a process that is not dumpable.
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+                closed += 1;
+            }
+        }
+    }
+    assert!(labels > 0 || closed == workers.len(), "what a worker holds is found");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_key_or_pin_is_stored_logged_or_exported_and_no_entry_holds_an_eid() {
     let mut deployment = Deployment::found();
     let eids: Vec<String> = (0..4).map(|number| eid(GRANTED, 1_234_567 + number)).collect();
-    let devices = deployment.order("first", &eids);
-    let mut secrets: Vec<Vec<u8>> =
-        devices.iter().flat_map(|device| device.static_keys().map(<[u8]>::to_vec)).collect();
+    let mut devices = deployment.order("first", &eids[..2]);
+    let masters = import_master(&deployment);
+    devices.extend(deployment.order("second", &eids[2..]));
+    let mut session_keys: Vec<Vec<u8>> = Vec::new();
     let provisioner = deployment.caller("provisioner").await;
     let mut client = SessionKeyServiceClient::new(provisioner.channel.clone());
     for device in &devices {
@@ -63,16 +142,23 @@ async fn no_key_or_pin_is_stored_logged_or_exported_and_no_entry_holds_an_eid() 
             if let Ok(answer) = client.fetch_session_keys(request.clone()).await {
                 let opened = provisioner.unseal(&request, answer.get_ref());
                 // Three keys in their encoding: every stretch as long as a key, whatever stands around them.
-                secrets.extend(opened.windows(16).map(<[u8]>::to_vec));
+                session_keys.extend(opened.windows(16).map(<[u8]>::to_vec));
             }
         }
     }
     let is_distinct = |secret: &Vec<u8>| secret.iter().collect::<std::collections::BTreeSet<_>>().len() > 6;
-    secrets.retain(is_distinct);
-    assert!(secrets.len() > devices.len() * (3 + 3 * 2), "the keys are known");
+    session_keys.retain(is_distinct);
+    assert!(session_keys.len() > devices.len() * 3 * 2, "the keys are known");
     let pins = files_below(&deployment.path("data/pins"));
     assert!(pins.len() >= 6, "two PINs for each token");
-    secrets.extend(pins.iter().map(|pin| fs::read_to_string(pin).unwrap().trim().as_bytes().to_vec()));
+    let known = Known {
+        static_keys: devices.iter().flat_map(|device| device.static_keys().map(<[u8]>::to_vec)).collect(),
+        session_keys,
+        masters,
+        pins: pins.iter().map(|pin| fs::read_to_string(pin).unwrap().trim().as_bytes().to_vec()).collect(),
+    };
+    look_into_memory(&deployment, &known, &provisioner.encryption_point());
+    let secrets = known.all();
     let metrics = deployment.metrics();
     deployment.export("exported");
     deployment.stop();

@@ -323,9 +323,14 @@ impl Deployment {
         text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse().unwrap()
     }
 
+    /// The daemon's process.
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
     /// The daemon's token workers: its children.
     pub fn worker_pids(&self) -> Vec<u32> {
-        let pid = self.daemon.as_ref().unwrap().id();
+        let pid = self.daemon_pid();
         let mut workers = Vec::new();
         for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
             let children = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();

@@ -39,6 +39,9 @@ mod rsp;
 mod session_keys;
 mod standing;
 
+#[doc(hidden)]
+pub mod decoders;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -116,7 +119,8 @@ enum Command {
     Bench(bench::BenchCommand),
 }
 
-fn main() -> ExitCode {
+/// Reads the arguments, does what they say, reports.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let output = Output { format: cli.output };
     match run(&cli.command, output) {

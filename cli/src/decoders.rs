@@ -1,0 +1,63 @@
+//! The tool's readers of files and of operations, for the fuzz targets; no part of the tool.
+
+use std::path::Path;
+
+pub use crate::canonical::CanonicalOperation;
+use crate::custody::KeyFile;
+use crate::device_file::DeviceFile;
+use crate::error::CliError;
+use crate::order_lines::OutputReader;
+use crate::order_submit::Order;
+use crate::rotation::{reports, terms};
+use crate::{identity, issuer, render, session_keys};
+
+/// How many kinds of files [`read_file`] knows.
+pub const FILE_KINDS: u8 = 11;
+
+/// Reads a file as one of a kind; whether it was accepted.
+pub fn read_file(kind: u8, path: &Path) -> bool {
+    match kind % FILE_KINDS {
+        0 => devices(path, DeviceFile::open),
+        10 => devices(path, DeviceFile::open_registered),
+        1 => OutputReader::open(path).is_ok_and(|mut file| {
+            loop {
+                match file.next_line() {
+                    Ok(Some(_)) => {}
+                    ended => return ended.is_ok(),
+                }
+            }
+        }),
+        2 => Order::read(path).is_ok(),
+        3 => terms::from_file(path).is_ok(),
+        4 => reports::read_reports(path).is_ok(),
+        5 => session_keys::read_lines(path).is_ok(),
+        6 => issuer::register_issuer(path, None, None).is_ok(),
+        7 => KeyFile::read(path).is_ok(),
+        8 => identity::read_certificate(path).is_ok() | identity::read_public_key(path).is_ok(),
+        _ => identity::read_request(path).is_ok(),
+    }
+}
+
+fn devices(path: &Path, open: fn(&Path) -> Result<DeviceFile, CliError>) -> bool {
+    let (Ok(mut file), Ok(again)) = (open(path), open(path)) else { return false };
+    let counted = again.count(path).ok();
+    let mut devices = 0;
+    loop {
+        match file.next_device() {
+            Ok(Some(device)) => {
+                devices += 1;
+                assert_eq!(device.line, devices);
+            }
+            Ok(None) => {
+                assert_eq!(counted, Some(devices));
+                return true;
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// An operation as its approver sees it.
+pub fn render_operation(operation: &CanonicalOperation) -> String {
+    render::human(&render::operation_fields(operation.operation()))
+}
