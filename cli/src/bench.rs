@@ -5,6 +5,7 @@ mod cards;
 mod freeze;
 mod issue;
 mod load;
+mod order;
 mod process;
 mod report;
 mod rotation;
@@ -63,6 +64,13 @@ pub enum BenchCommand {
     #[command(after_help = "Example:
   chancery bench issue --in-flight 1 --in-flight 4 --output json")]
     Issue(BenchArgs),
+    /// Orders from a file: devices per second, and the memory of daemon, workers and tool, which must not grow with them.
+    ///
+    /// Three orders one after the other, of a quarter, half and all of --devices: placed, fetched, confirmed, the receipt
+    /// checked. There is one level.
+    #[command(after_help = "Example:
+  chancery bench order --devices 100000 --output json")]
+    Order(BenchArgs),
     /// Profile downloads per second: whole RSP transactions of three calls, the SM-DP+'s keys in the token.
     #[command(after_help = "Example:
   chancery bench rsp --in-flight 1 --in-flight 16 --output json")]
@@ -85,7 +93,7 @@ pub enum BenchCommand {
 /// Arguments of the benchmarks.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// Devices that are ordered before session keys are fetched, keysets rotated or devices frozen
+    /// Devices that are ordered: before session keys are fetched, keysets rotated or devices frozen, or by the largest order
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     devices: u64,
     /// Seconds of each level (session keys, freeze), and of the raw measurement
@@ -113,6 +121,7 @@ impl BenchCommand {
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         let (Self::SessionKeys(args)
         | Self::Issue(args)
+        | Self::Order(args)
         | Self::Rsp(args)
         | Self::Rotation(args)
         | Self::Freeze(args)) = self;
@@ -145,6 +154,7 @@ impl BenchCommand {
                 output.print(&args.session_keys(authority, output).await?, report::human)
             }
             Self::Issue(args) => output.print(&args.issue(authority, output).await?, report::human),
+            Self::Order(args) => order::measure(args, authority, output),
             Self::Rsp(args) => output.print(&args.rsp(authority, output).await?, report::human),
             Self::Rotation(args) => rotation::measure(args, authority, output).await,
             Self::Freeze(args) => freeze::measure(args, authority, output).await,
@@ -157,7 +167,7 @@ impl BenchArgs {
     fn cards(&self, authority: &ScratchAuthority, output: Output) -> Result<Vec<Card>, CliError> {
         let (devices, wrapped) = (authority.path("devices.csv"), authority.path("output.jsonl"));
         let eum = authority.path(authority::EUM);
-        let csv = tokio::task::block_in_place(|| issue::device_file(EIN, self.devices))?;
+        let csv = tokio::task::block_in_place(|| issue::device_file(EIN, 0, self.devices))?;
         std::fs::write(&devices, csv).map_err(CliError::file("write", &devices))?;
         let mut progress = output.progress("ordering devices", self.devices);
         let [devices, wrapped_text, eum_text] =

@@ -62,9 +62,10 @@ class SessionKeys(NamedTuple):
 def unseal_session_keys(identity: Identity, request, answer) -> SessionKeys:
     """Opens the answer to FetchSessionKeys; fails when it was made for another request."""
     request_id = request.idempotency_key.encode()
+    mode = b"" if len(request.host_challenge) == 8 else b"/s16"
     info = b"".join(
         [
-            b"chancery-session-keys/v1\0",
+            b"chancery-session-keys/v1" + mode + b"\0",
             identity.principal,
             bytes.fromhex(request.eid),
             bytes([request.keyset.key_version_number]),

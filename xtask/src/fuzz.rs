@@ -46,6 +46,10 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     for target in &arguments.targets {
         let out = built.join("out").join(target);
         remove(&out)?;
+        fs::create_dir_all(&out).map_err(at(&out))?;
+        let report = out.join("report.txt");
+        let written = fs::File::create(&report).map_err(at(&report))?;
+        println!("\n{target}: the fuzzer writes to {}", report.display());
         let corpus = root.join("fuzz/corpus").join(target);
         step(
             &format!("fuzz {target} for {} s", arguments.seconds),
@@ -61,7 +65,7 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<(), Failure> {
                 .env("AFL_SKIP_CPUFREQ", "1")
                 .env("AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES", "1")
                 .env("AFL_NO_UI", "1")
-                .stdout(std::process::Stdio::null()),
+                .stdout(written),
         )?;
         let found = out.join("default");
         let stats = fs::read_to_string(found.join("fuzzer_stats")).map_err(at(&found))?;

@@ -119,10 +119,10 @@ fn device(ein: &str, number: u64) -> Result<Device, CliError> {
     Ok(Device { eid, spki: PrivateKey::generate_p256()?.p256_spki()? })
 }
 
-/// Lines of a device file with fresh keys.
-pub fn device_file(ein: &str, devices: u64) -> Result<String, CliError> {
+/// Lines of a device file with fresh keys, from the `first` device of the range on.
+pub fn device_file(ein: &str, first: u64, devices: u64) -> Result<String, CliError> {
     let mut csv = "eid,public_key\n".to_owned();
-    for number in 0..devices {
+    for number in first..first + devices {
         let device = device(ein, number)?;
         csv.push_str(&format!("{},{}\n", device.eid, hex::encode(device.spki)));
     }

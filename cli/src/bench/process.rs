@@ -55,6 +55,33 @@ pub fn cpu(pid: u32) -> Result<Cpu, CliError> {
     Ok(cpu)
 }
 
+/// The processes below `pid`.
+pub fn descendants(pid: u32) -> Result<Vec<u32>, CliError> {
+    let mut found: Vec<u32> = Vec::new();
+    let mut waiting = vec![pid];
+    while let Some(pid) = waiting.pop() {
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for child in children.split_whitespace().filter_map(|child| child.parse().ok()) {
+                found.push(child);
+                waiting.push(child);
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(CliError::Local("the service has no workers".to_owned()));
+    }
+    Ok(found)
+}
+
+/// Resident memory of a process; none when it is gone.
+pub fn resident_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
 /// CPU time in a /proc/<pid>/stat line: its own, and that of children waited for. The name in parentheses may hold
 /// anything.
 fn stat_ticks(stat: &str) -> Option<[u64; 2]> {
@@ -111,6 +138,12 @@ mod tests {
         }
         assert_ne!(digest, [0; 32]);
         assert!(cpu(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn resident_memory_is_that_of_a_living_process() {
+        assert!(resident_kib(std::process::id()).unwrap() > 100);
+        assert_eq!(resident_kib(u32::MAX), None);
     }
 
     #[test]

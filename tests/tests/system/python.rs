@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::devices::{KVN, eid};
+use crate::masters::{component, kcv};
 use crate::rsp::download;
 use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 
@@ -39,7 +40,7 @@ fn run(script: &str, deployment: &Deployment, scene: &Value) {
 }
 
 #[test]
-fn parties_in_python_use_session_keys_and_download_profiles() {
+fn parties_in_python_use_session_keys_download_profiles_and_find_published_keys() {
     let deployment = Deployment::found_with(&["--rsp"]);
     let (granted, not_granted) = (eid(GRANTED, 1), eid("890490327", 2));
     deployment.order("first", &[granted.clone(), not_granted.clone()]);
@@ -69,4 +70,33 @@ fn parties_in_python_use_session_keys_and_download_profiles() {
         "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
     });
     run("test_download.py", &deployment, &scene);
+
+    let master = import_master(&deployment);
+    let scene = json!({
+        "eum": deployment.path("eum"),
+        "provisioner": deployment.path("provisioner"),
+        "issuer": ISSUER,
+        "master": hex::encode(master),
+        "eids": [eid(GRANTED, 5), eid(GRANTED, 6)],
+        "purpose": PURPOSE,
+        "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
+    });
+    run("test_vectors.py", &deployment, &scene);
+}
+
+/// The master of the published vectors, which only development takes, moves in by two components.
+fn import_master(deployment: &Deployment) -> [u8; 32] {
+    let master: [u8; 32] = std::array::from_fn(|at| at as u8);
+    let first = [0x5c; 32].map(|byte: u8| byte.rotate_left(3));
+    let second: Vec<u8> = master.iter().zip(first).map(|(a, b)| a ^ b).collect();
+    let (first, second) = (component(deployment, "alice", &first), component(deployment, "bob", &second));
+    let import =
+        ["ceremony", "import-key", "--config", "chanceryd.toml", "--name", "published", "--epoch", "2"];
+    let role = ["--role", "imported-master-aes-256", "--kcv", &kcv(&master), "--out", "published.json"];
+    let parts = ["--component", &first, "--component", &second];
+    deployment.chanceryd(&[&import[..], &role, &parts].concat());
+    let register = ["master", "register", "--key-file", "published.json", "--generation", "2"];
+    let scheme = ["--scheme", "chancery-cmac-v1", "--reason", "ceremony"];
+    deployment.two_persons(&[&register[..], &scheme].concat(), None);
+    master
 }
