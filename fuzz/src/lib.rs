@@ -11,6 +11,7 @@ mod contract;
 mod export;
 mod files;
 mod log;
+mod packets;
 mod remote_provisioning;
 mod texts;
 mod worker;
@@ -73,6 +74,11 @@ pub const TARGETS: &[Target] = &[
         name: "card",
         line: "answers of cards: INITIALIZE UPDATE, PUT KEY, GET DATA 00E0",
         run: card::run,
+    },
+    Target {
+        name: "packets",
+        line: "command APDUs of callers; answers of cards to SCP80 packets and over SCP03 channels",
+        run: packets::run,
     },
     Target {
         name: "key-formats",

@@ -98,3 +98,17 @@ def open_order(output: bytes, transport_key_pem: bytes) -> dict[str, Keyset]:
                 raise ValueError(f"the check value of {usage} of {line['eid']} is wrong")
         devices[line["eid"]] = Keyset(*keys)
     return devices
+
+
+def put_key(dek: bytes, keyset: Keyset, key_version_number: int, dialect: str) -> bytes:
+    """GP Card Specification §11.8 for a new AES keyset, before secure messaging. Dialect b says the clear key's length in
+    every block, a only where the block is longer than the key.
+    """
+    data = bytes([key_version_number])
+    for key in keyset:
+        padded = key + bytes(-len(key) % 16)
+        block = Cipher(algorithms.AES(dek), modes.CBC(bytes(16))).encryptor().update(padded)
+        if dialect == "b" or len(padded) != len(key):
+            block = bytes([len(key)]) + block
+        data += bytes([0x88, len(block)]) + block + b"\3" + check_value(key)
+    return bytes([0x80, 0xD8, 0x00, 0x81, len(data)]) + data + b"\0"

@@ -11,6 +11,9 @@ use crate::masters::{component, kcv};
 use crate::rsp::download;
 use crate::support::{Deployment, GRANTED, ISSUER, PURPOSE};
 
+/// The device of the published derivation vectors.
+const PUBLISHED_EID: &str = "89049032123451234512345678901235";
+
 /// The interpreter of the environment that `cargo xtask install` makes of the pinned requirements.
 fn interpreter(scripts: &Path) -> PathBuf {
     let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python");
@@ -82,6 +85,36 @@ fn parties_in_python_use_session_keys_download_profiles_and_find_published_keys(
         "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
     });
     run("test_vectors.py", &deployment, &scene);
+
+    // Two of the devices that the script ordered, with keysets of 128 and 256 bits.
+    let rotations = json!({
+        "dialect-a": rotation(&deployment, "dialect-a", "a", PUBLISHED_EID, 128),
+        "dialect-b": rotation(&deployment, "dialect-b", "b", &eid(GRANTED, 6), 256),
+    });
+    let scene = json!({
+        "provisioner": deployment.path("provisioner"),
+        "master": hex::encode(master),
+        "rotations": rotations,
+        "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
+    });
+    run("test_put_key.py", &deployment, &scene);
+}
+
+/// A rotation of one device, approved and begun; its terms.
+fn rotation(deployment: &Deployment, name: &str, dialect: &str, eid: &str, from_bits: u32) -> Value {
+    let request = ["rotation", "request", "--name", name, "--provisioner", "provisioner", "--eid", eid];
+    let keysets =
+        ["--from-kvn", "0x30", "--to-kvn", "0x31", "--to-algorithm", "AES-256", "--dialect", dialect];
+    let course = ["--stages", "100", "--overlap", "60s", "--halt-failures", "100", "--reason", "vectors"];
+    deployment.two_persons(&[&request[..], &keysets, &course].concat(), None);
+    json!({
+        "eid": eid,
+        "from_kvn": 0x30,
+        "from_bits": from_bits,
+        "to_kvn": 0x31,
+        "to_bits": 256,
+        "dialect": dialect,
+    })
 }
 
 /// The master of the published vectors, which only development takes, moves in by two components.
