@@ -38,8 +38,23 @@ struct Columns {
     public_key: Option<usize>,
     csr: Option<usize>,
     make_key_pair: Option<usize>,
-    /// The devices have their certificates: no key is looked for.
-    registered: bool,
+    kind: FileKind,
+}
+
+/// What a file's devices are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileKind {
+    /// New: each has a key, or asks for one.
+    New,
+    /// Registered: they have their certificates, and no key is looked for.
+    Registered,
+    /// In the field, with keys that another authority derived.
+    MovingIn {
+        /// What the scheme takes beside the master, in hex.
+        scheme_inputs: usize,
+        /// The check values that the keys are known to have, in hex.
+        check_values: Option<usize>,
+    },
 }
 
 impl DeviceFile {
@@ -52,6 +67,12 @@ impl DeviceFile {
     /// Opens a file of registered devices: of its columns only `eid` is read.
     pub fn open_registered(path: &Path) -> Result<Self, CliError> {
         Self::open_with(path, Columns::eid_only, "eid, or a line of columns with eid among them")
+    }
+
+    /// Opens a file of devices that move in: `eid`, what their scheme takes (`kdd` or `scheme_inputs`) and, if they are known,
+    /// their check values (`kcv`).
+    pub fn open_moving_in(path: &Path) -> Result<Self, CliError> {
+        Self::open_with(path, Columns::moving_in, "eid,kdd or eid,scheme_inputs, and kcv if known")
     }
 
     fn open_with(path: &Path, parse: fn(&str) -> Option<Columns>, expected: &str) -> Result<Self, CliError> {
@@ -119,7 +140,7 @@ impl Columns {
             public_key: position("public_key"),
             csr: position("csr"),
             make_key_pair: position("make_key_pair"),
-            registered: false,
+            kind: FileKind::New,
         };
         let keys = [columns.public_key, columns.csr, columns.make_key_pair];
         keys.iter().any(Option::is_some).then_some(columns)
@@ -128,15 +149,37 @@ impl Columns {
     fn eid_only(header: &str) -> Option<Self> {
         let header = header.strip_prefix('\u{feff}').unwrap_or(header);
         let eid = cells(header).position(|cell| cell.eq_ignore_ascii_case("eid"))?;
-        Some(Self { eid, public_key: None, csr: None, make_key_pair: None, registered: true })
+        Some(Self { eid, public_key: None, csr: None, make_key_pair: None, kind: FileKind::Registered })
+    }
+
+    fn moving_in(header: &str) -> Option<Self> {
+        let columns = Self::eid_only(header)?;
+        let header = header.strip_prefix('\u{feff}').unwrap_or(header);
+        let position = |name: &str| cells(header).position(|cell| cell.eq_ignore_ascii_case(name));
+        let scheme_inputs = position("scheme_inputs").or_else(|| position("kdd"))?;
+        let kind = FileKind::MovingIn { scheme_inputs, check_values: position("kcv") };
+        Some(Self { kind, ..columns })
     }
 
     fn device(self, line: u64, text: &str) -> DeviceLine {
         let cell = |at: usize| cells(text).nth(at).unwrap_or_default();
         let eid = cell(self.eid).to_owned();
-        if self.registered {
-            let order_line = OrderLine { line, eid: eid.clone(), key: None };
-            return DeviceLine { line, eid, order_line: Ok(order_line) };
+        let bare = OrderLine { line, eid: eid.clone(), ..OrderLine::default() };
+        let order_line = match self.kind {
+            FileKind::New => None,
+            FileKind::Registered => Some(Ok(bare)),
+            FileKind::MovingIn { scheme_inputs, check_values } => {
+                let hex = |at: usize, what: &str| {
+                    hex::decode(cell(at)).map_err(|_| format!("its {what} is not hexadecimal"))
+                };
+                let check_values = check_values.map_or(Ok(Vec::new()), |at| hex(at, "kcv"));
+                Some(hex(scheme_inputs, "kdd or scheme_inputs").and_then(|scheme_inputs| {
+                    Ok(OrderLine { scheme_inputs, check_values: check_values?, ..bare })
+                }))
+            }
+        };
+        if let Some(order_line) = order_line {
+            return DeviceLine { line, eid, order_line };
         }
         let public_key = self.public_key.map(cell).filter(|cell| !cell.is_empty());
         let csr = self.csr.map(cell).filter(|cell| !cell.is_empty());
@@ -152,7 +195,8 @@ impl Columns {
             (Some(_), Some(_), None) => Err("it has both a public_key and a csr".to_owned()),
             _ => Err("it has a key of its own and asks for one".to_owned()),
         };
-        let order_line = key.map(|key| OrderLine { line, eid: eid.clone(), key: Some(key) });
+        let order_line =
+            key.map(|key| OrderLine { line, eid: eid.clone(), key: Some(key), ..OrderLine::default() });
         DeviceLine { line, eid, order_line }
     }
 }

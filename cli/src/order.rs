@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use domain::{KeysetAlgorithm, OrderFormat, Protocol, SecurityDomain};
 use proto::v1::order_service_client::OrderServiceClient;
-use proto::v1::{KeysetName, OrderHeader};
+use proto::v1::{KeysetName, MovedInFleet, OrderHeader};
 use tonic::transport::Channel;
 
 use crate::connect::{ANSWER_MAX_BYTES, Connection, RemoteArgs};
@@ -36,13 +36,17 @@ pub enum OrderCommand {
       --certificates-out euicc/ --results results.jsonl --identity acme/
   chancery order place --order batch-1-ota --further-keysets --devices devices.csv --kvn 0x01 --algorithm AES-256 \\
       --identity acme/
+  chancery order place --order fleet-2019 --moved-in-scheme kdf3 --master-generation 100 --devices fleet.csv --kvn 0x30 \\
+      --algorithm AES-256 --results results.jsonl --identity acme/
 
 devices.csv begins with the line eid,public_key or eid,csr; keys and requests are DER in hex or base64. A column
 make_key_pair with the word P-256 instead has the authority make the key pair of a chip that cannot make its own: the
 private key comes back wrapped in the order's output.
 
 The key version number tells the protocol: SCP80 0x01-0x0F, SCP03 0x30-0x3F, SCP81 0x40-0x4F. A device gets its first keyset
-when it is registered, and others by --further-keysets until it is in use; of that file only the column eid is read.")]
+when it is registered, and others by --further-keysets until it is in use; of that file only the column eid is read. A fleet that moves in is a file with eid, kdd (the key diversification data of INITIALIZE
+UPDATE; or scheme_inputs, as docs/formats/key-derivation.md says) and kcv, if the check values are known: three octets for each key;
+a line whose keys have others is refused.")]
     Place(Place),
     /// Fetch the wrapped keysets of an order, check their digest, and confirm it.
     #[command(after_help = "Examples:
@@ -165,7 +169,7 @@ pub struct Place {
     #[arg(long, value_parser = parse_name)]
     pub order: String,
     /// The issuer that certifies the devices
-    #[arg(long, value_parser = parse_name, required_unless_present = "further_keysets")]
+    #[arg(long, value_parser = parse_name, required_unless_present_any = ["further_keysets", "moved_in_scheme"])]
     pub issuer: Option<String>,
     /// The device file (CSV)
     #[arg(long, value_name = "FILE")]
@@ -173,12 +177,19 @@ pub struct Place {
     /// The devices are registered by you and in no use yet: each gets this keyset beside those it has, nothing is certified
     #[arg(long, conflicts_with = "issuer")]
     pub further_keysets: bool,
+    /// The devices are in the field with keys that another authority derived by this scheme: they are registered, and nothing
+    /// leaves. an10922, kdf3, sp800-108, emv-cps11 or visa2
+    #[arg(long, value_name = "SCHEME", requires = "master_generation", conflicts_with_all = ["issuer", "further_keysets"])]
+    pub moved_in_scheme: Option<String>,
+    /// Generation of the registered master that came with them
+    #[arg(long, value_name = "NUMBER", requires = "moved_in_scheme")]
+    pub master_generation: Option<u32>,
     /// Which keyset
     #[command(flatten)]
     pub keyset: NameArgs,
-    /// Key length
-    #[arg(long, ignore_case = true)]
-    pub algorithm: Algorithm,
+    /// Cipher and key length: AES-128, AES-192 or AES-256; of a fleet that moves in also 3DES-2KEY
+    #[arg(long, value_parser = parse_algorithm)]
+    pub algorithm: KeysetAlgorithm,
     /// Form in which the keys leave
     #[arg(long, value_parser = parse_format, default_value = "jsonl-kwp")]
     pub format: OrderFormat,
@@ -214,16 +225,20 @@ impl Place {
                 order: self.order.clone(),
                 issuer: self.issuer.clone().unwrap_or_default(),
                 keyset: Some(self.keyset.name()),
-                key_bits: self.algorithm.key_bits(),
+                key_bits: self.algorithm.key_bits().into(),
                 format: format_code(self.format),
                 transport_key: Vec::new(),
                 product: String::new(),
                 further_keysets: self.further_keysets,
+                fleet: self.moved_in_scheme.as_ref().map(|scheme| MovedInFleet {
+                    scheme: scheme.clone(),
+                    master_generation: self.master_generation.unwrap_or_default(),
+                }),
             },
-            devices: if self.further_keysets {
-                Devices::Registered(self.devices.clone())
-            } else {
-                Devices::File(self.devices.clone())
+            devices: match (&self.moved_in_scheme, self.further_keysets) {
+                (Some(_), _) => Devices::MovingIn(self.devices.clone()),
+                (None, true) => Devices::Registered(self.devices.clone()),
+                (None, false) => Devices::File(self.devices.clone()),
             },
             certificates_out: self.certificates_out.clone(),
             results: self.results.clone(),
@@ -234,6 +249,13 @@ impl Place {
         output.print(&placed, human)?;
         Ok(exit_code(&placed))
     }
+}
+
+/// A keyset's algorithm by name. For clap.
+fn parse_algorithm(text: &str) -> Result<KeysetAlgorithm, String> {
+    KeysetAlgorithm::ALL.into_iter().find(|one| one.as_str().eq_ignore_ascii_case(text)).ok_or_else(|| {
+        format!("an algorithm is {}", KeysetAlgorithm::ALL.map(KeysetAlgorithm::as_str).join(", "))
+    })
 }
 
 /// 3 when some lines were refused.

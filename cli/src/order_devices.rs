@@ -15,6 +15,8 @@ pub enum Devices {
     File(PathBuf),
     /// A device file of which only the column eid is read.
     Registered(PathBuf),
+    /// A file of devices that move in.
+    MovingIn(PathBuf),
     /// So many EIDs from this one on, counted in their first 30 digits.
     Counted {
         /// The first 30 digits of the first one.
@@ -62,6 +64,7 @@ impl Devices {
         match self {
             Self::File(path) => DeviceFile::open(path)?.count(path),
             Self::Registered(path) => DeviceFile::open_registered(path)?.count(path),
+            Self::MovingIn(path) => DeviceFile::open_moving_in(path)?.count(path),
             Self::Counted { quantity, .. } => Ok(*quantity),
             Self::Listed(eids, _) => Ok(eids.len() as u64),
         }
@@ -73,6 +76,9 @@ impl Devices {
             Self::File(path) => DeviceLines::File(Box::new(DeviceFile::open(path)?), path.clone()),
             Self::Registered(path) => {
                 DeviceLines::File(Box::new(DeviceFile::open_registered(path)?), path.clone())
+            }
+            Self::MovingIn(path) => {
+                DeviceLines::File(Box::new(DeviceFile::open_moving_in(path)?), path.clone())
             }
             Self::Counted { first_body, quantity, keys } => {
                 DeviceLines::Counted { next_body: *first_body, line: 1, last: *quantity, keys: *keys }
@@ -109,7 +115,11 @@ impl LineKeys {
             Self::Made => Some(key_pair()),
             Self::None => None,
         };
-        DeviceLine { line, eid: eid.clone(), order_line: Ok(OrderLine { line, eid, key }) }
+        DeviceLine {
+            line,
+            eid: eid.clone(),
+            order_line: Ok(OrderLine { line, eid, key, ..OrderLine::default() }),
+        }
     }
 }
 

@@ -69,6 +69,9 @@ enum ResultLine<'a> {
         line: u64,
         eid: &'a str,
         accepted: bool,
+        /// Of a device that moved in: the check values of its keys.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        kcv: String,
     },
     Refused {
         accepted: bool,
@@ -220,7 +223,10 @@ impl Placing {
             Some(order_line_result::Result::Certificate(certificate)) => {
                 results.accepted(result.line, &eid, &certificate)?;
             }
-            Some(order_line_result::Result::KeysetMade(_)) => results.keyset_made(result.line, &eid)?,
+            Some(order_line_result::Result::KeysetMade(_)) => results.keyset_made(result.line, &eid, &[])?,
+            Some(order_line_result::Result::MovedIn(check_values)) => {
+                results.keyset_made(result.line, &eid, &check_values)?;
+            }
             Some(order_line_result::Result::Refusal(refusal)) => results.refused(Refusal {
                 line: result.line,
                 eid,
@@ -371,9 +377,9 @@ impl Results {
         self.write(&ResultLine::Accepted { line, eid, accepted: true, certificate: hex::encode(certificate) })
     }
 
-    fn keyset_made(&mut self, line: u64, eid: &str) -> Result<(), CliError> {
+    fn keyset_made(&mut self, line: u64, eid: &str, check_values: &[u8]) -> Result<(), CliError> {
         self.accepted += 1;
-        self.write(&ResultLine::KeysetMade { line, eid, accepted: true })
+        self.write(&ResultLine::KeysetMade { line, eid, accepted: true, kcv: hex::encode(check_values) })
     }
 
     fn refused(&mut self, refusal: Refusal) -> Result<(), CliError> {

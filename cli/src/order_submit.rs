@@ -157,6 +157,7 @@ impl OrderFile {
                 transport_key,
                 product: self.product,
                 further_keysets: self.further_keysets,
+                fleet: None,
             },
             format,
             devices: self.devices.understand(base, self.further_keysets)?,

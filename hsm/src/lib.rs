@@ -38,7 +38,9 @@ mod template;
 #[expect(unsafe_code, reason = "what the PKCS#11 crate lacks; each block with its proof")]
 mod pkcs11_gaps;
 
-pub use client::{Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand};
+pub use client::{
+    CHECKED_KEYSETS_MAX, Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand,
+};
 pub use error::{ErrorClass, HsmError};
 pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{

@@ -62,6 +62,7 @@ pub(crate) enum Job {
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
     Export(Box<WireExport>),
+    CheckValues(Box<WireKeysets>),
     ServiceSecret { key: KeyRef, context: String },
     RspSign(Box<WireRspSign>),
     RspBind(Box<WireRspBind>),
@@ -84,6 +85,7 @@ impl Job {
             Self::RspSign(job) => vec![&job.key],
             Self::RspBind(job) => vec![&job.key],
             Self::Ota(job) => job.keysets.keys.iter().collect(),
+            Self::CheckValues(keysets) => keysets.keys.iter().collect(),
             Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
             Self::AddKey(_) | Self::Canary => Vec::new(),
@@ -211,6 +213,7 @@ pub(crate) enum JobOutput {
     PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
     Exported { wrapped_transport_key: Vec<u8>, oaep_hash: Option<OaepHash>, keys: Vec<WireKey> },
+    CheckValues(Vec<Vec<[u8; 3]>>),
     Secret(WireSecret),
     Ota(Vec<WireOtaOutcome>),
     RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },

@@ -13,6 +13,8 @@ use cryptoki_sys::{
     CKM_AES_KEY_WRAP_PAD, CKM_DES3_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA, CKM_RSA_PKCS_OAEP,
 };
 
+use domain::KeysetAlgorithm;
+
 use crate::key::{KeyKind, KeyRef, MasterAlgorithm};
 use crate::nested::{self, NestedTemplate};
 use crate::pkcs11_gaps::mechanism_type;
@@ -338,6 +340,8 @@ pub(crate) enum SessionKeyUse {
     PacketCipher,
     /// KIc of a device: decrypts response packets inside the token, never out.
     PacketDecipher,
+    /// A key that stays: encrypts one block for its key check value.
+    KeyCheck,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
     ReadableBlock,
 }
@@ -345,8 +349,10 @@ pub(crate) enum SessionKeyUse {
 impl SessionKeyUse {
     /// The template of a session AES key (a generic secret for [`Self::ReadableBlock`]) of `bytes` bytes.
     pub(crate) fn attributes(self, bytes: usize) -> Vec<Attribute> {
-        let leaves =
-            !matches!(self, Self::Cmac | Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher);
+        let leaves = !matches!(
+            self,
+            Self::Cmac | Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher | Self::KeyCheck
+        );
         let is_key = !matches!(self, Self::ReadableBlock);
         let mut attributes = vec![
             Attribute::Class(ObjectClass::SECRET_KEY),
@@ -358,7 +364,7 @@ impl SessionKeyUse {
             Attribute::Extractable(leaves),
             Attribute::Sign(matches!(self, Self::Cmac)),
             Attribute::Verify(false),
-            Attribute::Encrypt(matches!(self, Self::Outgoing | Self::PacketCipher)),
+            Attribute::Encrypt(matches!(self, Self::Outgoing | Self::PacketCipher | Self::KeyCheck)),
             Attribute::Decrypt(matches!(self, Self::PacketDecipher)),
             Attribute::Wrap(matches!(
                 self,
@@ -369,13 +375,38 @@ impl SessionKeyUse {
         ];
         let allowed: Option<MechanismType> = match self {
             Self::Cmac => Some(MechanismType::AES_CMAC),
-            Self::Outgoing => Some(mechanism_type(CKM_AES_ECB)),
+            Self::Outgoing | Self::KeyCheck => Some(mechanism_type(CKM_AES_ECB)),
             Self::Transport { kwp } | Self::ReadableTransport { kwp } => Some(mechanism_type(kwp)),
             Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher => Some(mechanism_type(CKM_AES_CBC)),
             Self::ReadableBlock => None,
         };
         attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));
         attributes
+    }
+
+    /// The template of a session key of a keyset's algorithm. 3DES keys have a type of their own for each length, and the
+    /// modes of that cipher.
+    pub(crate) fn attributes_for(self, algorithm: KeysetAlgorithm) -> Vec<Attribute> {
+        let key_type = match algorithm {
+            KeysetAlgorithm::TripleDes2Key => KeyType::DES2,
+            KeysetAlgorithm::TripleDes3Key => KeyType::DES3,
+            KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes192 | KeysetAlgorithm::Aes256 => {
+                return self.attributes(algorithm.key_bytes());
+            }
+        };
+        let mode = match self {
+            Self::Outgoing | Self::KeyCheck => MechanismType::DES3_ECB,
+            _ => MechanismType::DES3_CBC,
+        };
+        self.attributes(algorithm.key_bytes())
+            .into_iter()
+            .filter(|attribute| !matches!(attribute, Attribute::ValueLen(_)))
+            .map(|attribute| match attribute {
+                Attribute::KeyType(_) => Attribute::KeyType(key_type),
+                Attribute::AllowedMechanisms(_) => Attribute::AllowedMechanisms(vec![mode]),
+                other => other,
+            })
+            .collect()
     }
 }
 

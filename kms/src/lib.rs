@@ -9,6 +9,7 @@ mod delivery;
 mod devices;
 mod error;
 mod export;
+mod fleet;
 mod freeze;
 mod grants;
 mod key_pairs;
@@ -38,6 +39,7 @@ pub use error::{KmsError, Refused};
 pub use export::{
     ExportFacts, ExportRequest, FetchedExport, check_export, decide_export, export, fetch_export,
 };
+pub use fleet::{Fleet, MovingDevice, octets as check_value_octets};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use key_pairs::ChunkKeyPairs;

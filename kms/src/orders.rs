@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Store};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
+use crate::fleet::Fleet;
 use crate::keyset_source::KeysetSource;
 use crate::keysets;
 use crate::keyspaces::{DEVICES, DEVICES_ORDERED, FROZEN, KEYSETS, ORDER_LINES, ORDERS};
@@ -63,13 +64,15 @@ pub enum OrderedDevices {
     New,
     /// Registered devices that are in no use yet: each gets one more keyset.
     Registered,
+    /// Devices in the field, whose keys another authority derived: they become registered, and nothing leaves.
+    MovedIn(Fleet),
 }
 
 impl OrderedDevices {
     /// Under which event each line is recorded.
     pub const fn event(self) -> EventType {
         match self {
-            Self::New => EventType::DeviceRegistered,
+            Self::New | Self::MovedIn(_) => EventType::DeviceRegistered,
             Self::Registered => EventType::KeysetMade,
         }
     }
@@ -128,7 +131,7 @@ pub struct Made<'a> {
 pub struct Orders<'a> {
     pub(crate) engines: &'a Engines,
     pub(crate) manufacturer: &'a Manufacturer,
-    terms: &'a OrderTerms,
+    pub(crate) terms: &'a OrderTerms,
 }
 
 impl<'a> Orders<'a> {
@@ -150,12 +153,14 @@ impl<'a> Orders<'a> {
                 Some(pseudonyms.order(&terms.order)),
             ));
         }
-        let transport_key = Sha256::digest(&manufacturer.transport_key).into();
-        keysets::check_usable(
-            engines.store.as_ref(),
-            engines.masters.newest(engines.store.as_ref())?.0,
-            &transport_key,
-        )?;
+        match terms.devices {
+            OrderedDevices::MovedIn(fleet) => fleet.check(engines, terms)?,
+            OrderedDevices::New | OrderedDevices::Registered => {
+                let transport_key = Sha256::digest(&manufacturer.transport_key).into();
+                let generation = engines.masters.newest(engines.store.as_ref())?.0;
+                keysets::check_usable(engines.store.as_ref(), generation, &transport_key)?;
+            }
+        }
         if let Some((record, _)) = orders.record()?
             && record
                 != (records::Order {
@@ -311,7 +316,7 @@ impl<'a> Orders<'a> {
                 version: reserved.version,
             });
             match self.terms.devices {
-                OrderedDevices::New => {
+                OrderedDevices::New | OrderedDevices::MovedIn(_) => {
                     let device = self.device(&reserved.line, Some(DeviceState::Registered));
                     commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
                 }
@@ -434,7 +439,7 @@ impl<'a> Orders<'a> {
             .fact("effective_strength", Fact::Number(u64::from(strength)))
     }
 
-    fn device(&self, line: &OrderLine, state: Option<DeviceState>) -> DeviceRecord {
+    pub(crate) fn device(&self, line: &OrderLine, state: Option<DeviceState>) -> DeviceRecord {
         DeviceRecord {
             state,
             eum: self.manufacturer.name.clone(),
@@ -445,7 +450,11 @@ impl<'a> Orders<'a> {
         }
     }
 
-    fn new_record(&self) -> records::Order {
+    pub(crate) fn new_record(&self) -> records::Order {
+        let fleet = match self.terms.devices {
+            OrderedDevices::MovedIn(fleet) => Some(fleet),
+            OrderedDevices::New | OrderedDevices::Registered => None,
+        };
         records::Order {
             version: 1,
             party: self.manufacturer.name.clone(),
@@ -460,15 +469,17 @@ impl<'a> Orders<'a> {
             format: self.terms.format.code(),
             product: self.terms.product.clone(),
             further_keysets: self.terms.devices == OrderedDevices::Registered,
+            fleet_scheme: fleet.map(|fleet| fleet.scheme.as_str().to_owned()).unwrap_or_default(),
+            fleet_master_generation: fleet.map_or(0, |fleet| fleet.generation.0),
         }
     }
 
-    fn record(&self) -> Result<Option<(records::Order, u64)>, KmsError> {
+    pub(crate) fn record(&self) -> Result<Option<(records::Order, u64)>, KmsError> {
         read_order(self.engines.store.as_ref(), &self.manufacturer.name, &self.terms.order)
     }
 
     /// Devices ordered so far and the version of that count.
-    fn ordered(&self) -> Result<(u64, Option<u64>), KmsError> {
+    pub(crate) fn ordered(&self) -> Result<(u64, Option<u64>), KmsError> {
         let Some(row) = self.engines.store.get(DEVICES_ORDERED, self.manufacturer.name.as_bytes())? else {
             return Ok((0, None));
         };
@@ -476,7 +487,7 @@ impl<'a> Orders<'a> {
         Ok((record.value, Some(row.version)))
     }
 
-    fn count(&self, value: u64, version: Option<u64>) -> (Change, Precondition) {
+    pub(crate) fn count(&self, value: u64, version: Option<u64>) -> (Change, Precondition) {
         let key = self.manufacturer.name.clone().into_bytes();
         let precondition = match version {
             Some(version) => Precondition::Version { keyspace: DEVICES_ORDERED, key: key.clone(), version },
@@ -489,15 +500,15 @@ impl<'a> Orders<'a> {
     }
 
     /// The order's name among all orders, for its pseudonym.
-    fn order_name(&self) -> String {
+    pub(crate) fn order_name(&self) -> String {
         format!("{}/{}", self.manufacturer.name, self.terms.order)
     }
 
-    fn order_key(&self) -> Vec<u8> {
+    pub(crate) fn order_key(&self) -> Vec<u8> {
         order_key(&self.manufacturer.name, &self.terms.order)
     }
 
-    fn line_key(&self, line: u64) -> Vec<u8> {
+    pub(crate) fn line_key(&self, line: u64) -> Vec<u8> {
         line_key(&self.manufacturer.name, &self.terms.order, line)
     }
 }

@@ -1,6 +1,8 @@
 //! An order's stream: cut into chunks of at most a thousand devices, each reserved, keyed, certified, written and
 //! registered before its results leave (`docs/cycles/issuance.md`). Key side and certificate side meet here.
 
+mod uncertified;
+
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,8 +12,8 @@ use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, Subje
 use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
-    ChunkKeyPairs, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders, OutputFiles,
-    ReservedLine,
+    ChunkKeyPairs, Fleet, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders,
+    OutputFiles, ReservedLine,
 };
 use pki::{ProfileName, SubjectValues};
 use proto::v1;
@@ -88,7 +90,7 @@ impl OrderStream {
         }
         let accreditation = accreditation::in_force(&party, call.now)?.digest();
         let certification = match terms.devices {
-            OrderedDevices::Registered => None,
+            OrderedDevices::Registered | OrderedDevices::MovedIn(_) => None,
             OrderedDevices::New => {
                 let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
                 if issuer.party != party.name {
@@ -119,7 +121,12 @@ impl OrderStream {
                     certification.accreditation = evidence;
                     self.try_chunk(&lines).await
                 }
-                None => self.try_further_keysets(&lines).await,
+                None => match self.terms.devices {
+                    OrderedDevices::MovedIn(fleet) => self.try_moving_in(fleet, &lines).await,
+                    OrderedDevices::New | OrderedDevices::Registered => {
+                        self.try_further_keysets(&lines).await
+                    }
+                },
             };
             match outcome {
                 Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
@@ -195,83 +202,6 @@ impl OrderStream {
                 // Nothing left: what was reserved is given back. Should this fail too, the next start does it.
                 let _ = self.give_back(&orders, &reserved, &reservations, &objects, &error).await;
                 Err(error)
-            }
-        }
-    }
-
-    /// A chunk of further keysets: steps 2, 3, 7 and 9. Nothing is reserved before the token is asked, for nothing that it
-    /// does lasts: keys of a chunk that is not recorded are derived again.
-    async fn try_further_keysets(
-        &mut self,
-        lines: &[v1::OrderLine],
-    ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
-        let desk = Arc::clone(&self.desk);
-        let (manufacturer, terms) = (self.manufacturer.clone(), self.terms.clone());
-        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
-        let (mut results, mut refusals) = (Vec::with_capacity(lines.len()), Vec::new());
-        let (mut wanted, mut eids, mut numbers) = (Vec::new(), HashSet::new(), HashSet::new());
-        for line in lines {
-            match self.check_further_keyset(&orders, line, (&mut eids, &mut numbers)) {
-                Ok(Some(order_line)) => wanted.push(order_line),
-                Ok(None) => {
-                    results.push(keyset_made(line.line));
-                    self.accepted += 1;
-                }
-                Err(error) => {
-                    let verdict = error.verdict();
-                    if matches!(verdict.outcome, Outcome::Failed(_)) {
-                        return Err(error);
-                    }
-                    refusals.push(self.refusal(line, &verdict.refusal, verdict.object));
-                    results.push(refused(line.line, verdict.refusal));
-                    self.refused += 1;
-                }
-            }
-        }
-        if !refusals.is_empty() {
-            desk.kms.store.commit(Commit::of(refusals)).await?;
-        }
-        if !wanted.is_empty() {
-            let reserved = orders.registered_lines(&wanted)?;
-            let options = CallOptions { deadline: Instant::now() + CHUNK_TIME, priority: Priority::Bulk };
-            let keys = orders.make_keys(&reserved, options).await?;
-            self.finish(&orders, &reserved, &[], &[], &keys, None).await?;
-            self.accepted += wanted.len() as u64;
-            results.extend(wanted.iter().map(|line| keyset_made(line.line)));
-        }
-        results.sort_by_key(|result| result.line);
-        Ok(results)
-    }
-
-    /// The line when its keyset is to be made; nothing when it was.
-    fn check_further_keyset(
-        &self,
-        orders: &Orders<'_>,
-        line: &v1::OrderLine,
-        (eids, numbers): (&mut HashSet<Eid>, &mut HashSet<u64>),
-    ) -> Result<Option<OrderLine>, ServiceError> {
-        let eid: Eid = line
-            .eid
-            .parse()
-            .map_err(|e: domain::EidError| ServiceError::refused(ReasonCode::InvalidEid, e.to_string()))?;
-        let object = Some(self.call.pseudonyms.device(&eid));
-        let about = |refusal| ServiceError::Kms(kms::KmsError::Refused(kms::Refused { refusal, object }));
-        if line.line == 0 || !numbers.insert(line.line) {
-            let message = "line numbers start at 1 and are unique";
-            return Err(about(Refusal::new(ReasonCode::InvalidField, message)));
-        }
-        if line.key.is_some() {
-            let message = "an order of further keysets certifies nothing: its lines have no key";
-            return Err(about(Refusal::new(ReasonCode::InvalidField, message)));
-        }
-        let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
-        match orders.check(&order_line, 0)? {
-            LineCheck::Repeated(_) => Ok(None),
-            LineCheck::Refused(refusal) => Err(about(refusal)),
-            LineCheck::New if eids.insert(eid) => Ok(Some(order_line)),
-            LineCheck::New => {
-                let message = "the EID stands twice in this order";
-                Err(about(Refusal::new(ReasonCode::DuplicateDevice, message)))
             }
         }
     }
@@ -406,7 +336,7 @@ impl OrderStream {
         let (changes, preconditions) = orders.reserve(&lines)?;
         let mut commit = Commit { entries: Vec::new(), changes, preconditions };
         for one in &ready {
-            let (entry, changes, preconditions) = one.prepared.intent(&self.about(one.object));
+            let (entry, changes, preconditions) = one.prepared.intent(&self.caller_about(one.object));
             commit.entries.push(entry.fact("line", Fact::Number(one.line.line)));
             commit.changes.extend(changes);
             commit.preconditions.extend(preconditions);
@@ -442,7 +372,7 @@ impl OrderStream {
                 orders.finish(&self.desk.files, &self.call.pseudonyms, reserved, made, self.call.now)
             })?;
             for (one, object) in issued.iter().zip(objects) {
-                let (entry, changes, preconditions) = one.outcome(&self.about(*object));
+                let (entry, changes, preconditions) = one.outcome(&self.caller_about(*object));
                 commit.entries.push(entry);
                 commit.changes.extend(changes);
                 commit.preconditions.extend(preconditions);
@@ -486,7 +416,7 @@ impl OrderStream {
         Err(ServiceError::Internal("no attempt was made"))
     }
 
-    fn about(&self, object: Pseudonym) -> About {
+    fn caller_about(&self, object: Pseudonym) -> About {
         About {
             role: Some(self.call.caller.role()),
             actor: self.call.pseudonyms.principal(&self.call.caller.principal()),
@@ -536,13 +466,19 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     let keyset = kms::KeysetName::parse(header.keyset.as_ref())?;
     let algorithm = domain::KeysetAlgorithm::from_code(header.key_bits)
         .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, e.to_string()))?;
-    if !algorithm.may_be_made() || keyset.protocol == domain::Protocol::Scp02 {
-        return Err(ServiceError::refused(ReasonCode::InvalidField, "an order makes AES keysets"));
+    let invalid = |message: &str| Err(ServiceError::refused(ReasonCode::InvalidField, message));
+    let devices = match (&header.fleet, header.further_keysets) {
+        (Some(_), true) => return invalid("devices that move in are not registered yet"),
+        (Some(fleet), false) => OrderedDevices::MovedIn(parse_fleet(fleet)?),
+        (None, true) => OrderedDevices::Registered,
+        (None, false) => OrderedDevices::New,
+    };
+    if devices != OrderedDevices::New && !header.issuer.is_empty() {
+        return invalid("nothing is certified: the order names no issuer");
     }
-    let devices = if header.further_keysets { OrderedDevices::Registered } else { OrderedDevices::New };
-    if header.further_keysets && !header.issuer.is_empty() {
-        let message = "further keysets are made for registered devices; no issuer has anything to certify";
-        return Err(ServiceError::refused(ReasonCode::InvalidField, message));
+    let is_made = !matches!(devices, OrderedDevices::MovedIn(_));
+    if is_made && (!algorithm.may_be_made() || keyset.protocol == domain::Protocol::Scp02) {
+        return invalid("an order makes AES keysets");
     }
     let format = u32::try_from(header.format)
         .ok()
@@ -562,12 +498,15 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     })
 }
 
-fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {
-    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::Certificate(certificate)) }
+fn parse_fleet(fleet: &v1::MovedInFleet) -> Result<Fleet, ServiceError> {
+    let scheme = keys::derivation::SchemeName::from_name(&fleet.scheme).ok_or_else(|| {
+        ServiceError::refused(ReasonCode::InvalidField, "no derivation scheme has this name")
+    })?;
+    Ok(Fleet { scheme, generation: domain::MasterGeneration(fleet.master_generation) })
 }
 
-fn keyset_made(line: u64) -> v1::OrderLineResult {
-    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::KeysetMade(true)) }
+fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {
+    v1::OrderLineResult { line, result: Some(v1::order_line_result::Result::Certificate(certificate)) }
 }
 
 fn refused(line: u64, refusal: Refusal) -> v1::OrderLineResult {

@@ -84,6 +84,7 @@ impl IssueLoad {
                 transport_key: Vec::new(),
                 product: String::new(),
                 further_keysets: false,
+                fleet: None,
                 order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),
@@ -148,7 +149,7 @@ async fn place(
                     return;
                 }
                 let key = Some(order_line::Key::PublicKey(device.spki.clone()));
-                let order_line = OrderLine { line, eid: device.eid.to_string(), key };
+                let order_line = OrderLine { line, eid: device.eid.to_string(), key, ..OrderLine::default() };
                 order_place::lock(&sent).insert(line, Instant::now());
                 part = message(place_order_request::Part::Line(order_line));
             }
@@ -197,9 +198,11 @@ fn check(result: &OrderLineResult, devices: &[Device]) -> Result<(), CliError> {
             }
         }
         (Some(order_line_result::Result::Refusal(refusal)), _) => Err(refused(refusal)),
-        (Some(order_line_result::Result::KeysetMade(_)) | None, _) | (_, None) => {
-            Err(CliError::Answer("a result that fits no line".to_owned()))
-        }
+        (
+            Some(order_line_result::Result::KeysetMade(_) | order_line_result::Result::MovedIn(_)) | None,
+            _,
+        )
+        | (_, None) => Err(CliError::Answer("a result that fits no line".to_owned())),
     }
 }
 

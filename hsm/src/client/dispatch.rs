@@ -36,6 +36,7 @@ impl PendingJob {
             Job::SessionKeys(_) | Job::ServiceSecret { .. } | Job::RspSign(_) | Job::RspBind(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             Job::Ota(job) => job.work.len().max(1),
+            Job::CheckValues(keysets) => keysets.keysets.len().max(1),
             // Alone in a frame: each is long, or about the worker itself.
             Job::OrderChunk(_)
             | Job::KeyPairs { .. }

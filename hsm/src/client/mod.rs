@@ -1,5 +1,6 @@
 //! The daemon's side: a cheap handle with a bounded queue, in front of worker processes. Loads no PKCS#11 module.
 
+mod check_values;
 mod dispatch;
 mod key_pairs;
 mod ota;
@@ -16,10 +17,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use domain::{KeysetAlgorithm, Protocol};
-use keys::derivation::Scheme;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+pub use self::check_values::CHECKED_KEYSETS_MAX;
 use self::dispatch::{Dispatch, PendingJob, Phase};
 use self::process::Link;
 pub(crate) use self::process::spawn;
@@ -587,7 +588,7 @@ impl Inner {
 
     fn known_source(&self, source: &KeySource) -> Result<(), HsmError> {
         match source {
-            KeySource::Derived { master, scheme: Scheme::Chancery } => self.known_master(master),
+            KeySource::Derived { master, .. } => self.known_master(master),
         }
     }
 

@@ -83,6 +83,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::PutKey(_) => "PUT KEY blocks",
             JobOutput::Exported { .. } => "an export",
             JobOutput::CardProofs(_) => "card proofs",
+            JobOutput::CheckValues(_) => "check values",
             JobOutput::Secret(_) => "a secret",
             JobOutput::Ota(_) => "packets and scripts",
             JobOutput::RspBound { .. } => "a bound profile",

@@ -157,13 +157,23 @@ impl Engine {
                 })
                 .map(JobOutput::Ota)
             }
+            Job::CheckValues(keysets) => {
+                let keysets = self.keysets(keysets)?;
+                let mut all = Vec::with_capacity(keysets.len());
+                for at in 0..keysets.len() {
+                    order::in_time(deadline)?;
+                    self.dawdle();
+                    all.push(order::check_values(session, &keysets.get(at)?)?);
+                }
+                Ok(JobOutput::CheckValues(all))
+            }
             Job::AddKey(key) => self.token.add(session, key.clone()).map(|()| JobOutput::Done),
             Job::Canary => self.token.canary(session).map(|()| JobOutput::Done),
         }
     }
 
     fn keysets<'j>(&self, keysets: &'j WireKeysets) -> Result<OpenKeysets<'j>, HsmError> {
-        OpenKeysets::open(keysets, |key| self.token.key(key))
+        OpenKeysets::open(keysets, self.token.boundary, |key| self.token.key(key))
     }
 
     fn master(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {

@@ -45,7 +45,7 @@ pub(crate) fn export(
     let mut keys = Vec::with_capacity(3);
     for usage in keyset.keyset.protocol.usages() {
         let key = device_key(session, keyset, *usage, SessionKeyUse::Outgoing)?;
-        let kcv = check_value(session, key.handle())?;
+        let kcv = check_value(session, key.handle(), keyset.keyset.algorithm)?;
         let wrapped = wrap_kwp(session, kwp, transport, key.handle(), keyset.keyset.algorithm)?;
         keys.push(WireKey { wrapped, kcv });
     }

@@ -15,7 +15,7 @@ use super::import::{self, Wrapping};
 use super::probe::{self, Abilities};
 use super::token_session::{Module, TokenSession};
 use crate::error::{ErrorClass, HsmError};
-use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
+use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, RegisteredKey};
 use crate::protocol::TokenAccess;
 use crate::report::{Probe, StartReport};
 use crate::signature::Verifier;
@@ -275,6 +275,9 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
             format!(
                 "{key_name}: SCP03 session keys, made by CMAC in the token, sealed, used for one script, or (of a card proof, S-MAC only) dropped in zeroized worker memory"
             ),
+            format!(
+                "{key_name}: chaining values of CMACs by schemes of other fleets, in zeroized worker memory; no device key"
+            ),
             match boundary {
                 Boundary::Worker => format!(
                     "{key_name}: device keys of orders as tr31 or pysim-csv, opened from their wrap in zeroized worker memory to be written in that form; inside_only refuses such orders"
@@ -309,6 +312,14 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         )],
         KeyRole::TransportImport => Vec::new(),
     };
+    if key.role == KeyRole::ImportedMaster(MasterAlgorithm::Aes192) {
+        sentences.push(match boundary {
+            Boundary::Worker => format!(
+                "{key_name}: AES-192 device keys by an10922, joined in zeroized worker memory from two blocks; inside_only refuses them"
+            ),
+            Boundary::InsideOnly => format!("{key_name}: AES-192 keys by an10922 are refused (inside_only)"),
+        });
+    }
     if key.role.is_imported() {
         sentences.push(format!(
             "{key_name}: imported; its value has been outside, and where is not for the token to say (LOCAL, ALWAYS_SENSITIVE and NEVER_EXTRACTABLE are no evidence)"

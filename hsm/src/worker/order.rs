@@ -6,12 +6,13 @@ use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
-use domain::KeysetAlgorithm;
+use domain::{KeyUsage, KeysetAlgorithm};
 
 use super::derive::device_key;
 use super::open::ResolvedKey;
 use super::order_form::ChunkTransport;
 use super::probe::Abilities;
+use super::source::{self, OpenKeyset};
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::OaepHash;
@@ -22,6 +23,8 @@ use crate::template::SessionKeyUse;
 
 /// What a key check value is computed over (GP Card Specification §B.6).
 const CHECK_BLOCK: [u8; 16] = [0x01; 16];
+/// The same of a 3DES key.
+const TRIPLE_DES_CHECK_BLOCK: [u8; 8] = [0; 8];
 
 /// One chunk: its transport key, wrapped once to the recipient; three keys per device, wrapped under it.
 pub(crate) fn order_chunk(
@@ -44,7 +47,7 @@ pub(crate) fn order_chunk(
         let mut device = WireDeviceKeys { keys: Vec::with_capacity(3) };
         for usage in keyset.protocol.usages() {
             let key = device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?;
-            let kcv = check_value(session, key.handle())?;
+            let kcv = check_value(session, key.handle(), keyset.algorithm)?;
             let wrapped = transport.wrap(session, key.handle(), &keyset, *usage)?;
             device.keys.push(WireKey { wrapped, kcv });
         }
@@ -109,9 +112,29 @@ pub(crate) fn wrap_kwp(
     }
 }
 
-/// The check value of an outgoing key, computed in the token.
-pub(crate) fn check_value(session: &TokenSession, key: ObjectHandle) -> Result<[u8; 3], HsmError> {
-    let block = session.encrypt(&Mechanism::AesEcb, key, &CHECK_BLOCK)?;
+/// The check values of the keys of a keyset, which stay where they are.
+pub(crate) fn check_values(
+    session: &TokenSession,
+    keyset: &OpenKeyset<'_>,
+) -> Result<Vec<[u8; 3]>, HsmError> {
+    let of = |usage: &KeyUsage| {
+        let key = source::device_key(session, keyset, *usage, SessionKeyUse::KeyCheck)?;
+        check_value(session, key.handle(), keyset.keyset.algorithm)
+    };
+    keyset.keyset.protocol.usages().iter().map(of).collect()
+}
+
+/// The check value of a key, computed in the token.
+pub(crate) fn check_value(
+    session: &TokenSession,
+    key: ObjectHandle,
+    algorithm: KeysetAlgorithm,
+) -> Result<[u8; 3], HsmError> {
+    let block = if algorithm.may_be_made() {
+        session.encrypt(&Mechanism::AesEcb, key, &CHECK_BLOCK)?
+    } else {
+        session.encrypt(&Mechanism::Des3Ecb, key, &TRIPLE_DES_CHECK_BLOCK)?
+    };
     block.first_chunk().copied().ok_or_else(|| HsmError::token("the token encrypted a block into less"))
 }
 

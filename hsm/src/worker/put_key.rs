@@ -34,7 +34,7 @@ pub(crate) fn put_key(
         let mut keys = Vec::with_capacity(3);
         for usage in new.keyset.protocol.usages() {
             let key = device_key(session, &new, *usage, SessionKeyUse::Outgoing)?;
-            let kcv = check_value(session, key.handle())?;
+            let kcv = check_value(session, key.handle(), new.keyset.algorithm)?;
             let wrapped = wrap_cbc(session, dek.handle(), key.handle(), new.keyset.algorithm)?;
             keys.push(WireKey { wrapped, kcv });
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use domain::{DeviceKeyset, KeyUsage};
 use keys::derivation::Scheme;
 
+use super::boundary::Boundary;
 use super::derive;
 use super::open::ResolvedKey;
 use super::token_session::{SessionObject, TokenSession};
@@ -16,6 +17,7 @@ use crate::wire_keysets::{WireKeyset, WireKeysets, WireSource, scheme_at};
 /// One keyset of a job, parsed, its token keys at hand.
 pub(crate) struct OpenKeyset<'k> {
     pub(crate) keyset: DeviceKeyset,
+    boundary: Boundary,
     source: OpenSource<'k>,
 }
 
@@ -26,6 +28,7 @@ enum OpenSource<'k> {
 /// The keysets of a job and the token keys behind them.
 pub(crate) struct OpenKeysets<'j> {
     keys: Vec<Arc<ResolvedKey>>,
+    boundary: Boundary,
     keysets: &'j [WireKeyset],
 }
 
@@ -33,10 +36,11 @@ impl<'j> OpenKeysets<'j> {
     /// `find` looks a token key up.
     pub(crate) fn open(
         wire: &'j WireKeysets,
+        boundary: Boundary,
         find: impl FnMut(&crate::key::KeyRef) -> Result<Arc<ResolvedKey>, HsmError>,
     ) -> Result<Self, HsmError> {
         let keys = wire.keys.iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { keys, keysets: &wire.keysets })
+        Ok(Self { keys, boundary, keysets: &wire.keysets })
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -54,7 +58,7 @@ impl<'j> OpenKeysets<'j> {
                     .map_err(|e| HsmError::caller(e.to_string()))?,
             },
         };
-        Ok(OpenKeyset { keyset, source })
+        Ok(OpenKeyset { keyset, boundary: self.boundary, source })
     }
 
     fn key(
@@ -87,6 +91,9 @@ pub(crate) fn device_key<'s>(
     match &keyset.source {
         OpenSource::Derived { master, scheme: Scheme::Chancery } => {
             derive::device_key(session, master, &keyset.keyset, usage, may)
+        }
+        OpenSource::Derived { master, scheme } => {
+            derive::key_by_scheme(session, keyset.boundary, master, (scheme, &keyset.keyset), usage, may)
         }
     }
 }

@@ -194,7 +194,7 @@ fn header(order: &str, issuer: &str) -> OrderHeader {
 }
 
 fn with_key(eid: &str, key: LineKey) -> OrderLine {
-    OrderLine { line: 1, eid: eid.to_owned(), key: Some(key) }
+    OrderLine { line: 1, eid: eid.to_owned(), key: Some(key), ..OrderLine::default() }
 }
 
 /// A key pair: PKCS#8, and the point of its public half.
@@ -379,7 +379,11 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
         ("an RSA-1024 key", "WEAK_KEY", with_key(&wanted, LineKey::PublicKey(rsa.spki.clone()))),
         ("a megabyte as key", "WEAK_KEY", with_key(&wanted, LineKey::PublicKey(vec![4; 1_000_000]))),
         ("a megabyte as request", "INVALID_CSR", with_key(&wanted, LineKey::Csr(vec![0x30; 1_000_000]))),
-        ("a line without key", "INVALID_FIELD", OrderLine { line: 1, eid: wanted.clone(), key: None }),
+        (
+            "a line without key",
+            "INVALID_FIELD",
+            OrderLine { line: 1, eid: wanted.clone(), ..OrderLine::default() },
+        ),
         ("a line without number", "INVALID_FIELD", OrderLine { line: 0, ..new(&wanted) }),
     ] {
         stage.refuses_line(what, reason, line).await;
@@ -542,6 +546,7 @@ async fn a_quota_ends_where_it_says(deployment: &Deployment) {
         line,
         eid: eid("89049033", usize::try_from(line).unwrap()),
         key: Some(LineKey::PublicKey(new_public_key())),
+        ..OrderLine::default()
     });
     let results = place(&mut small, "both", "small-ca", lines.to_vec()).await.unwrap();
     let [order_line_result::Result::Certificate(_), order_line_result::Result::Refusal(refusal)] =
@@ -573,6 +578,7 @@ async fn an_order_takes_each_device_and_key_once(
         line,
         eid: eid.to_owned(),
         key: Some(LineKey::PublicKey(key.to_vec())),
+        ..OrderLine::default()
     };
     let lines = vec![line(1, &first, &key), line(2, &second, &key), line(3, &first, &new_public_key())];
     let before = jobs(deployment);
@@ -581,7 +587,7 @@ async fn an_order_takes_each_device_and_key_once(
         .iter()
         .map(|result| match result {
             order_line_result::Result::Certificate(_) => "taken",
-            order_line_result::Result::KeysetMade(_) => "keyset made",
+            order_line_result::Result::KeysetMade(_) | order_line_result::Result::MovedIn(_) => "made",
             order_line_result::Result::Refusal(refusal) => &refusal.reason,
         })
         .collect();

@@ -5,6 +5,7 @@
 mod caller;
 mod devices;
 mod fleet;
+mod fleets;
 mod support;
 
 mod approvals;

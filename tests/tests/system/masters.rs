@@ -35,11 +35,15 @@ fn write_private(deployment: &Deployment, name: &str, text: &str) {
 
 /// A component in clear, as another system's custodian brings it.
 pub fn component(deployment: &Deployment, custodian: &str, value: &[u8]) -> String {
+    component_with(deployment, custodian, value, &kcv(value))
+}
+
+pub fn component_with(deployment: &Deployment, custodian: &str, value: &[u8], check_value: &str) -> String {
     let name = format!("{custodian}.component.json");
     let json = serde_json::json!({
         "format": "chancery-key-component/1",
         "custodian": custodian,
-        "check_value": kcv(value),
+        "check_value": check_value,
         "value": hex::encode(value),
     });
     write_private(deployment, &name, &json.to_string());

@@ -98,7 +98,12 @@ async fn an_order_under_way_ends_with_the_suspension_of_its_manufacturer() {
     let send = async |part| parts.send(PlaceOrderRequest { part: Some(part) }).await.unwrap();
     let line = |number: usize| {
         let key = order_line::Key::PublicKey(new_public_key());
-        Part::Line(OrderLine { line: number as u64, eid: eid(GRANTED, number), key: Some(key) })
+        Part::Line(OrderLine {
+            line: number as u64,
+            eid: eid(GRANTED, number),
+            key: Some(key),
+            ..OrderLine::default()
+        })
     };
     send(Part::Header(OrderHeader {
         order: "long".to_owned(),
