@@ -75,6 +75,9 @@ pub struct Fetch {
     /// authority's configuration allow it
     #[arg(long, value_enum, default_value_t = DeliveryArg::Sealed)]
     delivery: DeliveryArg,
+    /// With --delivery wrapped: name of this party's AES transport key
+    #[arg(long, value_name = "NAME", value_parser = crate::identity::parse_name, required_if_eq("delivery", "wrapped"))]
+    transport_key: Option<String>,
     /// What the keys are for; must be the purpose of a grant
     #[arg(long)]
     purpose: String,
@@ -121,6 +124,8 @@ enum DeliveryArg {
     Sealed,
     /// In the TLS channel alone
     TlsChannel,
+    /// By AES-KWP under this party's AES transport key, for its own HSM to unwrap; this tool cannot check them
+    Wrapped,
 }
 
 /// 8 or 16 bytes of a challenge or cryptogram.
@@ -200,6 +205,18 @@ struct Fetched<'a> {
     session: Option<Triple<&'a str>>,
 }
 
+#[derive(Serialize)]
+struct Wrapped {
+    eid: String,
+    kvn: String,
+    key_bits: u32,
+    transport_key: String,
+    transport_key_version: u32,
+    host_cryptogram: String,
+    wrapped: Triple<String>,
+    entry_index: u64,
+}
+
 #[derive(Serialize, Clone, Copy)]
 struct Triple<T> {
     s_enc: T,
@@ -220,8 +237,49 @@ impl Fetch {
         let connection = self.remote.connect(output).await?;
         let message = self.request()?;
         let answer = call(&connection, &message, output).await?;
+        if self.delivery == DeliveryArg::Wrapped {
+            return self.report_wrapped(&message, &answer, output);
+        }
         let opened = open(&answer, &message, &PrincipalId(connection.principal), &encryption_key)?;
         self.report(&message, &answer, &opened, output)
+    }
+
+    /// Keys that only this party's HSM opens: nothing of them can be checked here.
+    fn report_wrapped(
+        &self,
+        request: &FetchSessionKeysRequest,
+        answer: &FetchSessionKeysResponse,
+        output: Output,
+    ) -> Result<(), CliError> {
+        let [s_enc, s_mac, s_rmac] = &answer.wrapped_keys[..] else {
+            return Err(CliError::Answer("the session keys: three wrapped ones are missing".to_owned()));
+        };
+        let wrapped = Wrapped {
+            eid: request.eid.clone(),
+            kvn: format!("{:#04x}", self.keyset.kvn),
+            key_bits: answer.key_bits,
+            transport_key: request.transport_key.clone(),
+            transport_key_version: answer.transport_key_version,
+            host_cryptogram: hex::encode(&answer.host_cryptogram),
+            wrapped: Triple {
+                s_enc: hex::encode(s_enc),
+                s_mac: hex::encode(s_mac),
+                s_rmac: hex::encode(s_rmac),
+            },
+            entry_index: answer.entry_index,
+        };
+        output.print(&wrapped, |wrapped| {
+            fields([
+                ("EID", wrapped.eid.clone()),
+                ("KVN", wrapped.kvn.clone()),
+                ("transport key", format!("{} {}", wrapped.transport_key, wrapped.transport_key_version)),
+                ("host cryptogram", wrapped.host_cryptogram.clone()),
+                ("S-ENC, AES-KWP", wrapped.wrapped.s_enc.clone()),
+                ("S-MAC, AES-KWP", wrapped.wrapped.s_mac.clone()),
+                ("S-RMAC, AES-KWP", wrapped.wrapped.s_rmac.clone()),
+                ("log entry", wrapped.entry_index.to_string()),
+            ])
+        })
     }
 
     fn request(&self) -> Result<FetchSessionKeysRequest, CliError> {
@@ -237,7 +295,9 @@ impl Fetch {
             delivery: match self.delivery {
                 DeliveryArg::Sealed => KeyDelivery::Sealed.into(),
                 DeliveryArg::TlsChannel => KeyDelivery::TlsChannel.into(),
+                DeliveryArg::Wrapped => KeyDelivery::Wrapped.into(),
             },
+            transport_key: self.transport_key.clone().unwrap_or_default(),
             ..FetchSessionKeysRequest::default()
         };
         if let Some(answer) = &self.card.answer {

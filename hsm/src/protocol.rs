@@ -76,7 +76,13 @@ impl Job {
     pub(crate) fn token_keys(&self) -> Vec<&KeyRef> {
         match self {
             Self::Sign { key, .. } | Self::ServiceSecret { key, .. } => vec![key],
-            Self::SessionKeys(job) => job.keysets.keys.iter().collect(),
+            Self::SessionKeys(job) => {
+                let wrapping = match &job.delivery {
+                    WireDelivery::Wrapped(key) => Some(key),
+                    WireDelivery::Sealed(_) | WireDelivery::InClear => None,
+                };
+                job.keysets.keys.iter().chain(wrapping).collect()
+            }
             Self::OrderChunk(job) => match &job.keys {
                 WireOrderKeys::Derived { master } => vec![master],
             },
@@ -102,8 +108,17 @@ pub(crate) struct WireSessionKeys {
     pub(crate) session: CardSession,
     pub(crate) principal: [u8; 32],
     pub(crate) request_id: Vec<u8>,
-    /// None: the keys leave in clear.
-    pub(crate) recipient: Option<Vec<u8>>,
+    pub(crate) delivery: WireDelivery,
+}
+
+/// How session keys leave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum WireDelivery {
+    /// HPKE to an uncompressed P-256 point.
+    Sealed(Vec<u8>),
+    /// AES-KWP under a key of the token.
+    Wrapped(KeyRef),
+    InClear,
 }
 
 /// Session keys that are released.
@@ -119,6 +134,7 @@ pub(crate) struct WireReleased {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum WireDelivered {
     Sealed { encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
+    Wrapped([Vec<u8>; 3]),
     InClear(WireKeys),
 }
 

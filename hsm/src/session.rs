@@ -6,6 +6,7 @@ use domain::PrincipalId;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::key::KeyRef;
 use crate::source::SourcedKeyset;
 
 /// Session keys of one SCP03 session.
@@ -70,6 +71,11 @@ pub enum Delivery {
         /// The point.
         recipient: Box<[u8; 65]>,
     },
+    /// By AES-KWP (RFC 5649) under a party's AES key on this token.
+    Wrapped {
+        /// The key.
+        key: KeyRef,
+    },
     /// In clear, through the daemon, into the caller's TLS channel.
     DangerInClear,
 }
@@ -108,6 +114,8 @@ pub enum DeliveredKeys {
         /// The sealed keys.
         ciphertext: Vec<u8>,
     },
+    /// S-ENC, S-MAC and S-RMAC, each by AES-KWP.
+    Wrapped([Vec<u8>; 3]),
     /// In clear.
     InClear(ClearKeys),
 }

@@ -3,7 +3,7 @@
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
 use domain::{DeviceState, KeyState, KeysetAlgorithm, Protocol, ReasonCode, Refusal, Role, Timestamp};
 use hsm::CardSession;
-use store::{Change, Commit};
+use store::{Change, Commit, Store};
 
 use crate::allowance::Need;
 use crate::devices::{DeviceRecord, KeysetRecord};
@@ -11,6 +11,7 @@ use crate::grants::{self, GrantFinding};
 use crate::keyspaces::{DEVICES, KEYSETS};
 use crate::sequence::{self, Named};
 use crate::session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
+use crate::transport_keys::{TransportKey, TransportMaterial};
 use crate::{Engines, KmsError};
 
 /// What may be answered once the commit is durable.
@@ -20,6 +21,8 @@ pub struct SessionKeysAnswer {
     pub released: hsm::ReleasedKeys,
     /// Length of the session keys.
     pub algorithm: KeysetAlgorithm,
+    /// Version of the transport key that wraps them; 0 when none does.
+    pub transport_key_version: u32,
 }
 
 /// What the decision looks at.
@@ -134,14 +137,25 @@ pub async fn release(
     if !request.is_repeat {
         take(engines, request, now, &mut commit)?.map_err(refuse)?;
     }
+    let transport = match &request.delivery {
+        KeyDelivery::Wrapped(name) => {
+            let (transport, key) = party_key(store, &caller.name, name, now)?;
+            commit.preconditions.push(transport.unchanged());
+            Some((transport, key))
+        }
+        KeyDelivery::Sealed | KeyDelivery::TlsChannel => None,
+    };
     // 5. to 8. Derive, verify the card cryptogram, derive the session keys, seal: one job inside the worker.
     let job = hsm::SessionKeysJob {
         keyset: engines.sourced(eid, &request.keyset, &keyset)?,
         session: request.session.clone(),
         context: hsm::SessionContext { principal: caller.principal, request_id: request.request_id.clone() },
-        delivery: match request.delivery {
-            KeyDelivery::Sealed => hsm::Delivery::Sealed { recipient: Box::new(caller.encryption_key) },
-            KeyDelivery::TlsChannel => hsm::Delivery::DangerInClear,
+        delivery: match (&request.delivery, &transport) {
+            (_, Some((_, key))) => hsm::Delivery::Wrapped { key: key.clone() },
+            (KeyDelivery::TlsChannel, None) => hsm::Delivery::DangerInClear,
+            (KeyDelivery::Sealed | KeyDelivery::Wrapped(_), None) => {
+                hsm::Delivery::Sealed { recipient: Box::new(caller.encryption_key) }
+            }
         },
     };
     let released = match engines.token.session_keys(job, options).await? {
@@ -199,13 +213,20 @@ pub async fn release(
         let counter = u32::from_be_bytes([0, high, middle, low]);
         entry = entry.fact("sequence_counter", Fact::Number(u64::from(counter)));
     }
-    if request.delivery == KeyDelivery::TlsChannel {
+    if request.delivery != KeyDelivery::Sealed {
         entry = entry.fact("delivery", Fact::fixed_name(request.delivery.as_str()));
+    }
+    let transport_key_version = transport.as_ref().map_or(0, |(transport, _)| transport.number);
+    if let Some((transport, _)) = &transport {
+        entry = entry.fact("transport_key", Fact::Digest(transport.digest()));
     }
     commit.entries.push(entry);
     if !request.has_proof() {
         // Nothing has shown that the card holds the keys: no state follows from it.
-        return Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm }));
+        return Ok((
+            commit,
+            SessionKeysAnswer { released, algorithm: keyset.algorithm, transport_key_version },
+        ));
     }
     // The card has proved that it holds this keyset: what was only registered becomes active.
     if device.state == Some(DeviceState::Registered) {
@@ -216,7 +237,28 @@ pub async fn release(
         keyset.state = KeyState::Active;
         commit.changes.push(Change::put(KEYSETS, request.keyset.row_key(eid), keyset.encode()));
     }
-    Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm }))
+    Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm, transport_key_version }))
+}
+
+/// The party's own AES key on the token, under which its keys can leave.
+fn party_key(
+    store: &dyn Store,
+    party: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<(TransportKey, hsm::KeyRef), KmsError> {
+    let transport = TransportKey::current(store, party, name, now)?;
+    match &transport.material {
+        TransportMaterial::Aes { key, .. } => {
+            let key = key.clone();
+            Ok((transport, key))
+        }
+        TransportMaterial::Rsa(_) => Err(KmsError::refused(
+            ReasonCode::InvalidField,
+            "session keys leave under an AES transport key; this one is RSA",
+            None,
+        )),
+    }
 }
 
 /// That nobody has used the counter or the pair of challenges, and that nobody will.

@@ -44,20 +44,23 @@ pub struct SessionKeysRequest {
 }
 
 /// How session keys leave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum KeyDelivery {
     /// Sealed to the caller's registered key.
     Sealed,
     /// In the TLS channel alone.
     TlsChannel,
+    /// By AES-KWP under the caller's AES transport key of this name.
+    Wrapped(String),
 }
 
 impl KeyDelivery {
     /// The stable name used in entries.
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Sealed => "sealed",
             Self::TlsChannel => "tls-channel",
+            Self::Wrapped(_) => "aes-kwp",
         }
     }
 }
@@ -102,12 +105,7 @@ impl SessionKeysRequest {
             i,
             level,
             session: session(message, &keyset, mode, i)?,
-            delivery: match message.delivery() {
-                v1::KeyDelivery::TlsChannel => KeyDelivery::TlsChannel,
-                v1::KeyDelivery::Sealed => KeyDelivery::Sealed,
-                v1::KeyDelivery::Unspecified if message.delivery == 0 => KeyDelivery::Sealed,
-                v1::KeyDelivery::Unspecified => return Err(invalid("an unknown way of delivery")),
-            },
+            delivery: delivery(message)?,
             purpose: message.purpose.clone(),
             request_id: message.idempotency_key.clone().into_bytes(),
             request_digest,
@@ -126,6 +124,24 @@ impl SessionKeysRequest {
     /// Whether the device has shown a proof of its keys.
     pub const fn has_proof(&self) -> bool {
         matches!(self.session, CardSession::Present { .. })
+    }
+}
+
+fn delivery(message: &v1::FetchSessionKeysRequest) -> Result<KeyDelivery, Refusal> {
+    let delivery = match message.delivery() {
+        v1::KeyDelivery::Wrapped if message.transport_key.is_empty() => {
+            return Err(invalid("transport_key is missing: the name of your AES transport key"));
+        }
+        v1::KeyDelivery::Wrapped => return Ok(KeyDelivery::Wrapped(message.transport_key.clone())),
+        v1::KeyDelivery::TlsChannel => KeyDelivery::TlsChannel,
+        v1::KeyDelivery::Sealed => KeyDelivery::Sealed,
+        v1::KeyDelivery::Unspecified if message.delivery == 0 => KeyDelivery::Sealed,
+        v1::KeyDelivery::Unspecified => return Err(invalid("an unknown way of delivery")),
+    };
+    if message.transport_key.is_empty() {
+        Ok(delivery)
+    } else {
+        Err(invalid("transport_key belongs to the delivery WRAPPED"))
     }
 }
 
@@ -211,7 +227,7 @@ mod tests {
     #[test]
     fn a_request_that_says_nothing_more_is_of_a_plain_card_that_is_there() {
         let plain = parse(&message()).unwrap();
-        assert_eq!((plain.i.value(), plain.level, plain.delivery), (0, None, KeyDelivery::Sealed));
+        assert_eq!((plain.i.value(), plain.level, &plain.delivery), (0, None, &KeyDelivery::Sealed));
         assert!(plain.has_proof() && matches!(plain.session, CardSession::Present { origin: None, .. }));
         let long = v1::FetchSessionKeysRequest {
             host_challenge: vec![1; 16],

@@ -2,7 +2,7 @@
 
 use super::wire::{received, unexpected};
 use super::{CallOptions, HsmError, Job, JobOutput, Token, WireKeysets};
-use crate::protocol::{WireDelivered, WireReleased, WireSessionKeys};
+use crate::protocol::{WireDelivered, WireDelivery, WireReleased, WireSessionKeys};
 use crate::session::{ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SessionKeysJob, SessionKeysOutcome};
 
 impl Token {
@@ -19,9 +19,13 @@ impl Token {
             session: job.session,
             principal: job.context.principal.0,
             request_id: job.context.request_id,
-            recipient: match job.delivery {
-                Delivery::Sealed { recipient } => Some(recipient.to_vec()),
-                Delivery::DangerInClear => None,
+            delivery: match job.delivery {
+                Delivery::Sealed { recipient } => WireDelivery::Sealed(recipient.to_vec()),
+                Delivery::Wrapped { key } => {
+                    inner.known_key(&key)?;
+                    WireDelivery::Wrapped(key)
+                }
+                Delivery::DangerInClear => WireDelivery::InClear,
             },
         };
         match received(inner.submit(Job::SessionKeys(Box::new(wire)), options)?.await)? {
@@ -44,6 +48,7 @@ fn released_keys(released: WireReleased) -> Result<ReleasedKeys, HsmError> {
                 .map_err(|_| HsmError::token("the worker's encapsulated key is no P-256 point"))?,
             ciphertext,
         },
+        WireDelivered::Wrapped(keys) => DeliveredKeys::Wrapped(keys),
         WireDelivered::InClear(mut keys) => {
             DeliveredKeys::InClear(ClearKeys(std::mem::take(&mut keys.0).into()))
         }

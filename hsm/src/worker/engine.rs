@@ -14,7 +14,7 @@ use super::token_session::TokenSession;
 use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
-use crate::protocol::{Job, JobOutput, Usage, WireOrderKeys, WireSecret};
+use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireOrderKeys, WireSecret};
 use crate::rsp::RspInput;
 use crate::wire_keysets::WireKeysets;
 
@@ -84,8 +84,20 @@ impl Engine {
             }
             Job::SessionKeys(job) => {
                 let keysets = self.keysets(&job.keysets)?;
+                let wrapping = match &job.delivery {
+                    WireDelivery::Wrapped(key) => {
+                        Some(self.key_of(key, |_, role| role == KeyRole::PartyTransport)?)
+                    }
+                    WireDelivery::Sealed(_) | WireDelivery::InClear => None,
+                };
                 self.dawdle();
-                scp03::session_keys(session, &keysets.get(0)?, job)
+                scp03::session_keys(
+                    session,
+                    &self.token.abilities,
+                    &keysets.get(0)?,
+                    job,
+                    wrapping.as_deref(),
+                )
             }
             Job::OrderChunk(job) => {
                 let WireOrderKeys::Derived { master } = &job.keys;

@@ -1,5 +1,6 @@
 //! Sessions of SCP03: the card checked, the session keys derived, and sealed before they leave the worker.
 
+use cryptoki::object::Attribute;
 use domain::{KeyUsage, PrincipalId, Protocol};
 use keys::SecretKey;
 use keys::scp03::{
@@ -9,10 +10,15 @@ use keys::scp03::{
 use keys::seal::{EphemeralKey, seal, session_keys_info};
 
 use super::derive::TokenPrf;
+use super::open::ResolvedKey;
+use super::order::wrap_kwp;
+use super::probe::Abilities;
 use super::source::{self, OpenKeyset};
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
-use crate::protocol::{JobOutput, WireDelivered, WireKeys, WireProof, WireReleased, WireSessionKeys};
+use crate::protocol::{
+    JobOutput, WireDelivered, WireDelivery, WireKeys, WireProof, WireReleased, WireSessionKeys,
+};
 use crate::session::{CardSession, SequenceOrigin};
 use crate::template::SessionKeyUse;
 
@@ -32,15 +38,17 @@ pub(crate) fn card_proof(
 /// Steps 5 to 8 of the session-keys cycle (DESIGN §5): derive, check the card, derive the rest, seal.
 pub(crate) fn session_keys(
     session: &TokenSession,
+    abilities: &Abilities,
     keyset: &OpenKeyset<'_>,
     job: &WireSessionKeys,
+    wrapping: Option<&ResolvedKey>,
 ) -> Result<JobOutput, HsmError> {
     check(keyset)?;
     let (CardSession::Present { host_challenge, .. } | CardSession::Prepared { host_challenge, .. }) =
         &job.session;
     match host_challenge.len() {
-        8 => release::<8>(session, keyset, job),
-        16 => release::<16>(session, keyset, job),
+        8 => release::<8>(session, abilities, keyset, job, wrapping),
+        16 => release::<16>(session, abilities, keyset, job, wrapping),
         length => Err(HsmError::caller(format!("a challenge has 8 or 16 bytes, not {length}"))),
     }
 }
@@ -55,18 +63,11 @@ fn check(keyset: &OpenKeyset<'_>) -> Result<(), HsmError> {
 
 fn release<const N: usize>(
     session: &TokenSession,
+    abilities: &Abilities,
     keyset: &OpenKeyset<'_>,
     job: &WireSessionKeys,
+    wrapping: Option<&ResolvedKey>,
 ) -> Result<JobOutput, HsmError> {
-    let recipient: Option<&[u8; 65]> = match &job.recipient {
-        Some(point) => Some(
-            point
-                .as_slice()
-                .try_into()
-                .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?,
-        ),
-        None => None,
-    };
     let (mac, key_enc) = match &job.session {
         CardSession::Present { host_challenge, card_challenge, card_cryptogram, origin } => {
             let challenges = Challenges {
@@ -104,8 +105,12 @@ fn release<const N: usize>(
         host_cryptogram: keys.host_cryptogram(&challenges).0.to_vec(),
         card_challenge: Vec::new(),
         card_cryptogram: Vec::new(),
-        keys: match recipient {
-            Some(recipient) => {
+        keys: match (&job.delivery, wrapping) {
+            (WireDelivery::Sealed(recipient), _) => {
+                let recipient = recipient
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| HsmError::caller("the recipient key is no uncompressed P-256 point"))?;
                 let principal = PrincipalId(job.principal);
                 let (eid, kvn) = (&keyset.keyset.eid, keyset.keyset.kvn);
                 let info = session_keys_info(&principal, eid, kvn, &challenges, &job.request_id)
@@ -118,7 +123,15 @@ fn release<const N: usize>(
                     ciphertext: sealed.ciphertext,
                 }
             }
-            None => WireDelivered::InClear(WireKeys(keys.encode().to_vec())),
+            (WireDelivery::Wrapped(_), Some(wrapping)) => {
+                let kwp = abilities.wrapping().kwp()?;
+                let wrap = |key: &SecretKey| wrap_session_key(session, kwp, wrapping, key);
+                WireDelivered::Wrapped([wrap(&keys.s_enc)?, wrap(&keys.s_mac)?, wrap(&keys.s_rmac)?])
+            }
+            (WireDelivery::Wrapped(_), None) => {
+                return Err(HsmError::caller("the job names no wrapping key"));
+            }
+            (WireDelivery::InClear, _) => WireDelivered::InClear(WireKeys(keys.encode().to_vec())),
         },
     };
     if matches!(job.session, CardSession::Prepared { .. }) {
@@ -126,6 +139,23 @@ fn release<const N: usize>(
         released.card_cryptogram = keys.card_cryptogram(&challenges).0.to_vec();
     }
     Ok(JobOutput::SessionKeys(Box::new(released)))
+}
+
+/// A session key by AES-KWP under a party's key, by the token: it goes in as a session object and is destroyed after.
+fn wrap_session_key(
+    session: &TokenSession,
+    kwp: u64,
+    wrapping: &ResolvedKey,
+    key: &SecretKey,
+) -> Result<Vec<u8>, HsmError> {
+    let algorithm = key.algorithm();
+    let template: Vec<_> = SessionKeyUse::Outgoing
+        .attributes(algorithm.key_bytes())
+        .into_iter()
+        .filter(|attribute| !matches!(attribute, Attribute::ValueLen(_)))
+        .collect();
+    let object = session.guard(session.create_secret(&template, key.expose())?);
+    wrap_kwp(session, kwp, wrapping.handle, object.handle(), algorithm)
 }
 
 /// Key-MAC and S-MAC of a session, nothing else: what a card's proof is checked with.

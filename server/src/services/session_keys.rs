@@ -79,6 +79,10 @@ impl SessionKeyApi {
                 answer.encapsulated_key = encapsulated_key.to_vec();
                 answer.ciphertext = ciphertext;
             }
+            DeliveredKeys::Wrapped(wrapped) => {
+                answer.wrapped_keys = wrapped.to_vec();
+                answer.transport_key_version = keys.transport_key_version;
+            }
             DeliveredKeys::InClear(clear) => answer.unsealed_keys = clear.danger_expose().to_vec(),
         }
         Ok(Completed::deed(commit, answer))

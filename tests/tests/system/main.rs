@@ -10,6 +10,7 @@ mod support;
 
 mod approvals;
 mod bad_input;
+mod delivery;
 mod demo;
 mod doctor;
 mod faults;
