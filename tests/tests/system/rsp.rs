@@ -10,6 +10,7 @@ use tonic::Status;
 
 use crate::caller::reason;
 use crate::rsp::download::{ADDRESS, CODE, Download, EIM_ID, PURPOSE, Site};
+use crate::secrets;
 use crate::support::Deployment;
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
@@ -39,6 +40,7 @@ fn bound_package(site: &Site, download: &Download, answer: &BindProfileResponse)
 async fn a_profile_is_downloaded_in_three_calls_and_everything_else_is_refused() {
     let mut deployment = Deployment::found_with(&["--rsp"]);
     let mut site = Site::build(&deployment, 4).await;
+    let mut bsp_keys = Vec::new();
 
     // Both ways to protect the profile, with and without a confirmation code.
     for (number, protection) in [(0, ProfileProtection::SessionKeys), (1, ProfileProtection::ProfileKeys)] {
@@ -51,6 +53,8 @@ async fn a_profile_is_downloaded_in_three_calls_and_everything_else_is_refused()
         let bound = site.bind(&request).await.unwrap();
         let package = bound_package(&site, &download, &bound);
         assert_eq!(download.euicc.clone().install(&package), Ok(profile()));
+        let opened = site.sm_dp_plus.unseal_bound(&download.eid, &download.id, &bound);
+        bsp_keys.extend(opened[2..].chunks(16).map(<[u8]>::to_vec));
 
         // The same one-time key again, under the same and under another idempotency key: the same sealed answer.
         let again = site.bind(&request).await.unwrap();
@@ -72,6 +76,10 @@ async fn a_profile_is_downloaded_in_three_calls_and_everything_else_is_refused()
         let package = bound_package(&site, &download, &bound);
         assert_eq!(download.euicc.clone().install(&package), Ok(profile()));
     }
+
+    assert_eq!(bsp_keys.len(), 3 + 6);
+    let (point, label) = (site.sm_dp_plus.encryption_point(), b"chancery/rsp-pb/dppb/1");
+    secrets::look_into_memory(&deployment, &[("a BSP key", bsp_keys)], &point, label);
 
     out_of_order_and_forged(&mut site).await;
     codes_are_counted(&mut site, &mut deployment).await;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use proto::v1::session_key_service_client::SessionKeyServiceClient;
 use tests::card::CryptogramBehaviour;
+use tests::transport::TransportPrivateKey;
 
 use self::needles::{Needles, forms};
 use crate::devices::eid;
@@ -36,38 +37,8 @@ fn read(files: Vec<PathBuf>) -> Vec<Found> {
 const COMPONENTS: [[u8; 32]; 2] =
     [*b"what a custodian in Rome brought", *b"and what one in Oslo had at home"];
 
-/// Every secret that the test knows.
-struct Known {
-    static_keys: Vec<Vec<u8>>,
-    session_keys: Vec<Vec<u8>>,
-    masters: Vec<Vec<u8>>,
-    pins: Vec<Vec<u8>>,
-}
-
-impl Known {
-    fn kinds(&self) -> [(&'static str, &[Vec<u8>]); 4] {
-        [
-            ("static keys", &self.static_keys),
-            ("session keys", &self.session_keys),
-            ("masters", &self.masters),
-            ("PINs", &self.pins),
-        ]
-    }
-
-    /// Of which kind a secret of [`Known::all`] is.
-    fn kind_of(&self, number: usize) -> &'static str {
-        let mut before = 0;
-        let of = |(_, secrets): &(&str, &[Vec<u8>])| {
-            before += secrets.len();
-            number < before
-        };
-        self.kinds().into_iter().find(of).unwrap().0
-    }
-
-    fn all(&self) -> Vec<Vec<u8>> {
-        self.kinds().into_iter().flat_map(|(_, secrets)| secrets.to_vec()).collect()
-    }
-}
+/// Secrets of one kind.
+pub type Kind = (&'static str, Vec<Vec<u8>>);
 
 /// A master that moves in, by the ceremony's process, and two persons who take it into use.
 fn import_master(deployment: &Deployment) -> Vec<Vec<u8>> {
@@ -85,32 +56,46 @@ fn import_master(deployment: &Deployment) -> Vec<Vec<u8>> {
     [COMPONENTS.map(Vec::from).to_vec(), vec![master]].concat()
 }
 
-/// As a core dump of each process would show. Nothing that a worker alone may have is in the daemon.
-fn look_into_memory(deployment: &Deployment, known: &Known, control: &[u8]) {
-    let secrets = Needles::new(&known.all());
-    let control = Needles::new(&[control.to_vec()]);
-    let mappings = memory::written(deployment.daemon_pid()).unwrap();
-    let found = |needles: &Needles| -> Vec<usize> {
-        mappings.iter().flat_map(|mapping| needles.found_in(&mapping.bytes)).collect()
+/// The keys under which an order's keys were wrapped for its manufacturer.
+fn transport_keys(deployment: &Deployment, order: &str) -> Vec<Vec<u8>> {
+    let pem = fs::read(deployment.path("eum/transport-key.pem")).unwrap();
+    let private_key = TransportPrivateKey::from_pem(&pem).unwrap();
+    let output = fs::read_to_string(deployment.path(&format!("{order}.jsonl"))).unwrap();
+    let lines = output.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let open = |line: serde_json::Value| {
+        let wrapped = hex::decode(line["wrapped"].as_str()?).unwrap();
+        Some(private_key.open_oaep(line["oaep_hash"].as_str().unwrap(), &wrapped).unwrap())
     };
-    assert!(!found(&control).is_empty(), "what the daemon holds is found");
-    assert_eq!(found(&secrets), Vec::<usize>::new(), "no secret is in the daemon");
-    // Between jobs the workers hold no device key, session key or master of their own accord, and no PIN; what a module
-    // keeps inside, it keeps encrypted.
+    lines.filter_map(open).collect()
+}
+
+/// As a core dump of each process would show. Nothing that a worker alone may have is in the daemon. Between jobs the
+/// workers hold no device key, session key or master of their own accord, and no PIN; what a module keeps inside, it keeps
+/// encrypted. `daemon_holds` and `worker_holds` are there, so that the search is known to find.
+pub fn look_into_memory(deployment: &Deployment, kinds: &[Kind], daemon_holds: &[u8], worker_holds: &[u8]) {
+    let all: Vec<Vec<u8>> = kinds.iter().flat_map(|(_, secrets)| secrets.clone()).collect();
+    let names: Vec<&str> =
+        kinds.iter().flat_map(|(name, secrets)| secrets.iter().map(move |_| *name)).collect();
+    let secrets = Needles::new(&all);
+    let search = |pid: u32, holds: &Needles| -> std::io::Result<bool> {
+        let mut held = false;
+        for mapping in memory::written(pid)? {
+            held |= !holds.found_in(&mapping.bytes).is_empty();
+            let found: Vec<&str> =
+                secrets.found_in(&mapping.bytes).into_iter().map(|number| names[number]).collect();
+            assert!(found.is_empty(), "{found:?} in {} of process {pid}", mapping.name);
+        }
+        Ok(held)
+    };
+    let held = search(deployment.daemon_pid(), &Needles::new(&[daemon_holds.to_vec()])).unwrap();
+    assert!(held, "what the daemon holds is found");
     let workers = deployment.worker_pids();
     assert!(workers.len() >= 3, "a worker for each token");
-    let label = Needles::new(&[b"chancery/imported-master-aes-256/moved-in/2".to_vec()]);
-    let (mut closed, mut labels) = (0, 0);
+    let holds = Needles::new(&[worker_holds.to_vec()]);
+    let (mut closed, mut held) = (0, 0);
     for pid in &workers {
-        match memory::written(*pid) {
-            Ok(mappings) => {
-                for mapping in mappings {
-                    labels += label.found_in(&mapping.bytes).len();
-                    let found = secrets.found_in(&mapping.bytes);
-                    let kinds: Vec<&str> = found.iter().map(|number| known.kind_of(*number)).collect();
-                    assert!(found.is_empty(), "{kinds:?} in {} of worker {pid}", mapping.name);
-                }
-            }
+        match search(*pid, &holds) {
+            Ok(found) => held += usize::from(found),
             // Only root can look into a process that is not dumpable.
             Err(error) => {
                 assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
@@ -118,7 +103,7 @@ fn look_into_memory(deployment: &Deployment, known: &Known, control: &[u8]) {
             }
         }
     }
-    assert!(labels > 0 || closed == workers.len(), "what a worker holds is found");
+    assert!(held > 0 || closed == workers.len(), "what a worker holds is found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,14 +136,25 @@ async fn no_key_or_pin_is_stored_logged_or_exported_and_no_entry_holds_an_eid() 
     assert!(session_keys.len() > devices.len() * 3 * 2, "the keys are known");
     let pins = files_below(&deployment.path("data/pins"));
     assert!(pins.len() >= 6, "two PINs for each token");
-    let known = Known {
-        static_keys: devices.iter().flat_map(|device| device.static_keys().map(<[u8]>::to_vec)).collect(),
-        session_keys,
-        masters,
-        pins: pins.iter().map(|pin| fs::read_to_string(pin).unwrap().trim().as_bytes().to_vec()).collect(),
-    };
-    look_into_memory(&deployment, &known, &provisioner.encryption_point());
-    let secrets = known.all();
+    let kinds = [
+        (
+            "a device key",
+            devices.iter().flat_map(|device| device.static_keys().map(<[u8]>::to_vec)).collect(),
+        ),
+        ("a session key", session_keys),
+        ("a master or its component", masters),
+        (
+            "a transport key",
+            ["first", "second"].iter().flat_map(|o| transport_keys(&deployment, o)).collect(),
+        ),
+        (
+            "a PIN",
+            pins.iter().map(|pin| fs::read_to_string(pin).unwrap().trim().as_bytes().to_vec()).collect(),
+        ),
+    ];
+    let label = b"chancery/imported-master-aes-256/moved-in/2";
+    look_into_memory(&deployment, &kinds, &provisioner.encryption_point(), label);
+    let secrets: Vec<Vec<u8>> = kinds.into_iter().flat_map(|(_, secrets): Kind| secrets).collect();
     let metrics = deployment.metrics();
     deployment.export("exported");
     deployment.stop();
