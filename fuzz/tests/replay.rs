@@ -39,9 +39,7 @@ fn no_input_of_the_corpus_breaks_a_rule_of_its_decoder() {
             assert!(judged.is_ok(), "{} breaks a rule of {}", path.display(), target.name);
         }
         // What is next to it: cut off, and with bits of every place turned.
-        for (_, bytes) in
-            self::inputs(target.name).into_iter().filter(|(_, bytes)| bytes.len() < 4096).take(20)
-        {
+        for (_, bytes) in self::inputs(target.name).into_iter().filter(|(_, bytes)| bytes.len() < 4096) {
             for cut in [1, bytes.len() / 2, bytes.len().saturating_sub(1)] {
                 target.run(&bytes[..cut.min(bytes.len())]);
             }

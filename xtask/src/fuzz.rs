@@ -1,9 +1,10 @@
 //! Fuzzing of decoders: AFL++ through cargo-afl on the stable toolchain, one target at a time.
 //!
 //! The tool is installed and the runner built below target/; neither is part of the workspace. What a run finds beside
-//! crashes, inputs that reach code no other input reaches, is what the normal tests replay: `--keep` puts the smallest
-//! set of them into fuzz/corpus/.
+//! crashes, inputs that reach code no other input reaches, is what the normal tests replay: `--keep` puts a small set of
+//! them that reaches most into fuzz/corpus/.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,9 @@ use crate::run::{Failure, cargo, program, step};
 const CARGO_AFL: &str = "0.18.2";
 /// MiB of address space that a decoder may have, the program itself included.
 const MEMORY_MAX_MIB: &str = "1024";
+/// What a corpus may hold: the tests replay it each time, and it is part of the tree.
+const CORPUS_INPUTS_MAX: usize = 130;
+const CORPUS_BYTES_MAX: usize = 300_000;
 /// Seconds of a run unless said otherwise.
 const SECONDS: u32 = 60;
 
@@ -72,7 +76,7 @@ pub fn run(root: &Path, arguments: &[String]) -> Result<(), Failure> {
         println!("{target}: {}", summary(&stats));
         let crashes = files(&[found.join("crashes"), found.join("hangs")])?;
         if arguments.keeps && crashes.is_empty() {
-            keep(&mut afl("cmin"), &found.join("queue"), &corpus, &runner, target)?;
+            keep(&afl, &found.join("queue"), &corpus, &runner, target)?;
         }
         broken.extend(crashes);
     }
@@ -121,27 +125,73 @@ fn install(root: &Path) -> Result<PathBuf, Failure> {
     Ok(tools)
 }
 
-/// Puts the smallest set of inputs that reaches as much as all of `queue` in the place of the corpus.
+/// Puts a small set of inputs in the place of the corpus, out of those that reach as much as all of `queue`.
 fn keep(
-    minimise: &mut Command,
+    afl: &dyn Fn(&str) -> Command,
     queue: &Path,
     corpus: &Path,
     runner: &Path,
     target: &str,
 ) -> Result<(), Failure> {
-    let smallest = queue.with_file_name("smallest");
-    remove(&smallest)?;
-    let arguments = minimise.arg("-i").arg(queue).arg("-o").arg(&smallest).args(["-m", MEMORY_MAX_MIB, "--"]);
-    step("keep the smallest set", arguments.arg(runner).arg(target).stdout(std::process::Stdio::null()))?;
+    let [smallest, maps] = ["smallest", "maps"].map(|name| queue.with_file_name(name));
+    for (verb, from, to) in [("cmin", queue, &smallest), ("showmap", &smallest, &maps)] {
+        remove(to)?;
+        let mut command = afl(verb);
+        command.arg("-i").arg(from).arg("-o").arg(to).args(["-m", MEMORY_MAX_MIB, "--"]);
+        let silent = std::process::Stdio::null();
+        step(&format!("{verb} of {target}"), command.arg(runner).arg(target).stdout(silent))?;
+    }
+    let mut inputs = Vec::new();
+    for path in files(&[smallest])? {
+        let map = maps.join(path.file_name().unwrap_or_default());
+        let reached = fs::read_to_string(&map).map_err(at(&map))?.lines().map(str::to_owned).collect();
+        inputs.push(Input { bytes: fs::read(&path).map_err(at(&path))?, reached });
+    }
     remove(corpus)?;
     fs::create_dir_all(corpus).map_err(at(corpus))?;
     // AFL++ names inputs after how they came to be, differently in each run.
-    for path in files(&[smallest])? {
-        let bytes = fs::read(&path).map_err(at(&path))?;
-        let kept = corpus.join(format!("{:016x}", digest(&bytes)));
-        fs::write(&kept, bytes).map_err(at(&kept))?;
+    for input in choose(inputs) {
+        let kept = corpus.join(format!("{:016x}", digest(&input.bytes)));
+        fs::write(&kept, input.bytes).map_err(at(&kept))?;
     }
     Ok(())
+}
+
+/// An input, and the places it reaches, each with how often.
+struct Input {
+    bytes: Vec<u8>,
+    reached: Vec<String>,
+}
+
+/// One after the other the input that reaches most that is new for its length, until nothing is new or the corpus is full.
+fn choose(inputs: Vec<Input>) -> Vec<Input> {
+    let mut numbers = BTreeMap::new();
+    let mut left: Vec<(Input, Vec<usize>)> = inputs
+        .into_iter()
+        .map(|input| {
+            let places = input.reached.iter().map(|place| {
+                let next = numbers.len();
+                *numbers.entry(place.clone()).or_insert(next)
+            });
+            let places = places.collect();
+            (input, places)
+        })
+        .collect();
+    let mut seen = vec![false; numbers.len()];
+    let (mut chosen, mut room) = (Vec::new(), CORPUS_BYTES_MAX);
+    while chosen.len() < CORPUS_INPUTS_MAX {
+        left.retain(|(input, _)| input.bytes.len() <= room);
+        let gain = |places: &[usize]| places.iter().filter(|place| !seen[**place]).count();
+        let worth =
+            |(input, places): &(Input, Vec<usize>)| gain(places) as f64 / (input.bytes.len() + 200) as f64;
+        let best = (0..left.len()).max_by(|a, b| worth(&left[*a]).total_cmp(&worth(&left[*b])));
+        let Some(best) = best.filter(|best| gain(&left[*best].1) > 0) else { break };
+        let (input, places) = left.swap_remove(best);
+        places.into_iter().for_each(|place| seen[place] = true);
+        room -= input.bytes.len();
+        chosen.push(input);
+    }
+    chosen
 }
 
 /// FNV-1a: a name by content.
@@ -200,6 +250,21 @@ mod tests {
     fn the_summary_names_what_the_fuzzer_counted() {
         let stats = "execs_done        : 4711\ncorpus_count      : 12\nsaved_crashes     : 1\nsaved_hangs       : 0\nbitmap_cvg        : 3.10%\n";
         assert_eq!(summary(stats), "4711 executions, 12 inputs, coverage 3.10%, 1 crashes, 0 hangs");
+    }
+
+    #[test]
+    fn a_corpus_is_chosen_by_what_is_new_for_its_length_and_ends_when_nothing_is() {
+        let input = |length: usize, reached: &[&str]| Input {
+            bytes: vec![0; length],
+            reached: reached.iter().map(|place| (*place).to_owned()).collect(),
+        };
+        let chosen = choose(vec![
+            input(90, &["1:1"]),
+            input(10, &["1:1", "2:1", "3:1"]),
+            input(20, &["3:1", "4:1"]),
+            input(CORPUS_BYTES_MAX + 1, &["5:1"]),
+        ]);
+        assert_eq!(chosen.iter().map(|input| input.bytes.len()).collect::<Vec<_>>(), [10, 20]);
     }
 
     #[test]
