@@ -18,6 +18,8 @@ const RESERVATIONS_PAGE: usize = 1_000;
 
 /// Rows of the register that one page looks at; a filter that matches few of them gives short pages, not long calls.
 const ROWS_PER_PAGE: usize = 2_000;
+/// Rows that are read at once, unless a page may have more certificates.
+const ROWS_AT_A_TIME_MIN: usize = 100;
 /// Certificates of one page.
 pub const CERTIFICATES_PER_PAGE: usize = 200;
 
@@ -131,21 +133,29 @@ pub fn list_certificates(
             Ok(page)
         }
         None => {
-            let rows = store.scan(CERTIFICATES, &[], after, ROWS_PER_PAGE)?;
-            let is_last = rows.len() < ROWS_PER_PAGE;
+            let mut after = after.map(<[u8]>::to_vec);
             let mut looked_at = 0;
-            let count = rows.len();
-            for (serial, row) in rows {
-                looked_at += 1;
-                page.certificates.extend(Some(view(&row.value)?).filter(wanted));
-                page.next = Some(serial);
-                if page.certificates.len() == limit {
-                    break;
+            // About as many rows at a time as the page may have certificates: most filters let most rows through.
+            let step = limit.max(ROWS_AT_A_TIME_MIN);
+            while page.certificates.len() < limit && looked_at < ROWS_PER_PAGE {
+                let rows = store.scan(CERTIFICATES, &[], after.as_deref(), step)?;
+                let is_last = rows.len() < step;
+                let count = rows.len();
+                looked_at += count;
+                let mut read = 0;
+                for (serial, row) in rows {
+                    read += 1;
+                    page.certificates.extend(Some(view(&row.value)?).filter(wanted));
+                    after = Some(serial);
+                    if page.certificates.len() == limit {
+                        break;
+                    }
+                }
+                if is_last && read == count {
+                    return Ok(page);
                 }
             }
-            if is_last && looked_at == count {
-                page.next = None;
-            }
+            page.next = after;
             Ok(page)
         }
     }
