@@ -11,14 +11,10 @@ use crate::order_submit::Order;
 use crate::rotation::{reports, terms};
 use crate::{identity, issuer, render, session_keys};
 
-/// How many kinds of files [`read_file`] knows.
-pub const FILE_KINDS: u8 = 11;
-
-/// Reads a file as one of a kind; whether it was accepted.
+/// Reads a file as one of a kind, by a number that never changes; whether it was accepted. There is none of the others.
 pub fn read_file(kind: u8, path: &Path) -> bool {
-    match kind % FILE_KINDS {
+    match kind {
         0 => devices(path, DeviceFile::open),
-        10 => devices(path, DeviceFile::open_registered),
         1 => OutputReader::open(path).is_ok_and(|mut file| {
             loop {
                 match file.next_line() {
@@ -34,7 +30,10 @@ pub fn read_file(kind: u8, path: &Path) -> bool {
         6 => issuer::register_issuer(path, None, None).is_ok(),
         7 => KeyFile::read(path).is_ok(),
         8 => identity::read_certificate(path).is_ok() | identity::read_public_key(path).is_ok(),
-        _ => identity::read_request(path).is_ok(),
+        9 => identity::read_request(path).is_ok(),
+        10 => devices(path, DeviceFile::open_registered),
+        11 => devices(path, DeviceFile::open_moving_in),
+        _ => false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What cards answer, and keys in the formats of other systems.
 
+use domain::{DeviceKeyset, KeyUsage, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::derivation::{Scheme, SchemeName};
 use keys::key_information::{ANSWER_BYTES_MAX, parse_key_information};
 use keys::put_key::PutKeyAnswer;
@@ -41,6 +42,24 @@ pub fn key_formats(bytes: &[u8]) {
     for name in SchemeName::ALL {
         if let Ok(scheme) = Scheme::parse(name, bytes) {
             assert_eq!(scheme.inputs(), bytes);
+            make(&scheme);
+        }
+    }
+}
+
+/// A scheme says for each keyset how its keys are made, or that it makes none.
+fn make(scheme: &Scheme) {
+    let kvn = KeyVersionNumber::new(Protocol::Scp03, 0x30).expect("a key version of SCP03");
+    for algorithm in KeysetAlgorithm::ALL {
+        let keyset = DeviceKeyset {
+            eid: "89049032123451234512345678901235".parse().expect("an EID"),
+            protocol: Protocol::Scp03,
+            security_domain: SecurityDomain::IsdR,
+            kvn,
+            algorithm,
+        };
+        for usage in KeyUsage::ALL {
+            let _ = scheme.recipe(&keyset, usage, 16).map(|_| ());
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use cli::decoders::{FILE_KINDS, read_file};
+use cli::decoders::read_file;
 use tempfile::TempDir;
 
 /// One folder for the process, in memory where that is possible.
@@ -16,9 +16,9 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
 
 pub fn run(bytes: &[u8]) {
     let Some((kind, content)) = bytes.split_first() else { return };
-    // An order file is JSON or TOML by its name.
-    let name = if (kind / FILE_KINDS).is_multiple_of(2) { "file.json" } else { "file.toml" };
+    // An order file is JSON or TOML by its name: the highest bit.
+    let name = if kind & 0x80 == 0 { "file.json" } else { "file.toml" };
     let path = FOLDER.path().join(name);
     fs::write(&path, content).expect("the file is written");
-    let _ = read_file(*kind, &path);
+    let _ = read_file(kind & 0x7f, &path);
 }
