@@ -105,8 +105,15 @@ fn timed(what: &str, count: u64, run: impl FnOnce() -> Result<(), Failure>) -> R
     let started = Instant::now();
     run()?;
     let seconds = started.elapsed().as_secs_f64();
-    println!("{what:40} {seconds:9.3} s  {:9.2} us each", seconds * 1e6 / count.max(1) as f64);
+    let each = seconds * 1e6 / count.max(1) as f64;
+    println!("{what:40} {seconds:9.3} s  {each:9.2} us each  {:5} MiB resident", resident_mib()?);
     Ok(())
+}
+
+fn resident_mib() -> Result<u64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? / 1024)
 }
 
 fn expect(found: bool) -> Result<(), Failure> {
@@ -188,9 +195,5 @@ fn main() -> Result<(), Failure> {
         (0..1_000).try_for_each(|number| {
             expect(find_by_serial(&store, &subject(number * 7 % certificates)?.serial)?.is_some())
         })
-    })?;
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let resident = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    println!("{resident}");
-    Ok(())
+    })
 }
