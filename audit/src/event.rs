@@ -93,6 +93,8 @@ events! {
     PartySuspended = "party.suspended";
     /// A person or party was suspended or restored by an approved operation.
     StandingChanged = "standing.changed";
+    /// An epoch of keys under which random keys are stored was taken into use.
+    StorageKeysRegistered = "storage_keys.registered";
     /// A party's accreditation is another, or ends at another time.
     AccreditationRecorded = "accreditation.recorded";
     /// A person or party has one more credential; the certificate is an entry of its own.

@@ -82,6 +82,7 @@ impl QuorumBook {
                 | EventType::CertificateRevoked
                 | EventType::StandingChanged
                 | EventType::AccreditationRecorded
+                | EventType::StorageKeysRegistered
                 | EventType::CredentialRenewed
                 | EventType::RspKeyRegistered
                 | EventType::KeysetStateChanged
@@ -244,6 +245,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::CertificateRevoked => "revoke-certificate",
         EventType::StandingChanged => "change-standing",
         EventType::AccreditationRecorded => "record-accreditation",
+        EventType::StorageKeysRegistered => "register-storage-keys",
         EventType::CredentialRenewed => "renew-credential",
         EventType::RspKeyRegistered => "register-rsp-key",
         EventType::KeysetStateChanged => "change-keyset-state",

@@ -10,8 +10,8 @@ use proto::v1::register_transport_key::Key;
 use proto::v1::transport_key_service_client::TransportKeyServiceClient;
 use proto::v1::{
     ExportKeyset, FetchKeysetExportRequest, ListMastersRequest, ListTransportKeysRequest, Master,
-    RegisterImportKey, RegisterMaster, RegisterTransportKey, RetireTransportKey, TokenKey, TransportKey,
-    TransportKeyState,
+    RegisterImportKey, RegisterMaster, RegisterStorageKeys, RegisterTransportKey, RetireTransportKey,
+    TokenKey, TransportKey, TransportKeyState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,13 @@ pub enum MasterCommand {
   chancery master register --key-file fleet-2019.key.json --generation 100 --scheme kdf3 \\
       --reason 'fleet of 2019 moves in' --identity alice/")]
     Register(RegisterMasterArgs),
+    /// Request that an epoch of storage keys is taken into use, under which random device keys are kept.
+    ///
+    /// What was stored before is opened under its own epoch. Without these keys every random key is lost: have them cloned.
+    #[command(after_help = "Example:
+  chancery master register-storage --kek-file kek-1.key.json --blob-mac-file blob-mac-1.key.json --epoch 1 \\
+      --backup 'vendor clone on token 2' --reason 'ceremony of 2026-11-20' --identity alice/")]
+    RegisterStorage(RegisterStorageArgs),
     /// List the masters by generation.
     #[command(after_help = "Example:
   chancery master list --identity alice/")]
@@ -90,6 +97,25 @@ pub struct RegisterMasterArgs {
     /// How it is restored when its token is lost; as in the file when absent
     #[arg(long, value_name = "TEXT")]
     backup: Option<String>,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `master register-storage`.
+#[derive(Debug, Args)]
+pub struct RegisterStorageArgs {
+    /// The JSON that `chanceryd ceremony create-key --role kek` wrote
+    #[arg(long, value_name = "FILE")]
+    kek_file: PathBuf,
+    /// The JSON that `chanceryd ceremony create-key --role blob-mac` wrote
+    #[arg(long, value_name = "FILE")]
+    blob_mac_file: PathBuf,
+    /// Their epoch, one more than the newest there is
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    epoch: u32,
+    /// How both are restored when their token is lost
+    #[arg(long, value_name = "TEXT")]
+    backup: String,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -261,6 +287,15 @@ impl MasterCommand {
                     backup: file.backup(args.backup.as_ref())?,
                 };
                 operation::request(Kind::RegisterMaster(master), &args.request, output).await?;
+            }
+            Self::RegisterStorage(args) => {
+                let keys = RegisterStorageKeys {
+                    epoch: args.epoch,
+                    kek: Some(KeyFile::read(&args.kek_file)?.token_key()?),
+                    blob_mac: Some(KeyFile::read(&args.blob_mac_file)?.token_key()?),
+                    backup: args.backup.clone(),
+                };
+                operation::request(Kind::RegisterStorageKeys(keys), &args.request, output).await?;
             }
             Self::List(args) => args.run(output).await?,
         }

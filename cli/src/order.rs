@@ -184,6 +184,9 @@ pub struct Place {
     /// Generation of the registered master that came with them
     #[arg(long, value_name = "NUMBER", requires = "moved_in_scheme")]
     pub master_generation: Option<u32>,
+    /// Make the keys at random, to be stored, instead of deriving them from the master
+    #[arg(long, conflicts_with = "moved_in_scheme")]
+    pub random_keys: bool,
     /// Which keyset
     #[command(flatten)]
     pub keyset: NameArgs,
@@ -230,6 +233,7 @@ impl Place {
                 transport_key: Vec::new(),
                 product: String::new(),
                 further_keysets: self.further_keysets,
+                random_keys: self.random_keys,
                 fleet: self.moved_in_scheme.as_ref().map(|scheme| MovedInFleet {
                     scheme: scheme.clone(),
                     master_generation: self.master_generation.unwrap_or_default(),

@@ -52,6 +52,8 @@ struct OrderFile {
     #[serde(default)]
     further_keysets: bool,
     #[serde(default)]
+    random_keys: bool,
+    #[serde(default)]
     product: String,
     #[serde(default = "first_format")]
     format: String,
@@ -158,6 +160,7 @@ impl OrderFile {
                 product: self.product,
                 further_keysets: self.further_keysets,
                 fleet: None,
+                random_keys: self.random_keys,
             },
             format,
             devices: self.devices.understand(base, self.further_keysets)?,

@@ -301,6 +301,10 @@ pub struct DeviceKeyset {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MasterGeneration(pub u32);
 
+/// Epoch of the keys under which random keys are stored, from 1.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct KekEpoch(pub u32);
+
 /// The first three bytes of AES-ECB(key, 01 repeated 16 times) (GP Card Specification B.6). Metadata, never a secret or an identifier.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyCheckValue(pub [u8; 3]);

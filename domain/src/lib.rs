@@ -16,8 +16,8 @@ pub use clock::{Clock, Timestamp, TimestampError};
 pub use device::{DeviceState, FreezeReason};
 pub use eid::{Eid, EidError, Ein};
 pub use keyset::{
-    DeviceKeyset, KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm, MasterGeneration,
-    Protocol, SecurityDomain, UnknownCode,
+    DeviceKeyset, KekEpoch, KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm,
+    MasterGeneration, Protocol, SecurityDomain, UnknownCode,
 };
 pub use order::{KeyPairCurve, OrderFormat};
 pub use principal::{PrincipalId, Role};

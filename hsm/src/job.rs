@@ -6,7 +6,7 @@ use domain::{Eid, KeyCheckValue, KeyVersionNumber, KeysetAlgorithm, OrderFormat,
 use keys::put_key::EncryptedKey;
 
 use crate::key::{KeyRef, OaepHash};
-use crate::source::SourcedKeyset;
+use crate::source::{SourcedKeyset, StorageKeys, StoredBlob};
 
 /// The most devices of one order chunk (DESIGN §5).
 pub const ORDER_CHUNK_DEVICES_MAX: usize = 1_000;
@@ -81,6 +81,8 @@ pub enum OrderKeys {
         /// The master.
         master: KeyRef,
     },
+    /// At random, by the token; each answer has how the keys are stored.
+    Random(StorageKeys),
 }
 
 /// The output of one chunk.
@@ -99,6 +101,8 @@ pub struct OrderChunk {
 pub struct DeviceKeyBlobs {
     /// In the order of [`Protocol::usages`].
     pub keys: Vec<WrappedKey>,
+    /// Of random keys: how they are stored, in the same order. Empty for derived ones.
+    pub stored: Vec<StoredBlob>,
 }
 
 /// One key under the transport key of its chunk, in the form of the job's format: AES-KWP (RFC 5649), AES Key Wrap (RFC 3394),

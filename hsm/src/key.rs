@@ -51,6 +51,10 @@ pub enum KeyRole {
     ImportedMaster(MasterAlgorithm),
     /// AES-256 of a party, imported; wraps keys for it by AES-KWP. What it wrapped cannot be unwrapped here.
     PartyTransport,
+    /// AES-256; wraps random device keys for the store by AES-KWP and unwraps them into keys that never leave again.
+    Kek,
+    /// AES-256; CMAC, which binds each stored key to its keyset.
+    BlobMac,
     /// RSA-3072; unwraps imported keys by OAEP, into keys that cannot be read or wrapped again.
     TransportImport,
 }
@@ -92,7 +96,7 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
@@ -112,6 +116,8 @@ impl KeyRole {
         Self::RspAuth,
         Self::RspPb,
         Self::EimSign,
+        Self::Kek,
+        Self::BlobMac,
     ];
 
     /// The word in the label and in the token specification.
@@ -136,6 +142,8 @@ impl KeyRole {
             Self::RspAuth => "rsp-auth",
             Self::RspPb => "rsp-pb",
             Self::EimSign => "eim-sign",
+            Self::Kek => "kek",
+            Self::BlobMac => "blob-mac",
         }
     }
 
@@ -151,7 +159,8 @@ impl KeyRole {
             | Self::EimSign => KeyKind::P256,
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
-            Self::LogMac | Self::Pseudonym => KeyKind::AesCmac,
+            Self::LogMac | Self::Pseudonym | Self::BlobMac => KeyKind::AesCmac,
+            Self::Kek => KeyKind::AesKek,
             Self::ImportedMaster(algorithm) => KeyKind::ImportedDerive(algorithm),
             Self::PartyTransport => KeyKind::AesWrap,
             Self::TransportImport => KeyKind::RsaUnwrap,
@@ -173,7 +182,7 @@ impl KeyRole {
     pub const fn key_bytes(self) -> Option<usize> {
         match self.kind() {
             KeyKind::ImportedDerive(algorithm) => Some(algorithm.key_bytes()),
-            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::AesWrap => Some(32),
+            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::AesWrap | KeyKind::AesKek => Some(32),
             KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
         }
     }
@@ -208,6 +217,8 @@ pub enum KeyKind {
     ImportedDerive(MasterAlgorithm),
     /// AES-256 from outside, WRAP, AES-KWP.
     AesWrap,
+    /// AES-256, WRAP and UNWRAP, AES-KWP, with an unwrap template.
+    AesKek,
     /// RSA-3072 private key, UNWRAP, CKM_RSA_PKCS_OAEP, with an unwrap template.
     RsaUnwrap,
 }

@@ -59,4 +59,4 @@ pub use session::{
     CardSession, ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SequenceOrigin, SessionContext,
     SessionKeysJob, SessionKeysOutcome,
 };
-pub use source::{KeySource, SourcedKeyset};
+pub use source::{KeySource, SourcedKeyset, StorageKeys, StoredBlob, StoredKeys};

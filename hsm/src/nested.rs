@@ -2,8 +2,8 @@
 
 use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys::{
-    CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_ULONG, CKA_CLASS, CKA_COPYABLE, CKA_DECRYPT, CKA_ENCRYPT,
-    CKA_EXTRACTABLE, CKA_MODIFIABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_UNWRAP, CKO_SECRET_KEY,
+    CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_ULONG, CKA_CLASS, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT,
+    CKA_EXTRACTABLE, CKA_MODIFIABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_TOKEN, CKA_UNWRAP, CKO_SECRET_KEY,
 };
 
 /// Attributes and the values they must have.
@@ -32,6 +32,18 @@ pub(crate) static IMPORTED_KEYS: &NestedTemplate = &[
     (CKA_ENCRYPT, Nested::Flag(&FALSE)),
     (CKA_DECRYPT, Nested::Flag(&FALSE)),
     (CKA_UNWRAP, Nested::Flag(&FALSE)),
+];
+
+/// What a key-encryption key makes of what it unwraps: a session object that cannot be read or wrapped again, and that
+/// neither unwraps nor derives.
+pub(crate) static STORED_KEYS: &NestedTemplate = &[
+    (CKA_CLASS, Nested::Number(&SECRET_KEY)),
+    (CKA_TOKEN, Nested::Flag(&FALSE)),
+    (CKA_PRIVATE, Nested::Flag(&TRUE)),
+    (CKA_SENSITIVE, Nested::Flag(&TRUE)),
+    (CKA_EXTRACTABLE, Nested::Flag(&FALSE)),
+    (CKA_UNWRAP, Nested::Flag(&FALSE)),
+    (CKA_DERIVE, Nested::Flag(&FALSE)),
 ];
 
 /// The attribute as a token takes it: an array of CK_ATTRIBUTE, here by its bytes. What they point to is static.

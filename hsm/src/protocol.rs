@@ -15,6 +15,7 @@ use crate::ota::{WireOta, WireOtaOutcome};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
 use crate::session::CardSession;
+use crate::source::StoredBlob;
 use crate::wire_keysets::{WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
@@ -83,9 +84,7 @@ impl Job {
                 };
                 job.keysets.keys.iter().chain(wrapping).collect()
             }
-            Self::OrderChunk(job) => match &job.keys {
-                WireOrderKeys::Derived { master } => vec![master],
-            },
+            Self::OrderChunk(job) => job.keys.token_keys(),
             Self::PutKey(job) => job.old.keys.iter().chain(&job.new.keys).collect(),
             Self::CardProofs(job) => job.keysets.keys.iter().collect(),
             Self::RspSign(job) => vec![&job.key],
@@ -186,6 +185,17 @@ pub(crate) struct WireOrderChunk {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum WireOrderKeys {
     Derived { master: KeyRef },
+    Random { kek: KeyRef, blob_mac: KeyRef },
+}
+
+impl WireOrderKeys {
+    /// A master, or a key-encryption key and the key that binds blobs.
+    pub(crate) fn token_keys(&self) -> Vec<&KeyRef> {
+        match self {
+            Self::Derived { master } => vec![master],
+            Self::Random { kek, blob_mac } => vec![kek, blob_mac],
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,6 +249,8 @@ pub(crate) enum JobOutput {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WireDeviceKeys {
     pub(crate) keys: Vec<WireKey>,
+    /// Of random keys: how they are stored.
+    pub(crate) blobs: Vec<StoredBlob>,
 }
 
 /// One key on its way out, wrapped.

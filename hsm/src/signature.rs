@@ -30,6 +30,7 @@ impl Verifier {
             | KeyKind::AesCmac
             | KeyKind::ImportedDerive(_)
             | KeyKind::AesWrap
+            | KeyKind::AesKek
             | KeyKind::RsaUnwrap => return Ok(None),
         };
         Ok(Some(Self { algorithm, key: key.map_err(|_| malformed())? }))

@@ -109,7 +109,7 @@ impl KeyKind {
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
             Self::P256 | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
-            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap => {
+            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap | Self::AesKek => {
                 ObjectClass::SECRET_KEY
             }
         }
@@ -124,7 +124,7 @@ impl KeyKind {
             }
             Self::AesDerive | Self::ImportedDerive(_) => CKM_AES_ECB_ENCRYPT_DATA,
             Self::AesCmac => CKM_AES_CMAC,
-            Self::AesWrap => return Value::KeyWrap,
+            Self::AesWrap | Self::AesKek => return Value::KeyWrap,
             Self::RsaUnwrap => CKM_RSA_PKCS_OAEP,
         })
     }
@@ -135,7 +135,9 @@ impl KeyKind {
             Self::Ed25519 => CKK_EC_EDWARDS,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
             Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
-            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap => CKK_AES,
+            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap | Self::AesKek => {
+                CKK_AES
+            }
             Self::RsaUnwrap => CKK_RSA,
         }
     }
@@ -169,7 +171,7 @@ impl KeyKind {
             Expected::flag(CKA_SIGN, "SIGN", signs),
             Expected::flag(CKA_DERIVE, "DERIVE", derives),
             Expected::flag(CKA_DECRYPT, "DECRYPT", false),
-            Expected::flag(CKA_UNWRAP, "UNWRAP", matches!(self, Self::RsaUnwrap)),
+            Expected::flag(CKA_UNWRAP, "UNWRAP", matches!(self, Self::RsaUnwrap | Self::AesKek)),
             Expected::flag(CKA_WRAP_WITH_TRUSTED, "WRAP_WITH_TRUSTED", false),
             Expected {
                 attribute: CKA_ALLOWED_MECHANISMS,
@@ -187,17 +189,20 @@ impl KeyKind {
             template.extend([
                 Expected::flag(CKA_ENCRYPT, "ENCRYPT", false),
                 Expected::flag(CKA_VERIFY, "VERIFY", false),
-                Expected::flag(CKA_WRAP, "WRAP", matches!(self, Self::AesWrap)),
+                Expected::flag(CKA_WRAP, "WRAP", matches!(self, Self::AesWrap | Self::AesKek)),
             ]);
         }
-        if matches!(self, Self::RsaUnwrap) {
-            template.push(Expected {
-                attribute: CKA_UNWRAP_TEMPLATE,
-                name: "UNWRAP_TEMPLATE",
-                value: Value::Nested(nested::IMPORTED_KEYS),
-                is_asked_for: true,
-            });
-        }
+        let unwrapped = match self {
+            Self::RsaUnwrap => Some(nested::IMPORTED_KEYS),
+            Self::AesKek => Some(nested::STORED_KEYS),
+            _ => None,
+        };
+        template.extend(unwrapped.map(|nested| Expected {
+            attribute: CKA_UNWRAP_TEMPLATE,
+            name: "UNWRAP_TEMPLATE",
+            value: Value::Nested(nested),
+            is_asked_for: true,
+        }));
         if self.key_type() == CKK_AES {
             let bytes = match self {
                 Self::ImportedDerive(algorithm) => algorithm.key_bytes(),

@@ -1,4 +1,4 @@
-//! Keysets in frames: identities and schemes, never a key. The token keys behind them are named once.
+//! Keysets in frames: identities, schemes and blobs, never a key in clear. The token keys behind them are named once.
 
 use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
 use keys::derivation::SchemeName;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::HsmError;
 use crate::key::KeyRef;
-use crate::source::{KeySource, SourcedKeyset};
+use crate::source::{KeySource, SourcedKeyset, StoredBlob};
 
 /// The keysets of a job, in the order of its answer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -40,6 +40,11 @@ pub(crate) enum WireSource {
         scheme: u8,
         inputs: Vec<u8>,
     },
+    Stored {
+        kek: u16,
+        blob_mac: u16,
+        blobs: Vec<StoredBlob>,
+    },
 }
 
 impl WireKeysets {
@@ -51,6 +56,11 @@ impl WireKeysets {
                     master: wire.place_of(master),
                     scheme: scheme_place(scheme.name()),
                     inputs: scheme.inputs(),
+                },
+                KeySource::Stored(stored) => WireSource::Stored {
+                    kek: wire.place_of(stored.storage.kek),
+                    blob_mac: wire.place_of(stored.storage.blob_mac),
+                    blobs: stored.blobs,
                 },
             };
             wire.keysets.push(WireKeyset { eid: *keyset.eid.bcd(), kind: WireKind::of(&keyset), source });

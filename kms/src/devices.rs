@@ -223,7 +223,7 @@ impl KeysetRecord {
 
     /// Whether its keys are derived from this master.
     pub(crate) fn is_derived_from(&self, generation: MasterGeneration) -> bool {
-        self.source.generation() == generation
+        self.source.generation() == Some(generation)
     }
 
     /// Its state at a time: an end that has passed counts whether or not it was written down yet.

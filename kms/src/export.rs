@@ -89,7 +89,9 @@ fn check(engines: &Engines, request: &ExportRequest, now: Timestamp) -> Result<C
     .map_err(|refusal| KmsError::refused(refusal.reason, refusal.message, None))?;
     let (Some(device), Some(keyset)) = (device, keyset) else { return Err(KmsError::Record("device")) };
     // Nothing leaves under a key that is known to others.
-    keysets::check_usable(store, keyset.source.generation(), &transport.digest())?;
+    if let Some(generation) = keyset.source.generation() {
+        keysets::check_usable(store, generation, &transport.digest())?;
+    }
     Ok(Checked { device, keyset, transport })
 }
 

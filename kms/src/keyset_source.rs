@@ -1,11 +1,13 @@
 //! Where the keys of a keyset come from, as its record says, and as jobs of the token take it.
 
-use domain::{DeviceKeyset, Eid, MasterGeneration};
-use hsm::{KeySource, SourcedKeyset};
+use audit::{EntryDraft, Fact};
+use domain::{DeviceKeyset, Eid, KekEpoch, MasterGeneration};
+use hsm::{KeySource, SourcedKeyset, StoredBlob, StoredKeys};
 use keys::derivation::{Scheme, SchemeName};
 use proto::records;
 
 use crate::devices::{KeysetName, KeysetRecord};
+use crate::storage_keys::StorageEpoch;
 use crate::{Engines, KmsError};
 
 /// Where the keys of a keyset come from: data of its record.
@@ -18,6 +20,13 @@ pub enum KeysetSource {
         /// The scheme with its inputs.
         scheme: Scheme,
     },
+    /// Made at random, and stored.
+    Random {
+        /// The epoch of the keys under which they are stored.
+        epoch: KekEpoch,
+        /// One per key, in the order of [`domain::Protocol::usages`].
+        blobs: Vec<StoredBlob>,
+    },
 }
 
 impl KeysetSource {
@@ -26,17 +35,38 @@ impl KeysetSource {
         Self::Derived { generation, scheme: Scheme::Chancery }
     }
 
-    /// Generation of the master.
-    pub const fn generation(&self) -> MasterGeneration {
+    /// Generation of the master of a derived keyset.
+    pub const fn generation(&self) -> Option<MasterGeneration> {
         match self {
-            Self::Derived { generation, .. } => *generation,
+            Self::Derived { generation, .. } => Some(*generation),
+            Self::Random { .. } => None,
         }
     }
 
-    /// Name of the scheme.
-    pub const fn scheme(&self) -> SchemeName {
+    /// Epoch of the keys under which random keys are stored.
+    pub const fn epoch(&self) -> Option<KekEpoch> {
         match self {
-            Self::Derived { scheme, .. } => scheme.name(),
+            Self::Derived { .. } => None,
+            Self::Random { epoch, .. } => Some(*epoch),
+        }
+    }
+
+    /// Name of the scheme of a derived keyset.
+    pub const fn scheme(&self) -> Option<SchemeName> {
+        match self {
+            Self::Derived { scheme, .. } => Some(scheme.name()),
+            Self::Random { .. } => None,
+        }
+    }
+
+    /// What an entry says of it: how the keys are made, and from what.
+    pub(crate) fn facts(&self, entry: EntryDraft) -> EntryDraft {
+        let entry = entry.fact("key_source", Fact::fixed_name(self.mode()));
+        match self {
+            Self::Derived { generation, .. } => {
+                entry.fact("generation", Fact::Number(u64::from(generation.0)))
+            }
+            Self::Random { epoch, .. } => entry.fact("epoch", Fact::Number(u64::from(epoch.0))),
         }
     }
 
@@ -44,13 +74,23 @@ impl KeysetSource {
     pub const fn mode(&self) -> &'static str {
         match self {
             Self::Derived { .. } => "derived",
+            Self::Random { .. } => "random",
         }
     }
 
     /// Reads the fields of a record; `None` when they fit no source.
     pub(crate) fn decode(record: &records::Keyset) -> Option<Self> {
-        let scheme = Scheme::parse(SchemeName::from_name(&record.scheme)?, &record.scheme_inputs).ok()?;
-        Some(Self::Derived { generation: MasterGeneration(record.master_generation), scheme })
+        if record.kek_epoch == 0 && record.stored_keys.is_empty() {
+            let scheme = Scheme::parse(SchemeName::from_name(&record.scheme)?, &record.scheme_inputs).ok()?;
+            return Some(Self::Derived { generation: MasterGeneration(record.master_generation), scheme });
+        }
+        let blob = |key: &records::StoredKey| {
+            Some(StoredBlob { wrapped: key.wrapped.clone(), mac: key.mac.as_slice().try_into().ok()? })
+        };
+        let blobs = record.stored_keys.iter().map(blob).collect::<Option<Vec<_>>>()?;
+        let nothing_derived = record.master_generation == 0 && record.scheme.is_empty();
+        (nothing_derived && record.kek_epoch != 0 && !blobs.is_empty())
+            .then_some(Self::Random { epoch: KekEpoch(record.kek_epoch), blobs })
     }
 
     /// Fills the fields of a record.
@@ -60,6 +100,13 @@ impl KeysetSource {
                 record.master_generation = generation.0;
                 record.scheme = scheme.name().as_str().to_owned();
                 record.scheme_inputs = scheme.inputs();
+            }
+            Self::Random { epoch, blobs } => {
+                record.kek_epoch = epoch.0;
+                record.stored_keys = blobs
+                    .iter()
+                    .map(|blob| records::StoredKey { wrapped: blob.wrapped.clone(), mac: blob.mac.to_vec() })
+                    .collect();
             }
         }
     }
@@ -89,6 +136,10 @@ impl Engines {
         let source = match &record.source {
             KeysetSource::Derived { generation, scheme } => {
                 KeySource::Derived { master: self.master(*generation)?, scheme: scheme.clone() }
+            }
+            KeysetSource::Random { epoch, blobs } => {
+                let storage = StorageEpoch::find(self.store.as_ref(), *epoch)?.keys;
+                KeySource::Stored(StoredKeys { storage, blobs: blobs.clone() })
             }
         };
         Ok(SourcedKeyset { keyset: record.identity(eid, name), source })

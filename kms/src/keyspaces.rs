@@ -66,8 +66,11 @@ pub(crate) const COMPROMISE_MARKS: Keyspace =
 /// Marks whose keysets are being written down: digest of the operation -> `records::TaintWalk`.
 pub(crate) const TAINT_WALKS: Keyspace = Keyspace { code: 95, name: "taint_walks", home: Home::View };
 
+/// Keys under which random keys are stored: epoch (4 bytes) -> `records::StorageKeys`.
+pub(crate) const STORAGE_KEYS: Keyspace = Keyspace { code: 26, name: "storage_keys", home: Home::Memory };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 26] = [
+pub const KEYSPACES: [Keyspace; 27] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -94,4 +97,5 @@ pub const KEYSPACES: [Keyspace; 26] = [
     KEYSET_EXPORTS,
     COMPROMISE_MARKS,
     TAINT_WALKS,
+    STORAGE_KEYS,
 ];

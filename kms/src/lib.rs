@@ -25,6 +25,7 @@ pub mod rsp;
 mod sequence;
 mod session_keys;
 mod session_request;
+mod storage_keys;
 mod transport_keys;
 
 use std::sync::Arc;
@@ -47,13 +48,14 @@ pub use keyset_source::KeysetSource;
 pub use keyspaces::KEYSPACES;
 pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
-    ChunkKeys, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders, ReservedLine,
-    free_reserved,
+    ChunkKeys, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders,
+    ReservedLine, free_reserved,
 };
 pub use output::OutputFiles;
 pub use receipt::Receipt;
 pub use session_keys::{ReleaseFacts, SessionKeysAnswer, decide_release, release};
 pub use session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
+pub use storage_keys::StorageEpoch;
 pub use transport_keys::{ORDERS_KEY, TransportKey, TransportKeyState, TransportMaterial};
 
 /// What every operation of this crate works with.

@@ -3,8 +3,8 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{
-    DeviceState, Eid, Ein, KeyState, KeysetAlgorithm, MasterGeneration, OrderFormat, PrincipalId, ReasonCode,
-    Refusal, Role, Timestamp,
+    DeviceState, Eid, Ein, KekEpoch, KeyState, KeysetAlgorithm, MasterGeneration, OrderFormat, PrincipalId,
+    ReasonCode, Refusal, Role, Timestamp,
 };
 use prost::Message;
 use proto::records;
@@ -19,6 +19,7 @@ use crate::keyspaces::{DEVICES, DEVICES_ORDERED, FROZEN, KEYSETS, ORDER_LINES, O
 use crate::output::{self, Chunk};
 use crate::receipt::check_values_digest;
 use crate::session_keys::algorithm_name;
+use crate::storage_keys::StorageEpoch;
 use crate::{ChunkKeyPairs, Engines, KmsError, OutputFiles};
 
 /// The manufacturer whose order it is, as its enrolment and its connection say.
@@ -55,6 +56,17 @@ pub struct OrderTerms {
     pub product: String,
     /// For which devices.
     pub devices: OrderedDevices,
+    /// How the keys are made.
+    pub mode: KeyMode,
+}
+
+/// How an order's keys are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMode {
+    /// Derived from the newest master.
+    Derived,
+    /// At random, and stored under the newest storage keys.
+    Random,
 }
 
 /// What an order finds and what it leaves.
@@ -113,7 +125,23 @@ pub struct ReservedLine {
 #[derive(Debug)]
 pub struct ChunkKeys {
     chunk: hsm::OrderChunk,
-    generation: MasterGeneration,
+    made_from: MadeFrom,
+}
+
+/// From what the keys of a chunk were made.
+#[derive(Clone, Copy, Debug)]
+enum MadeFrom {
+    Master(MasterGeneration),
+    Epoch(KekEpoch),
+}
+
+impl MadeFrom {
+    fn source(self, stored: &[hsm::StoredBlob]) -> KeysetSource {
+        match self {
+            Self::Master(generation) => KeysetSource::derived(generation),
+            Self::Epoch(epoch) => KeysetSource::Random { epoch, blobs: stored.to_vec() },
+        }
+    }
 }
 
 /// What was made for a chunk.
@@ -157,8 +185,16 @@ impl<'a> Orders<'a> {
             OrderedDevices::MovedIn(fleet) => fleet.check(engines, terms)?,
             OrderedDevices::New | OrderedDevices::Registered => {
                 let transport_key = Sha256::digest(&manufacturer.transport_key).into();
-                let generation = engines.masters.newest(engines.store.as_ref())?.0;
-                keysets::check_usable(engines.store.as_ref(), generation, &transport_key)?;
+                let store = engines.store.as_ref();
+                match terms.mode {
+                    KeyMode::Derived => {
+                        keysets::check_usable(store, engines.masters.newest(store)?.0, &transport_key)?;
+                    }
+                    KeyMode::Random => {
+                        StorageEpoch::newest(store)?;
+                        keysets::check_transport(store, &transport_key)?;
+                    }
+                }
             }
         }
         if let Some((record, _)) = orders.record()?
@@ -267,9 +303,19 @@ impl<'a> Orders<'a> {
         lines: &[ReservedLine],
         options: hsm::CallOptions,
     ) -> Result<ChunkKeys, KmsError> {
-        let (generation, master) = self.engines.masters.newest(self.engines.store.as_ref())?;
+        let store = self.engines.store.as_ref();
+        let (made_from, order_keys) = match self.terms.mode {
+            KeyMode::Derived => {
+                let (generation, master) = self.engines.masters.newest(store)?;
+                (MadeFrom::Master(generation), hsm::OrderKeys::Derived { master })
+            }
+            KeyMode::Random => {
+                let newest = StorageEpoch::newest(store)?;
+                (MadeFrom::Epoch(newest.epoch), hsm::OrderKeys::Random(newest.keys))
+            }
+        };
         let job = hsm::OrderChunkJob {
-            keys: hsm::OrderKeys::Derived { master },
+            keys: order_keys,
             protocol: self.terms.keyset.protocol,
             security_domain: self.terms.keyset.security_domain,
             kvn: self.terms.keyset.kvn,
@@ -279,7 +325,7 @@ impl<'a> Orders<'a> {
             format: self.terms.format,
         };
         let chunk = self.engines.token.order_chunk(job, options).await?;
-        Ok(ChunkKeys { chunk, generation })
+        Ok(ChunkKeys { chunk, made_from })
     }
 
     /// Writes the chunk's output file and returns the commit that registers its devices. Blocks on the disk.
@@ -331,7 +377,7 @@ impl<'a> Orders<'a> {
             let keyset = KeysetRecord {
                 algorithm: self.terms.algorithm,
                 state: KeyState::PreActivation,
-                source: KeysetSource::derived(keys.generation),
+                source: keys.made_from.source(&blobs.stored),
                 delivered_under: transport_key.clone(),
                 effective_strength: strength,
                 check_values: blobs.keys.iter().map(|key| key.kcv).collect(),
@@ -357,7 +403,7 @@ impl<'a> Orders<'a> {
                 pseudonyms.device(eid),
                 order,
                 reserved,
-                keys.generation,
+                &keyset.source,
                 strength,
             ));
         }
@@ -420,10 +466,10 @@ impl<'a> Orders<'a> {
         device: Pseudonym,
         order: Pseudonym,
         reserved: &ReservedLine,
-        generation: MasterGeneration,
+        source: &KeysetSource,
         strength: u32,
     ) -> EntryDraft {
-        EntryDraft::new(self.terms.devices.event(), Outcome::Done)
+        let entry = EntryDraft::new(self.terms.devices.event(), Outcome::Done)
             .role(Role::Eum)
             .actor(actor)
             .object(device)
@@ -434,9 +480,9 @@ impl<'a> Orders<'a> {
             .fact("protocol", Fact::fixed_name(self.terms.keyset.protocol.as_str()))
             .fact("security_domain", Fact::fixed_name(self.terms.keyset.security_domain.as_str()))
             .fact("algorithm", algorithm_name(self.terms.algorithm))
-            .fact("mode", Fact::fixed_name("derived"))
-            .fact("generation", Fact::Number(u64::from(generation.0)))
-            .fact("effective_strength", Fact::Number(u64::from(strength)))
+            .fact("mode", Fact::fixed_name(source.mode()))
+            .fact("effective_strength", Fact::Number(u64::from(strength)));
+        source.facts(entry)
     }
 
     pub(crate) fn device(&self, line: &OrderLine, state: Option<DeviceState>) -> DeviceRecord {
@@ -471,6 +517,7 @@ impl<'a> Orders<'a> {
             further_keysets: self.terms.devices == OrderedDevices::Registered,
             fleet_scheme: fleet.map(|fleet| fleet.scheme.as_str().to_owned()).unwrap_or_default(),
             fleet_master_generation: fleet.map_or(0, |fleet| fleet.generation.0),
+            random_keys: self.terms.mode == KeyMode::Random,
         }
     }
 

@@ -187,9 +187,8 @@ pub async fn release(
     .fact("mode", Fact::fixed_name(request.i.mode().as_str()))
     .fact("level", Fact::Number(2))
     .fact("algorithm", algorithm_name(keyset.algorithm))
-    .fact("key_source", Fact::fixed_name(keyset.source.mode()))
-    .fact("generation", Fact::Number(u64::from(keyset.source.generation().0)))
     .fact("grant", Fact::bytes(&terms.identifier()).map_err(|_| KmsError::Record("grant"))?);
+    entry = keyset.source.facts(entry);
     let (host_challenge, card_challenge) = match &request.session {
         CardSession::Present { host_challenge, card_challenge, .. } => (host_challenge, card_challenge),
         CardSession::Prepared { host_challenge, .. } => {

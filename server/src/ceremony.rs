@@ -334,9 +334,12 @@ fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
         KeyRole::CertificateIssuer => Ok("ca"),
         KeyRole::RspAuth | KeyRole::RspPb | KeyRole::EimSign => Ok(RSP_TOKEN),
-        KeyRole::Master | KeyRole::ImportedMaster(_) | KeyRole::PartyTransport | KeyRole::TransportImport => {
-            Ok("kms")
-        }
+        KeyRole::Master
+        | KeyRole::ImportedMaster(_)
+        | KeyRole::PartyTransport
+        | KeyRole::TransportImport
+        | KeyRole::Kek
+        | KeyRole::BlobMac => Ok("kms"),
         other => Err(wrong(&format!("a {} is made by `chanceryd init` alone", other.as_str()))),
     }
 }

@@ -3,9 +3,9 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::KeyRegistration;
-use domain::{KeyCheckValue, MasterGeneration, ReasonCode, Role, Timestamp};
-use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
-use kms::{ExportRequest, MasterRecord, TransportKey, TransportMaterial};
+use domain::{KekEpoch, KeyCheckValue, MasterGeneration, ReasonCode, Role, Timestamp};
+use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey, StorageKeys};
+use kms::{ExportRequest, MasterRecord, StorageEpoch, TransportKey, TransportMaterial};
 use pki::TransportPublicKey;
 use proto::v1;
 use store::Commit;
@@ -29,6 +29,7 @@ pub(crate) enum Custody {
     Retire(TransportKey),
     ImportKey(KeyRegistration),
     Export(ExportRequest),
+    Storage { record: StorageEpoch, keys: [KeyRegistration; 2] },
 }
 
 impl Execution {
@@ -58,6 +59,36 @@ impl Execution {
         };
         record.check()?;
         Ok(Custody::Master { record, key })
+    }
+
+    pub(crate) fn plan_storage_keys(
+        &self,
+        request: &v1::RegisterStorageKeys,
+        now: Timestamp,
+    ) -> Result<Custody, ServiceError> {
+        check_text("backup", &request.backup, BACKUP_CHARACTERS_MAX)?;
+        let next = StorageEpoch::all(self.kms.store.as_ref())?.last().map_or(0, |newest| newest.epoch.0) + 1;
+        if request.epoch != next {
+            return Err(invalid(&format!("epoch must be {next}")));
+        }
+        let key = |key: Option<&v1::TokenKey>, role: KeyRole| {
+            let registration = self.token_key(key, next, &request.backup)?;
+            if registration.key.role == role {
+                Ok(registration)
+            } else {
+                Err(invalid(&format!("label names no {} key", role.as_str())))
+            }
+        };
+        let keys =
+            [key(request.kek.as_ref(), KeyRole::Kek)?, key(request.blob_mac.as_ref(), KeyRole::BlobMac)?];
+        let [kek, blob_mac] = keys.each_ref().map(|key| key.key.key.clone());
+        let record = StorageEpoch {
+            epoch: KekEpoch(next),
+            keys: StorageKeys { kek, blob_mac },
+            backup: request.backup.clone(),
+            registered: now,
+        };
+        Ok(Custody::Storage { record, keys })
     }
 
     pub(crate) fn plan_transport_key(
@@ -218,6 +249,20 @@ impl Execution {
                 let options = own_call(Priority::Normal);
                 let names = &call.pseudonyms;
                 return Ok(kms::export(&self.kms, names, who, operation, &request, call.now, options).await?);
+            }
+            Custody::Storage { record, keys } => {
+                let entry = entry(EventType::StorageKeysRegistered)
+                    .fact("epoch", Fact::Number(record.epoch.0.into()));
+                let writes = record.create();
+                let mut commit =
+                    Commit { entries: vec![entry], changes: vec![writes.0], preconditions: vec![writes.1] };
+                for key in keys {
+                    self.kms.token.add_key(key.key.clone()).await?;
+                    let (change, is_new) = key.create();
+                    commit.changes.push(change);
+                    commit.preconditions.push(is_new);
+                }
+                return Ok(commit);
             }
             Custody::Master { record, key } => {
                 let entry = entry(EventType::MasterRegistered)

@@ -200,6 +200,9 @@ impl Execution {
                 Ok(Plan::Other(Deed::Accreditation(recording)))
             }
             Kind::RegisterMaster(master) => self.plan_master(master, now).map(Deed::custody).map(Plan::Other),
+            Kind::RegisterStorageKeys(keys) => {
+                self.plan_storage_keys(keys, now).map(Deed::custody).map(Plan::Other)
+            }
             Kind::RegisterTransportKey(key) => {
                 self.plan_transport_key(key, now).map(Deed::custody).map(Plan::Other)
             }

@@ -422,6 +422,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RevokeCertificate(_) => "revoke-certificate",
         Kind::ChangeStanding(_) => "change-standing",
         Kind::RecordAccreditation(_) => "record-accreditation",
+        Kind::RegisterStorageKeys(_) => "register-storage-keys",
         Kind::RegisterMaster(_) => "register-master",
         Kind::RegisterTransportKey(_) => "register-transport-key",
         Kind::RetireTransportKey(_) => "retire-transport-key",

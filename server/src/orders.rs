@@ -12,8 +12,8 @@ use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, Subje
 use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
-    ChunkKeyPairs, Fleet, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices, Orders,
-    OutputFiles, ReservedLine,
+    ChunkKeyPairs, Fleet, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices,
+    Orders, OutputFiles, ReservedLine,
 };
 use pki::{ProfileName, SubjectValues};
 use proto::v1;
@@ -476,6 +476,9 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     if devices != OrderedDevices::New && !header.issuer.is_empty() {
         return invalid("nothing is certified: the order names no issuer");
     }
+    if header.random_keys && matches!(devices, OrderedDevices::MovedIn(_)) {
+        return invalid("the keys of devices that move in are derived");
+    }
     let is_made = !matches!(devices, OrderedDevices::MovedIn(_));
     if is_made && (!algorithm.may_be_made() || keyset.protocol == domain::Protocol::Scp02) {
         return invalid("an order makes AES keysets");
@@ -495,6 +498,7 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
         format,
         product: header.product.clone(),
         devices,
+        mode: if header.random_keys { KeyMode::Random } else { KeyMode::Derived },
     })
 }
 

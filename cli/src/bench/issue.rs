@@ -85,6 +85,7 @@ impl IssueLoad {
                 product: String::new(),
                 further_keysets: false,
                 fleet: None,
+                random_keys: false,
                 order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),

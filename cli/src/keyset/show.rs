@@ -78,7 +78,7 @@ impl From<&KeysetDetails> for Shown {
                 Some(Source::Derived(derived)) => {
                     format!("derived: master {}, {}", derived.master_generation, printable(&derived.scheme))
                 }
-                Some(Source::Stored(stored)) => format!("stored: wrapped under {}", printable(&stored.kek)),
+                Some(Source::Stored(stored)) => format!("random: stored under epoch {}", stored.epoch),
                 None => "unknown".to_owned(),
             },
             delivered_under: printable(&keyset.delivered_under),

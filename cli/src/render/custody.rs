@@ -1,8 +1,8 @@
 //! Operations on masters and transport keys, field by field.
 
 use proto::v1::{
-    ExportKeyset, RegisterImportKey, RegisterMaster, RegisterTransportKey, RetireTransportKey, TokenKey,
-    register_transport_key::Key,
+    ExportKeyset, RegisterImportKey, RegisterMaster, RegisterStorageKeys, RegisterTransportKey,
+    RetireTransportKey, TokenKey, register_transport_key::Key,
 };
 
 use super::Fields;
@@ -23,6 +23,15 @@ pub(super) fn register_master(out: &mut Fields, master: &RegisterMaster) {
             "keysets that are imported with these schemes may be derived from it"
         },
     );
+}
+
+pub(super) fn register_storage_keys(out: &mut Fields, keys: &RegisterStorageKeys) {
+    let RegisterStorageKeys { epoch, kek, blob_mac, backup } = keys;
+    out.add("epoch", epoch.to_string());
+    token_key(out, kek.as_ref());
+    token_key(out, blob_mac.as_ref());
+    out.text("backup", backup);
+    out.add("effect", "random keys made from now on are stored under these; without them they are lost");
 }
 
 pub(super) fn register_transport_key(out: &mut Fields, key: &RegisterTransportKey) {

@@ -203,13 +203,13 @@ impl OpenToken {
             )));
         }
         let label = self.new_label(role, name, epoch)?;
-        // Only the transport-import key is about wrapping; the others spare the probes.
+        // Only these are about wrapping; the others spare the probes.
         let wrapping = match role {
-            KeyRole::TransportImport => self.wrapping()?,
+            KeyRole::TransportImport | KeyRole::Kek => self.wrapping()?,
             _ => Wrapping::default(),
         };
         let context = |e: HsmError| e.context(&format!("making key {label}"));
-        let (registered, handle) = self.make(role, label.clone()).map_err(context)?;
+        let (registered, handle) = self.make(role, label.clone(), wrapping).map_err(context)?;
         let template = worker::key_template(&self.session, role.kind(), handle).map_err(context)?;
         worker::prove_value(&self.session, wrapping, &registered, handle).map_err(context)?;
         Ok(CreatedKey {
@@ -224,18 +224,27 @@ impl OpenToken {
 
     /// Generates the key on the token and says what proves its value. The public half of a pair stays a session object:
     /// the record keeps it, and a half-made pair cannot leave it behind.
-    fn make(&self, role: KeyRole, label: String) -> Result<(RegisteredKey, ObjectHandle), HsmError> {
+    fn make(
+        &self,
+        role: KeyRole,
+        label: String,
+        wrapping: Wrapping,
+    ) -> Result<(RegisteredKey, ObjectHandle), HsmError> {
         let (session, kind) = (&self.session, role.kind());
         let key = KeyRef { label, id: new_id()? };
-        let attributes = kind.creation_attributes(&key, None);
+        let attributes = kind.creation_attributes(&key, wrapping.kwp);
         let (handle, check) = match kind {
             KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
                 let (public, private) = worker::generate_pair(session, kind, &attributes)?;
                 (private, KeyCheck::PublicKey(worker::public_key_info(session, kind, &public)?))
             }
-            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::ImportedDerive(_) | KeyKind::AesWrap => {
+            KeyKind::AesDerive
+            | KeyKind::AesCmac
+            | KeyKind::ImportedDerive(_)
+            | KeyKind::AesWrap
+            | KeyKind::AesKek => {
                 let secret = session.generate_on_token(&Mechanism::AesKeyGen, &attributes)?;
-                (secret, worker::key_check(session, Wrapping::default(), kind, secret)?)
+                (secret, worker::key_check(session, wrapping, kind, secret)?)
             }
         };
         Ok((RegisteredKey { key, role, check }, handle))

@@ -37,7 +37,7 @@ use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlg
 use crate::protocol::{Job, JobOutput, WireExport, WireOrderChunk, WireOrderKeys, WirePutKey};
 use crate::report::StartReport;
 use crate::signature::Verifier;
-use crate::source::KeySource;
+use crate::source::{KeySource, StorageKeys};
 use crate::spki;
 use crate::wire_keysets::{WireKeysets, WireKind};
 
@@ -328,6 +328,10 @@ impl Token {
                 inner.known_master(&master)?;
                 WireOrderKeys::Derived { master }
             }
+            OrderKeys::Random(StorageKeys { kek, blob_mac }) => {
+                inner.known_storage(&kek, &blob_mac)?;
+                WireOrderKeys::Random { kek, blob_mac }
+            }
         };
         bounded("an order chunk", "devices", job.eids.len(), ORDER_CHUNK_DEVICES_MAX)?;
         if !job.algorithm.may_be_made() {
@@ -586,9 +590,21 @@ impl Inner {
         }
     }
 
+    fn known_storage(&self, kek: &KeyRef, blob_mac: &KeyRef) -> Result<(), HsmError> {
+        for (key, role) in [(kek, KeyRole::Kek), (blob_mac, KeyRole::BlobMac)] {
+            let found = self.known_key(key)?.role;
+            if found != role {
+                let (is, needed) = (found.as_str(), role.as_str());
+                return Err(HsmError::caller(format!("key {key} is a {is}, no {needed}")));
+            }
+        }
+        Ok(())
+    }
+
     fn known_source(&self, source: &KeySource) -> Result<(), HsmError> {
         match source {
             KeySource::Derived { master, .. } => self.known_master(master),
+            KeySource::Stored(stored) => self.known_storage(&stored.storage.kek, &stored.storage.blob_mac),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) fn put_key_blocks(keys: Vec<WireKey>) -> Option<PutKeyBlocks> {
 
 pub(super) fn order_device(device: WireDeviceKeys) -> DeviceKeyBlobs {
     let wrapped = |key: WireKey| WrappedKey { wrapped: key.wrapped, kcv: KeyCheckValue(key.kcv) };
-    DeviceKeyBlobs { keys: device.keys.into_iter().map(wrapped).collect() }
+    DeviceKeyBlobs { keys: device.keys.into_iter().map(wrapped).collect(), stored: device.blobs }
 }
 
 /// Refuses a batch that is empty or longer than one job may be.

@@ -14,7 +14,7 @@ use super::token_session::TokenSession;
 use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
-use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireOrderKeys, WireSecret};
+use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireSecret};
 use crate::rsp::RspInput;
 use crate::wire_keysets::WireKeysets;
 
@@ -100,13 +100,18 @@ impl Engine {
                 )
             }
             Job::OrderChunk(job) => {
-                let WireOrderKeys::Derived { master } = &job.keys;
-                let master = self.master(master)?;
+                let token_keys = job
+                    .keys
+                    .token_keys()
+                    .into_iter()
+                    .map(|key| self.token.key(key))
+                    .collect::<Result<Vec<_>, HsmError>>()?;
+                let source = order::OrderSource::open(&token_keys, &self.token.abilities)?;
                 let format =
                     OrderFormat::from_code(job.format).map_err(|e| HsmError::caller(e.to_string()))?;
                 let (abilities, boundary) = (&self.token.abilities, self.token.boundary);
                 let transport = ChunkTransport::generate(session, abilities, boundary, format)?;
-                order::order_chunk(session, abilities, &master, job, &transport, || {
+                order::order_chunk(session, abilities, &source, job, &transport, || {
                     self.dawdle();
                     order::in_time(deadline)
                 })
@@ -185,11 +190,8 @@ impl Engine {
     }
 
     fn keysets<'j>(&self, keysets: &'j WireKeysets) -> Result<OpenKeysets<'j>, HsmError> {
-        OpenKeysets::open(keysets, self.token.boundary, |key| self.token.key(key))
-    }
-
-    fn master(&self, key: &KeyRef) -> Result<Arc<ResolvedKey>, HsmError> {
-        self.key_of(key, |_, role| role.is_master())
+        let (boundary, wrapping) = (self.token.boundary, self.token.abilities.wrapping());
+        OpenKeysets::open(keysets, (boundary, wrapping), |key| self.token.key(key))
     }
 
     fn key_of(

@@ -80,7 +80,7 @@ pub(crate) fn wrap_check(
 }
 
 /// An AES key of 16 bytes of 01, which protects nothing and may leave.
-fn published_key(session: &TokenSession) -> Result<SessionObject<'_>, HsmError> {
+pub(super) fn published_key(session: &TokenSession) -> Result<SessionObject<'_>, HsmError> {
     session.create(&[
         Attribute::Class(ObjectClass::SECRET_KEY),
         Attribute::KeyType(KeyType::AES),

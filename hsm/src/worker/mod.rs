@@ -18,6 +18,7 @@ mod put_key;
 mod rsp;
 mod scp03;
 mod source;
+mod stored;
 mod token_session;
 
 use std::io;

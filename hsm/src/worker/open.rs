@@ -13,6 +13,7 @@ use super::boundary::Boundary;
 use super::derive::{self, MasterConstants};
 use super::import::{self, Wrapping};
 use super::probe::{self, Abilities};
+use super::stored;
 use super::token_session::{Module, TokenSession};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, RegisteredKey};
@@ -209,6 +210,9 @@ pub(crate) fn prove_value(
             if verifier.accepts(&CANARY_DIGEST, &signature) { Ok(()) } else { Err(another()) }
         }
         KeyCheck::CheckValue(recorded) => match key_check(session, wrapping, kind, handle)? {
+            KeyCheck::CheckValue(found) if found == *recorded && kind == KeyKind::AesKek => {
+                stored::canary(session, wrapping, handle)
+            }
             KeyCheck::CheckValue(found) if found == *recorded => Ok(()),
             _ => Err(another()),
         },
@@ -228,7 +232,7 @@ pub(crate) fn key_check(
             return import::check_value(session, algorithm, handle).map(KeyCheck::CheckValue);
         }
         KeyKind::AesCmac => session.sign::<16>(&Mechanism::AesCMac, handle, &CHECK_BLOCK)?,
-        KeyKind::AesWrap => {
+        KeyKind::AesWrap | KeyKind::AesKek => {
             return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
         }
         KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
@@ -257,6 +261,7 @@ pub(crate) fn sign(
         | KeyKind::AesCmac
         | KeyKind::ImportedDerive(_)
         | KeyKind::AesWrap
+        | KeyKind::AesKek
         | KeyKind::RsaUnwrap => {
             return Err(HsmError::caller("a key of this role makes no signatures"));
         }
@@ -310,7 +315,7 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         KeyRole::PartyTransport => vec![format!(
             "{key_name}: session keys that it wraps for its party are made in zeroized worker memory; static keys it wraps in the token"
         )],
-        KeyRole::TransportImport => Vec::new(),
+        KeyRole::TransportImport | KeyRole::Kek | KeyRole::BlobMac => Vec::new(),
     };
     if key.role == KeyRole::ImportedMaster(MasterAlgorithm::Aes192) {
         sentences.push(match boundary {

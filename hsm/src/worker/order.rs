@@ -1,5 +1,6 @@
 //! Order output: device keys leave wrapped, and were never readable (HSM session objects, single-call wraps).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
@@ -13,9 +14,10 @@ use super::open::ResolvedKey;
 use super::order_form::ChunkTransport;
 use super::probe::Abilities;
 use super::source::{self, OpenKeyset};
+use super::stored::OpenStorage;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::{ErrorClass, HsmError};
-use crate::key::OaepHash;
+use crate::key::{KeyRole, OaepHash};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::protocol::{JobOutput, WireDeviceKeys, WireKey, WireOrderChunk};
 use crate::spki::{RSA_BITS_MAX, RsaPublicKey, rsa_public_key};
@@ -26,11 +28,36 @@ const CHECK_BLOCK: [u8; 16] = [0x01; 16];
 /// The same of a 3DES key.
 const TRIPLE_DES_CHECK_BLOCK: [u8; 8] = [0; 8];
 
+/// Where an order's keys come from.
+pub(crate) enum OrderSource<'k> {
+    /// A master of ours.
+    Derived(&'k ResolvedKey),
+    /// The token's random generator; stored under these.
+    Random(OpenStorage<'k>),
+}
+
+impl<'k> OrderSource<'k> {
+    /// By the roles of the job's token keys: a master, or a key-encryption key and the key that binds its blobs.
+    pub(crate) fn open(keys: &'k [Arc<ResolvedKey>], abilities: &Abilities) -> Result<Self, HsmError> {
+        match keys {
+            [master] if master.registered.role.is_master() => Ok(Self::Derived(master)),
+            [kek, blob_mac]
+                if (kek.registered.role, blob_mac.registered.role) == (KeyRole::Kek, KeyRole::BlobMac) =>
+            {
+                Ok(Self::Random(OpenStorage { kek, blob_mac, kwp: abilities.wrapping().kwp()? }))
+            }
+            _ => Err(HsmError::caller(
+                "an order takes a master, or a key-encryption key and a key that binds blobs",
+            )),
+        }
+    }
+}
+
 /// One chunk: its transport key, wrapped once to the recipient; three keys per device, wrapped under it.
 pub(crate) fn order_chunk(
     session: &TokenSession,
     abilities: &Abilities,
-    master: &ResolvedKey,
+    source: &OrderSource<'_>,
     job: &WireOrderChunk,
     transport: &ChunkTransport<'_>,
     mut before_line: impl FnMut() -> Result<(), HsmError>,
@@ -44,9 +71,18 @@ pub(crate) fn order_chunk(
     for eid in &job.eids {
         before_line()?;
         let keyset = job.kind.of_device(eid)?;
-        let mut device = WireDeviceKeys { keys: Vec::with_capacity(3) };
+        let mut device = WireDeviceKeys { keys: Vec::with_capacity(3), blobs: Vec::new() };
         for usage in keyset.protocol.usages() {
-            let key = device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?;
+            let key = match source {
+                OrderSource::Derived(master) => {
+                    device_key(session, master, &keyset, *usage, SessionKeyUse::Outgoing)?
+                }
+                OrderSource::Random(storage) => {
+                    let (key, blob) = storage.make(session, &keyset, *usage)?;
+                    device.blobs.push(blob);
+                    key
+                }
+            };
             let kcv = check_value(session, key.handle(), keyset.algorithm)?;
             let wrapped = transport.wrap(session, key.handle(), &keyset, *usage)?;
             device.keys.push(WireKey { wrapped, kcv });

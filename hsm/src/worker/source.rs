@@ -7,10 +7,13 @@ use keys::derivation::Scheme;
 
 use super::boundary::Boundary;
 use super::derive;
+use super::import::Wrapping;
 use super::open::ResolvedKey;
+use super::stored::OpenStorage;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::key::KeyRole;
+use crate::source::StoredBlob;
 use crate::template::SessionKeyUse;
 use crate::wire_keysets::{WireKeyset, WireKeysets, WireSource, scheme_at};
 
@@ -23,12 +26,14 @@ pub(crate) struct OpenKeyset<'k> {
 
 enum OpenSource<'k> {
     Derived { master: &'k ResolvedKey, scheme: Scheme },
+    Stored { keys: OpenStorage<'k>, blobs: &'k [StoredBlob] },
 }
 
 /// The keysets of a job and the token keys behind them.
 pub(crate) struct OpenKeysets<'j> {
     keys: Vec<Arc<ResolvedKey>>,
     boundary: Boundary,
+    wrapping: Wrapping,
     keysets: &'j [WireKeyset],
 }
 
@@ -36,11 +41,11 @@ impl<'j> OpenKeysets<'j> {
     /// `find` looks a token key up.
     pub(crate) fn open(
         wire: &'j WireKeysets,
-        boundary: Boundary,
+        (boundary, wrapping): (Boundary, Wrapping),
         find: impl FnMut(&crate::key::KeyRef) -> Result<Arc<ResolvedKey>, HsmError>,
     ) -> Result<Self, HsmError> {
         let keys = wire.keys.iter().map(find).collect::<Result<_, _>>()?;
-        Ok(Self { keys, boundary, keysets: &wire.keysets })
+        Ok(Self { keys, boundary, wrapping, keysets: &wire.keysets })
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -56,6 +61,14 @@ impl<'j> OpenKeysets<'j> {
                 master: self.key(*master, KeyRole::is_master, "master")?,
                 scheme: Scheme::parse(scheme_at(*scheme)?, inputs)
                     .map_err(|e| HsmError::caller(e.to_string()))?,
+            },
+            WireSource::Stored { kek, blob_mac, blobs } => OpenSource::Stored {
+                keys: OpenStorage {
+                    kek: self.key(*kek, |role| role == KeyRole::Kek, "key-encryption key")?,
+                    blob_mac: self.key(*blob_mac, |role| role == KeyRole::BlobMac, "key that binds blobs")?,
+                    kwp: self.wrapping.kwp()?,
+                },
+                blobs,
             },
         };
         Ok(OpenKeyset { keyset, boundary: self.boundary, source })
@@ -94,6 +107,11 @@ pub(crate) fn device_key<'s>(
         }
         OpenSource::Derived { master, scheme } => {
             derive::key_by_scheme(session, keyset.boundary, master, (scheme, &keyset.keyset), usage, may)
+        }
+        OpenSource::Stored { keys, blobs } => {
+            let blob =
+                blobs.get(usage.index()).ok_or_else(|| HsmError::caller("a keyset lacks a stored key"))?;
+            keys.open(session, &keyset.keyset, usage, blob, may)
         }
     }
 }

@@ -12,5 +12,6 @@ mod queue;
 mod rsp;
 mod sessions;
 mod start;
+mod stored;
 mod support;
 mod trace;

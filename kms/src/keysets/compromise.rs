@@ -138,6 +138,11 @@ pub fn check_usable(
     transport_key: &[u8; 32],
 ) -> Result<(), KmsError> {
     check_master(store, generation)?;
+    check_transport(store, transport_key)
+}
+
+/// That a transport key is not known to others: before anything leaves under it.
+pub(crate) fn check_transport(store: &dyn Store, transport_key: &[u8; 32]) -> Result<(), KmsError> {
     let is_marked = |(_, mark): &([u8; 32], Mark)| matches!(mark.key, CompromisedKey::Party { registered, .. } if registered == *transport_key);
     if Marks::load(store)?.0.iter().any(is_marked) {
         let why = "your transport key is marked as compromised; register another one";

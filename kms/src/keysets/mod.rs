@@ -19,7 +19,7 @@ pub use inventory::{
 pub use state::{StateChange, change, check_change, suspend};
 pub use taint::{Consequence, Taint, walk};
 
-pub(crate) use compromise::{Marks, check_master};
+pub(crate) use compromise::{Marks, check_master, check_transport};
 pub(crate) use taint::delivered_under_keyset;
 
 use crate::KmsError;

@@ -85,7 +85,7 @@ impl DeviceApi {
                     key_bits: u32::from(keyset.algorithm.key_bits()),
                     state: keyset.state_at(call.now).as_str().to_owned(),
                     effective_strength: keyset.effective_strength,
-                    master_generation: keyset.source.generation().0,
+                    master_generation: keyset.source.generation().map_or(0, |generation| generation.0),
                     created: Some(timestamp(keyset.created)),
                     check_values: keyset.check_values.iter().map(|value| value.0.to_vec()).collect(),
                     ends: keyset.ends.map(timestamp),

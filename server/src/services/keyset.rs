@@ -5,8 +5,9 @@ use std::sync::Arc;
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::{DeviceState, Eid, ReasonCode, Role, SecurityDomain};
 use kms::keysets::{self, Difference};
-use kms::{DeviceRecord, GrantFinding, KeysetName, KeysetRecord};
+use kms::{DeviceRecord, GrantFinding, KeysetName, KeysetRecord, KeysetSource};
 use proto::v1;
+use proto::v1::keyset_details::Source;
 use proto::v1::keyset_service_server::KeysetService;
 use store::Commit;
 use tonic::{Request, Response, Status};
@@ -167,10 +168,13 @@ fn details(call: &Call, name: &KeysetName, keyset: &KeysetRecord) -> v1::KeysetD
         algorithm: keyset.algorithm.as_str().to_owned(),
         state: keyset.state_at(call.now).as_str().to_owned(),
         effective_strength: keyset.effective_strength,
-        source: Some(v1::keyset_details::Source::Derived(v1::DerivedSource {
-            master_generation: keyset.source.generation().0,
-            scheme: keyset.source.scheme().as_str().to_owned(),
-        })),
+        source: Some(match &keyset.source {
+            KeysetSource::Derived { generation, scheme } => Source::Derived(v1::DerivedSource {
+                master_generation: generation.0,
+                scheme: scheme.name().as_str().to_owned(),
+            }),
+            KeysetSource::Random { epoch, .. } => Source::Stored(v1::StoredSource { epoch: epoch.0 }),
+        }),
         delivered_under: keyset.delivered_under.clone(),
         created: Some(timestamp(keyset.created)),
         ends: keyset.ends.map(timestamp),

@@ -21,6 +21,7 @@ mod masters;
 mod order_files;
 mod orders;
 mod python;
+mod random;
 mod refusals;
 mod renewal;
 mod revocation;
