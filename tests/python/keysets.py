@@ -5,12 +5,12 @@ what a manufacturer finds in the output of its order.
 import json
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives import hashes, keywrap, serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.cmac import CMAC
 
-SCP03 = 3
+SCP03, SCP80 = 0x03, 0x80
 DOMAINS = {"ISD-R": 1, "ECASD": 2}
 # GSMA SGP.02 §2.2.3.
 AIDS = {1: bytes.fromhex("A0000005591010FFFFFFFF8900000100"), 2: bytes.fromhex("A0000005591010FFFFFFFF8900000200")}
@@ -34,11 +34,13 @@ def check_value(key: bytes) -> bytes:
     return Cipher(algorithms.AES(key), modes.ECB()).encryptor().update(b"\1" * 16)[:3]
 
 
-def derived(master: bytes, eid: str, domain: int, key_version_number: int, bits: int) -> Keyset:
-    """docs/formats/key-derivation.md."""
+def derived(
+    master: bytes, eid: str, domain: int, key_version_number: int, bits: int, protocol: int = SCP03
+) -> Keyset:
+    """docs/formats/key-derivation.md. Of SCP80 ENC, MAC and DEK are KIc, KID and KIK."""
 
     def key(usage: int) -> bytes:
-        kind = b"CHANCERY\0" + bytes([SCP03, domain, usage, key_version_number]) + bits.to_bytes(2)
+        kind = b"CHANCERY\0" + bytes([protocol, domain, usage, key_version_number]) + bits.to_bytes(2)
         blocks = (cmac(master, bytes([counter]) + kind + bytes.fromhex(eid)) for counter in (1, 2))
         return b"".join(blocks)[: bits // 8]
 
@@ -80,8 +82,10 @@ def pseudo_random_challenge(keyset: Keyset, sequence_counter: bytes, aid: bytes,
     return _kdf(keyset.enc, 0x02, 8 * length, sequence_counter + aid)
 
 
-def open_order(output: bytes, transport_key_pem: bytes) -> dict[str, Keyset]:
-    """The keysets in an order's output (docs/formats/order-output.md, form jsonl-kwp), each key with its check value right."""
+def open_order(output: bytes, transport_key_pem: bytes, openers) -> dict[str, Keyset]:
+    """The keysets in an order's output (docs/formats/order-output.md), each key with its check value right. `openers` open
+    a key of each form under the transport key.
+    """
     private_key = serialization.load_pem_private_key(transport_key_pem, password=None)
     hash_names = {"SHA-1": hashes.SHA1(), "SHA-256": hashes.SHA256()}
     transport_keys, devices = {}, {}
@@ -89,10 +93,11 @@ def open_order(output: bytes, transport_key_pem: bytes) -> dict[str, Keyset]:
         if wrapped := line.get("wrapped"):
             algorithm = hash_names[line["oaep_hash"]]
             scheme = padding.OAEP(padding.MGF1(algorithm), algorithm, label=None)
-            transport_keys[line["transport_key"]] = private_key.decrypt(bytes.fromhex(wrapped), scheme)
+            transport_key = private_key.decrypt(bytes.fromhex(wrapped), scheme)
+            transport_keys[line["transport_key"]] = transport_key, openers[line["format"]]
             continue
-        transport_key = transport_keys[line["transport_key"]]
-        keys = [keywrap.aes_key_unwrap_with_padding(transport_key, bytes.fromhex(line[usage])) for usage in USAGES]
+        transport_key, open_key = transport_keys[line["transport_key"]]
+        keys = [open_key(transport_key, line[usage]) for usage in USAGES]
         for usage, key in zip(USAGES, keys):
             if check_value(key).hex() != line["kcv"][usage]:
                 raise ValueError(f"the check value of {usage} of {line['eid']} is wrong")

@@ -88,6 +88,13 @@ class Channel:
             answer = padded[:-1]
         return answer, status
 
+    @staticmethod
+    def encrypted(s_enc: bytes, counter: int, answer: bytes) -> bytes:
+        """An answer as the card encrypts it (§6.2.7)."""
+        block = b"\x80" + counter.to_bytes(15)
+        icv = Cipher(algorithms.AES(s_enc), modes.ECB()).encryptor().update(block)
+        return Cipher(algorithms.AES(s_enc), modes.CBC(icv)).encryptor().update(_pad(answer))
+
     def _mac(self, header: bytes, data: bytes) -> bytes:
         command = header + bytes([len(data) + 8]) + data
         self._chain = _cmac(self._keys.s_mac, self._chain + command)

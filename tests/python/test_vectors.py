@@ -17,6 +17,7 @@ from authority import Identity, unseal_session_keys
 from chancery.v1 import common_pb2, order_pb2, order_pb2_grpc, session_keys_pb2, session_keys_pb2_grpc
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from key_forms import OPENERS, open_cell, open_key_block
 from keysets import AIDS, DOMAINS, SCP03, Keyset
 
 SCENE = json.loads(Path(os.environ["CHANCERY_SCENE"]).read_text())
@@ -65,6 +66,15 @@ class Rules(unittest.TestCase):
             self.assertEqual(challenge.hex(), trace["card_challenge"])
 
 
+    def test_key_blocks_and_cells_of_other_software_open(self):
+        for case in vectors("tr31_version_d.json")["cases"]:
+            key = open_key_block(bytes.fromhex(case["kbpk"]), case["block"])[1]
+            self.assertEqual(key.hex(), case["key"])
+        for case in vectors("pysim_csv_cells.json")["cases"]:
+            key = open_cell(*(bytes.fromhex(case[name]) for name in ("column_key", "cell")))
+            self.assertEqual(key.hex(), case["key"])
+
+
 class Authority(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -77,15 +87,21 @@ class Authority(unittest.TestCase):
         for bits, eid in zip((128, 192, 256), [DERIVATION["eid"], *SCENE["eids"]]):
             cls.order(orders, f"isd-r-{bits}", eid, "ISD-R", 0x30, bits)
         cls.order(orders, "ecasd", DERIVATION["eid"], "ECASD", 0x3F, 128)
+        # The same key version on three more devices, in the forms of other systems.
+        forms = [order_pb2.ORDER_FORMAT_TR31, order_pb2.ORDER_FORMAT_PSKC, order_pb2.ORDER_FORMAT_PYSIM_CSV]
+        for form, eid in zip(forms, SCENE["form_eids"]):
+            cls.order(orders, f"form-{form}", eid, "ISD-R", 0x30, 256, form)
 
     @classmethod
-    def order(cls, orders, name: str, eid: str, domain: str, key_version_number: int, bits: int) -> None:
+    def order(
+        cls, orders, name: str, eid: str, domain: str, key_version_number: int, bits: int, form: int = 0
+    ) -> None:
         keyset = common_pb2.KeysetName(
             security_domain=DOMAINS[domain], protocol=SCP03, key_version_number=key_version_number
         )
         is_further = domain != "ISD-R"
         header = order_pb2.OrderHeader(
-            order=name, issuer="" if is_further else SCENE["issuer"], keyset=keyset, key_bits=bits
+            order=name, issuer="" if is_further else SCENE["issuer"], keyset=keyset, key_bits=bits, format=form
         )
         header.further_keysets = is_further
         line = order_pb2.OrderLine(line=1, eid=eid, public_key=b"" if is_further else public_key())
@@ -97,13 +113,14 @@ class Authority(unittest.TestCase):
         answers = orders.FetchOrderOutput(order_pb2.FetchOrderOutputRequest(order=name), timeout=30)
         output = b"".join(answer.lines for answer in answers)
         pem = Path(SCENE["eum"], "transport-key.pem").read_bytes()
-        cls.keysets[eid, domain, bits] = keysets.open_order(output, pem)[eid]
+        cls.keysets[eid, domain, bits] = keysets.open_order(output, pem, OPENERS)[eid]
 
     def test_keysets_are_the_published_ones(self):
         self.assertEqual(self.keysets[DERIVATION["eid"], "ISD-R", 128], published(128, "ISD-R"))
         self.assertEqual(self.keysets[DERIVATION["eid"], "ECASD", 128], published(128, "ECASD"))
 
-    def test_keysets_of_every_length_follow_the_rule(self):
+    def test_keysets_of_every_length_and_in_every_form_follow_the_rule(self):
+        self.assertEqual(len(self.keysets), 4 + 3)
         for (eid, domain, bits), keyset in self.keysets.items():
             key_version_number = 0x30 if domain == "ISD-R" else 0x3F
             expected = keysets.derived(MASTER, eid, DOMAINS[domain], key_version_number, bits)
@@ -131,8 +148,8 @@ class Authority(unittest.TestCase):
         return expected, answer, unseal_session_keys(self.provisioner, request, answer)
 
     def test_session_keys_of_every_length_and_mode_follow_the_rule(self):
-        of_isd_r = [(eid, keyset) for (eid, domain, _), keyset in self.keysets.items() if domain == "ISD-R"]
-        for number, (eid, keyset) in enumerate(of_isd_r):
+        for number, (bits, eid) in enumerate(zip((128, 192, 256), [DERIVATION["eid"], *SCENE["eids"]])):
+            keyset = self.keysets[eid, "ISD-R", bits]
             for i, length in [(0x00, 8), (0x01, 16), (0x70, 8), (0x71, 16)]:
                 with self.subTest(bits=8 * len(keyset.enc), i=hex(i)):
                     counter = (0x100 * number + i).to_bytes(3)

@@ -81,6 +81,7 @@ fn parties_in_python_use_session_keys_download_profiles_and_find_published_keys(
         "issuer": ISSUER,
         "master": hex::encode(master),
         "eids": [eid(GRANTED, 5), eid(GRANTED, 6)],
+        "form_eids": [eid(GRANTED, 11), eid(GRANTED, 12), eid(GRANTED, 13)],
         "purpose": PURPOSE,
         "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
     });
