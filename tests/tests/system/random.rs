@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::caller::reason;
 use crate::devices::{self, Device, KVN, csv, eid};
 use crate::fleet::{NEW_KVN, Provisioner, TwoPersons, keyset, terms};
+use crate::secrets::look_into_memory;
 use crate::support::{Deployment, GRANTED, ISSUER, files_below};
 
 /// Keys of an epoch, by a ceremony, taken into use by two persons.
@@ -109,6 +110,11 @@ async fn random_keysets_are_stored_served_and_moved_on_and_their_keys_leave_once
     };
     let refused = persons.request(Kind::ExportKeyset(export)).await.unwrap_err();
     assert_eq!(reason(&refused), "POLICY_VIOLATION");
+
+    // None is in the daemon, and the worker that unwrapped some has kept none.
+    let keys = first.iter().chain(&second).flat_map(|device| device.static_keys().map(<[u8]>::to_vec));
+    let point = deployment.caller("provisioner").await.encryption_point();
+    look_into_memory(&deployment, &[("a random key", keys.collect())], &point, b"chancery/kek/devices/2");
 
     // No key in clear in anything that the service keeps; the control is in the output's own wrap.
     deployment.stop();
