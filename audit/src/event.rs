@@ -85,6 +85,14 @@ events! {
     OrderReceiptSigned = "order.receipt_signed";
     /// Session keys left, sealed to the caller's key.
     SessionKeysReleased = "session_keys.released";
+    /// A counter is taken for a packet or script, which the token will be asked to make; it is never taken again.
+    OtaCounterTaken = "ota.counter_taken";
+    /// A secured packet was made for an OTA platform; no key left.
+    OtaPacketMade = "ota.packet_made";
+    /// A script was carried over a channel prepared for a card; no key left.
+    OtaScriptMade = "ota.script_made";
+    /// What a card answered to a packet or script was opened.
+    OtaResponseOpened = "ota.response_opened";
     /// From here on no key of the device leaves.
     DeviceFrozen = "device.frozen";
     /// The freeze was lifted.

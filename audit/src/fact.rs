@@ -247,6 +247,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("certificate_policy", FactKind::Name, "certificate policy and practice statement in force"),
     row("checkpoint", FactKind::Digest, "checkpoint file"),
     row("chunk", FactKind::Number, "number of the chunk in its order, from 0"),
+    row("commands", FactKind::Number, "commands in a packet or script"),
     row("configuration", FactKind::Digest, "configuration in force"),
     row("confirmed", FactKind::Number, "devices that proved their new keyset"),
     row("count", FactKind::Number, "how many"),
@@ -302,6 +303,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("operation", FactKind::Digest, "canonical bytes of the operation"),
     row("order", FactKind::Pseudonym, "order, where the object is something else"),
     row("output", FactKind::Digest, "output file"),
+    row("packet", FactKind::Digest, "secured packet, from CPL on"),
     row(
         "packets_per_minute",
         FactKind::Number,
@@ -337,6 +339,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("snapshot", FactKind::Digest, "state snapshot"),
     row("stage", FactKind::Number, "stage of a rotation, from 0"),
     row("state", FactKind::Name, "new state of the object"),
+    row("tar", FactKind::Bytes, "toolkit application reference of a packet"),
     row("tars", FactKind::Number, "toolkit application references a grant names"),
     row("tbs", FactKind::Digest, "the exact bytes given to the token to sign"),
     row("tls_delivery", FactKind::Number, "1: the grant allows unsealed keys in the TLS channel"),

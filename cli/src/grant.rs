@@ -57,10 +57,11 @@ pub struct Create {
     /// Release keys although the device has proved nothing: prepared SCP03 sessions
     #[arg(long)]
     without_device_proof: bool,
-    /// A toolkit application that secured packets may address, 3 bytes in hex; may be repeated. No call makes packets yet
+    /// A toolkit application that secured packets may address, 3 bytes in hex; may be repeated
     #[arg(long = "tar", value_parser = parse_tar, value_name = "HEX")]
     tars: Vec<Tar>,
-    /// An instruction byte of commands that packets and scripts may hold, in hex; may be repeated. No call makes them yet
+    /// An instruction byte of commands that packets and scripts may hold, in hex; may be repeated. Never of
+    /// key management: D8, E4, E2, E6, F0, 50, 82, 88, 2A, 22
     #[arg(long = "ins", value_parser = parse_instruction, value_name = "HEX")]
     instructions: Vec<u8>,
     /// Most packets and scripts a minute for one device [default with --tar or --ins: 60]
@@ -105,9 +106,10 @@ pub fn protocol_words(code: u32) -> String {
 
 /// A toolkit application reference.
 #[derive(Clone, Copy, Debug)]
-struct Tar([u8; 3]);
+pub struct Tar(pub [u8; 3]);
 
-fn parse_tar(text: &str) -> Result<Tar, String> {
+/// For clap.
+pub fn parse_tar(text: &str) -> Result<Tar, String> {
     let mut tar = [0; 3];
     hex::decode_to_slice(text, &mut tar).map_err(|_| "give 6 hexadecimal digits".to_owned())?;
     Ok(Tar(tar))

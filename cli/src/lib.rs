@@ -32,6 +32,7 @@ mod order_output;
 mod order_place;
 mod order_receipt;
 mod order_submit;
+mod ota;
 mod output;
 mod render;
 mod rotation;
@@ -111,6 +112,9 @@ enum Command {
     /// Session keys for a card
     #[command(subcommand)]
     SessionKeys(session_keys::SessionKeysCommand),
+    /// Packets and scripts for cards, made by the authority: no key leaves it
+    #[command(subcommand)]
+    Ota(Box<ota::OtaCommand>),
     /// The log: export, checkpoint, verify
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -158,6 +162,7 @@ impl Command {
             Self::Rotation(command) => command.run(output).await,
             Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
+            Self::Ota(command) => command.run(output).await,
             Self::Audit(command) => command.run(output).await,
             Self::Bench(command) => command.run(output).await,
         }

@@ -71,9 +71,22 @@ reasons! {
     NotGranted = "NOT_GRANTED", retry: false, next: "ask an officer for a grant over this device";
     /// The grant that would cover it has expired.
     GrantExpired = "GRANT_EXPIRED", retry: false, next: "ask an officer to renew the grant";
-    /// The grant that covers the device does not allow this: the protocol, a release without proof, a TAR, an instruction
-    /// or a way of delivery.
+    /// The grant that covers the device does not allow this: the protocol, a release without proof or a way of delivery.
     GrantTooNarrow = "GRANT_TOO_NARROW", retry: false, next: "stay within the grant, or ask an officer for one that says this";
+    /// The grant that covers the device does not name the TAR.
+    TarNotGranted = "TAR_NOT_GRANTED", retry: false, next: "address an application that the grant names, or ask an officer for a grant that names this one";
+    /// The grant that covers the device does not name the instruction.
+    InstructionNotGranted = "INSTRUCTION_NOT_GRANTED", retry: false, next: "leave the command out, or ask an officer for a grant that names its instruction";
+    /// The command changes keys or what holds them.
+    KeyManagementCommand = "KEY_MANAGEMENT_COMMAND", retry: false, next: "have a rotation approved: such commands come from its scripts only";
+    /// The grant's number of packets and scripts for the device in this minute is used up.
+    PacketRateExceeded = "PACKET_RATE_EXCEEDED", retry: true, next: "send the request again in a minute";
+    /// The counter of the packet was used before, or is too far ahead.
+    PacketCounterRefused = "PACKET_COUNTER_REFUSED", retry: false, next: "leave the counter out: the next one is taken";
+    /// The counter of the keyset has ended.
+    PacketCounterExhausted = "PACKET_COUNTER_EXHAUSTED", retry: false, next: "rotate the keyset: a new one begins with a new counter";
+    /// What is said to be the card's answer does not prove itself, or answers nothing that was made here.
+    ResponseNotAuthentic = "RESPONSE_NOT_AUTHENTIC", retry: false, next: "check the keyset and the packet or script that was answered; a wrong answer again means a wrong card or a changed message";
     /// The card did not prove that it holds the keys.
     CardCryptogramMismatch = "CARD_CRYPTOGRAM_MISMATCH", retry: false, next: "start a new session with the card; repeated mismatches mean a wrong or cloned card";
     /// The token's policy allows no order in this form.

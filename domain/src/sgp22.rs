@@ -56,6 +56,13 @@ impl ReasonCode {
             | Self::UnknownKeyset
             | Self::KeysetNotActive
             | Self::CardCryptogramMismatch
+            | Self::TarNotGranted
+            | Self::InstructionNotGranted
+            | Self::KeyManagementCommand
+            | Self::PacketRateExceeded
+            | Self::PacketCounterRefused
+            | Self::PacketCounterExhausted
+            | Self::ResponseNotAuthentic
             | Self::FormatRefused
             | Self::CardChallengeMismatch
             | Self::ChallengeReused

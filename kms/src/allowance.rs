@@ -12,9 +12,13 @@ const TARS_MAX: usize = 64;
 /// Most packets and scripts a minute for one device that a grant may say.
 const PACKETS_PER_MINUTE_MAX: u32 = 6_000;
 
-/// Instructions that change keys or what holds them: PUT KEY, DELETE, STORE DATA and INSTALL. They come from an approved
-/// rotation, never from a grant (GP Card Specification §11).
-pub const KEY_MANAGEMENT_INSTRUCTIONS: [u8; 4] = [0xd8, 0xe4, 0xe2, 0xe6];
+/// Instructions that change keys or what holds them. They come from an approved rotation, never from a grant nor from a
+/// caller's script (GP Card Specification §11, Amendments D and F): PUT KEY, DELETE, STORE DATA (personalisation, keys
+/// among it), INSTALL (for personalisation, extradition and more), SET STATUS (locks domains and cards); and those that open
+/// a secure channel of their own: INITIALIZE UPDATE, EXTERNAL and MUTUAL AUTHENTICATE, INTERNAL AUTHENTICATE, PERFORM
+/// SECURITY OPERATION, MANAGE SECURITY ENVIRONMENT.
+pub const KEY_MANAGEMENT_INSTRUCTIONS: [u8; 10] =
+    [0xd8, 0xe4, 0xe2, 0xe6, 0xf0, 0x50, 0x82, 0x88, 0x2a, 0x22];
 
 /// What a grant allows. The default is the strictest: SCP03 sessions of cards that prove themselves, keys sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +62,11 @@ pub enum Need {
 impl Need {
     /// The refusal when the grant that covers the device lacks this.
     pub fn refusal(self) -> Refusal {
+        let reason = match self {
+            Self::Tar(_) => ReasonCode::TarNotGranted,
+            Self::Instruction(_) => ReasonCode::InstructionNotGranted,
+            Self::Protocol(_) | Self::ReleaseWithoutProof | Self::TlsDelivery => ReasonCode::GrantTooNarrow,
+        };
         let message = match self {
             Self::Protocol(_) => "the grant over this device is not for this protocol".to_owned(),
             Self::ReleaseWithoutProof => {
@@ -71,7 +80,7 @@ impl Need {
             }
             Self::TlsDelivery => "the grant over this device does not allow unsealed keys".to_owned(),
         };
-        Refusal::new(ReasonCode::GrantTooNarrow, message)
+        Refusal::new(reason, message)
     }
 }
 
@@ -169,13 +178,17 @@ impl Allowance {
     }
 
     pub(crate) fn read(record: &records::Grant) -> Result<Self, KmsError> {
-        // Grants made before there was a choice name no protocol: the same default.
+        // Grants made before there was a choice name no protocol: the same default. What came to the list of instructions
+        // that no grant allows after a grant was made is not in it any more.
+        let mut kept = record.instructions.clone();
+        kept.retain(|ins| !KEY_MANAGEMENT_INSTRUCTIONS.contains(ins));
+        let is_for_packets = !record.tars.is_empty() || !kept.is_empty();
         Self::parse(&v1::CreateGrant {
             protocols: record.protocols.clone(),
             without_device_proof: record.without_device_proof,
             tars: record.tars.clone(),
-            instructions: record.instructions.clone(),
-            packets_per_minute: record.packets_per_minute,
+            instructions: kept,
+            packets_per_minute: if is_for_packets { record.packets_per_minute } else { 0 },
             tls_delivery: record.tls_delivery,
             ..v1::CreateGrant::default()
         })
@@ -215,7 +228,12 @@ mod tests {
             Need::TlsDelivery,
         ] {
             assert!(!allowance.allows(need), "{need:?}");
-            assert_eq!(need.refusal().reason, ReasonCode::GrantTooNarrow);
+            let reason = match need {
+                Need::Tar(_) => ReasonCode::TarNotGranted,
+                Need::Instruction(_) => ReasonCode::InstructionNotGranted,
+                _ => ReasonCode::GrantTooNarrow,
+            };
+            assert_eq!(need.refusal().reason, reason);
         }
     }
 
@@ -244,6 +262,12 @@ mod tests {
         for ins in KEY_MANAGEMENT_INSTRUCTIONS {
             let asked = v1::CreateGrant { instructions: vec![0xf2, ins], ..grant() };
             assert_eq!(Allowance::parse(&asked).unwrap_err().reason, ReasonCode::PolicyViolation);
+            // Of a grant that was made when the list was shorter.
+            let mut record = records::Grant::default();
+            Allowance::parse(&grant()).unwrap().write(&mut record);
+            record.instructions.push(ins);
+            let allowance = Allowance::read(&record).unwrap();
+            assert!(allowance.allows(Need::Instruction(0xf2)) && !allowance.allows(Need::Instruction(ins)));
         }
     }
 

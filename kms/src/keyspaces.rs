@@ -69,8 +69,16 @@ pub(crate) const TAINT_WALKS: Keyspace = Keyspace { code: 95, name: "taint_walks
 /// Keys under which random keys are stored: epoch (4 bytes) -> `records::StorageKeys`.
 pub(crate) const STORAGE_KEYS: Keyspace = Keyspace { code: 26, name: "storage_keys", home: Home::Memory };
 
+/// Counters of secured packets: EID, security domain, protocol, KVN -> `records::Counter`, the last one taken.
+pub(crate) const OTA_COUNTERS: Keyspace = Keyspace { code: 105, name: "ota_counters", home: Home::View };
+/// Packets of a minute: grant identifier (16 bytes), EID -> `records::OtaRate`.
+pub(crate) const OTA_RATES: Keyspace = Keyspace { code: 106, name: "ota_rates", home: Home::View };
+/// What requests have taken: day (4 bytes), digest of credential and idempotency key (16 bytes) -> `records::OtaReservation`.
+pub(crate) const OTA_RESERVATIONS: Keyspace =
+    Keyspace { code: 107, name: "ota_reservations", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 27] = [
+pub const KEYSPACES: [Keyspace; 30] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -98,4 +106,7 @@ pub const KEYSPACES: [Keyspace; 27] = [
     COMPROMISE_MARKS,
     TAINT_WALKS,
     STORAGE_KEYS,
+    OTA_COUNTERS,
+    OTA_RATES,
+    OTA_RESERVATIONS,
 ];

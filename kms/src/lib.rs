@@ -18,6 +18,7 @@ pub mod keysets;
 mod keyspaces;
 mod masters;
 mod orders;
+pub mod ota;
 mod output;
 mod receipt;
 pub mod rotation;
@@ -71,6 +72,8 @@ pub struct Engines {
     pub grants: Arc<Grants>,
     /// Challenge pairs that were accepted.
     pub challenges: Arc<ChallengePairs>,
+    /// Turns of cards at the counters of packets and scripts.
+    pub ota: Arc<ota::Turns>,
     /// Whether the configuration allows session keys that are not sealed, in the TLS channel alone.
     pub allows_tls_delivery: bool,
 }

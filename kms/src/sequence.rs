@@ -60,6 +60,14 @@ pub(crate) fn take(
     Ok(Ok(()))
 }
 
+/// The highest counter that was shown or prepared; none when none is known.
+pub(crate) fn last(store: &dyn Store, (eid, keyset): (&Eid, &KeysetName)) -> Result<Option<u32>, KmsError> {
+    let Some(row) = store.get(SEQUENCES, &keyset.row_key(eid))? else { return Ok(None) };
+    let record =
+        records::SequenceCounter::decode(&*row.value).map_err(|_| KmsError::Record("sequence counter"))?;
+    Ok(record.proved.max(record.prepared))
+}
+
 fn decide(record: &records::SequenceCounter, counter: u32, named: Named) -> Result<(), Refusal> {
     let refuse = |message: String| Err(Refusal::new(ReasonCode::SequenceCounterReused, message));
     match named {

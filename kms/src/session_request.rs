@@ -187,7 +187,7 @@ fn session(
 }
 
 /// The AID in the request, or that of a security domain that has one name on every eUICC (SGP.02 §2.2.1.3).
-fn aid(given: &[u8], security_domain: SecurityDomain) -> Result<Vec<u8>, Refusal> {
+pub(crate) fn aid(given: &[u8], security_domain: SecurityDomain) -> Result<Vec<u8>, Refusal> {
     const ISD_R: [u8; 16] = [0xa0, 0, 0, 0x05, 0x59, 0x10, 0x10, 0xff, 0xff, 0xff, 0xff, 0x89, 0, 0, 0x01, 0];
     const ECASD: [u8; 16] = [0xa0, 0, 0, 0x05, 0x59, 0x10, 0x10, 0xff, 0xff, 0xff, 0xff, 0x89, 0, 0, 0x02, 0];
     match (given.len(), security_domain) {

@@ -19,6 +19,7 @@ use proto::v1::device_service_server::DeviceServiceServer;
 use proto::v1::keyset_service_server::KeysetServiceServer;
 use proto::v1::operation_service_server::OperationServiceServer;
 use proto::v1::order_service_server::OrderServiceServer;
+use proto::v1::ota_service_server::OtaServiceServer;
 use proto::v1::rotation_service_server::RotationServiceServer;
 use proto::v1::rsp_service_server::RspServiceServer;
 use proto::v1::session_key_service_server::SessionKeyServiceServer;
@@ -45,7 +46,7 @@ use crate::orders::OrderDesk;
 use crate::rsp::RspDesk;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
-    AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, RotationApi, RspApi,
+    AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, OtaApi, RotationApi, RspApi,
     SessionKeyApi, StandingApi, TransportKeyApi,
 };
 use crate::status::ServiceError;
@@ -187,6 +188,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         token: kms_token.clone(),
         masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
         challenges: Arc::default(),
+        ota: Arc::default(),
         allows_tls_delivery: config.session_keys_in_tls_channel,
         grants: Arc::new(Grants::default()),
     };
@@ -274,6 +276,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
     let order_api = OrderApi { gate: Arc::clone(&gate), desk, checkpointer: Arc::clone(&checkpointer) };
     let transport_key_api = TransportKeyApi { gate: Arc::clone(&gate), kms: kms.clone() };
+    let ota_api = OtaApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let rsp_api = RspApi { gate: Arc::clone(&gate), desk: RspDesk { rsp, ca: ca.clone() } };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
@@ -293,6 +296,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(OperationServiceServer::new(operation_api).max_decoding_message_size(limit))
         .add_service(OrderServiceServer::new(order_api).max_decoding_message_size(limit))
         .add_service(SessionKeyServiceServer::new(session_key_api).max_decoding_message_size(limit))
+        .add_service(OtaServiceServer::new(ota_api).max_decoding_message_size(limit))
         .add_service(RspServiceServer::new(rsp_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))

@@ -20,6 +20,8 @@ const DOMAIN: &str = "chancery";
 pub(crate) const ENTRY_INDEX_HEADER: &str = "chancery-entry-index";
 /// What a retryable answer suggests when nothing better is known.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// The rate of packets is counted by the minute.
+const RATE_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Whatever ends a call without its answer.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +116,10 @@ impl ServiceError {
 
 impl Verdict {
     fn refused(refusal: Refusal, object: Option<Pseudonym>) -> Self {
-        let retry_after = refusal.reason.is_retryable().then_some(RETRY_AFTER);
+        let retry_after = match refusal.reason {
+            ReasonCode::PacketRateExceeded => Some(RATE_RETRY_AFTER),
+            reason => reason.is_retryable().then_some(RETRY_AFTER),
+        };
         Self { outcome: Outcome::Refused(refusal.reason), refusal, object, retry_after }
     }
 
@@ -204,6 +209,10 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::NotGranted
         | ReasonCode::GrantExpired
         | ReasonCode::GrantTooNarrow
+        | ReasonCode::TarNotGranted
+        | ReasonCode::InstructionNotGranted
+        | ReasonCode::KeyManagementCommand
+        | ReasonCode::ResponseNotAuthentic
         | ReasonCode::FormatRefused
         | ReasonCode::CardCryptogramMismatch
         | ReasonCode::CardChallengeMismatch
@@ -238,6 +247,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::AlreadyApproved
         | ReasonCode::IdempotencyKeyReused
         | ReasonCode::ChallengeReused
+        | ReasonCode::PacketCounterRefused
         | ReasonCode::SequenceCounterReused => Code::AlreadyExists,
         ReasonCode::DeviceNotActive
         | ReasonCode::KeysetNotActive
@@ -254,7 +264,10 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::TransportKeyEnded
         | ReasonCode::OutputDigestMismatch => Code::FailedPrecondition,
         ReasonCode::OperationAltered => Code::DataLoss,
-        ReasonCode::QuotaExceeded | ReasonCode::Overloaded => Code::ResourceExhausted,
+        ReasonCode::QuotaExceeded
+        | ReasonCode::PacketRateExceeded
+        | ReasonCode::PacketCounterExhausted
+        | ReasonCode::Overloaded => Code::ResourceExhausted,
         ReasonCode::Conflict => Code::Aborted,
         ReasonCode::TokenUnavailable | ReasonCode::LogUnavailable | ReasonCode::ShuttingDown => {
             Code::Unavailable

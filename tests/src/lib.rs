@@ -11,6 +11,7 @@ mod put_key;
 pub mod card;
 pub mod euicc;
 pub mod host;
+pub mod ota_card;
 pub mod process;
 pub mod transport;
 

@@ -59,6 +59,12 @@ impl ResponseStatus {
 }
 
 impl ResponsePacket {
+    /// The application that a response packet says it is from; nothing proves it yet.
+    pub fn tar_of(packet: &[u8]) -> Option<Tar> {
+        let packet = packet.strip_prefix(&USER_DATA_HEADER).unwrap_or(packet);
+        packet.get(3..CLEAR_BYTES).and_then(|tar| tar.try_into().ok()).map(Tar)
+    }
+
     /// Reads a packet of a card, with or without its user data header, that was asked for as `receipt` says. The inner
     /// error is the packet's: it does not read, or its check is wrong; then nothing of it is told.
     ///

@@ -44,6 +44,8 @@ keyed!(
     v1::AuthenticateClientRequest,
     v1::BindProfileRequest,
     v1::SignEuiccPackageRequest,
+    v1::SecurePacketRequest,
+    v1::WrapScriptRequest,
     v1::FreezeDeviceRequest,
     v1::SuspendKeysetRequest,
     v1::PauseRotationRequest,
@@ -54,6 +56,7 @@ keyed!(
     v1::FetchKeysetExportRequest
 );
 unkeyed!(
+    v1::OpenResponseRequest,
     v1::FetchOrderReceiptRequest,
     v1::ListOperationsRequest,
     v1::GetOperationRequest,
@@ -82,6 +85,9 @@ indexed!(
     v1::AuthenticateClientResponse,
     v1::BindProfileResponse,
     v1::SignEuiccPackageResponse,
+    v1::SecurePacketResponse,
+    v1::WrapScriptResponse,
+    v1::OpenResponseResponse,
     v1::FreezeDeviceResponse,
     v1::SuspendKeysetResponse,
     v1::PauseRotationResponse,

@@ -21,6 +21,7 @@ mod keysets;
 mod masters;
 mod order_files;
 mod orders;
+mod ota;
 mod python;
 mod random;
 mod refusals;

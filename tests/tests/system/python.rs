@@ -99,6 +99,34 @@ fn parties_in_python_use_session_keys_download_profiles_and_find_published_keys(
         "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
     });
     run("test_put_key.py", &deployment, &scene);
+
+    let scene = over_the_air(&deployment, &eid(GRANTED, 7), &master);
+    run("test_ota.py", &deployment, &scene);
+}
+
+/// A device with a keyset for the air beside its first, and a grant that lets the authority's cryptography be used for it.
+fn over_the_air(deployment: &Deployment, eid: &str, master: &[u8]) -> Value {
+    const TAR: &str = "b00011";
+    const GRANT_PURPOSE: &str = "over-the-air";
+    deployment.order("air", &[eid.to_owned()]);
+    let place = ["order", "place", "--order", "air-further", "--devices", "air.csv", "--further-keysets"];
+    let terms = ["--kvn", "0x01", "--algorithm", "AES-128", "--identity", "eum"];
+    deployment.chancery(&[&place[..], &terms].concat());
+    let grant = ["grant", "create", "--name", "air", "--provisioner", "provisioner", "--eid", eid];
+    let allows = ["--protocol", "scp80", "--protocol", "scp03", "--tar", TAR, "--ins", "f2", "--ins", "ca"];
+    let terms = ["--without-device-proof", "--purpose", GRANT_PURPOSE, "--lawful-basis", "licence"];
+    let end = ["--expires", "9d", "--reason", "vectors"];
+    deployment.two_persons(&[&grant[..], &allows, &terms, &end].concat(), None);
+    json!({
+        "provisioner": deployment.path("provisioner"),
+        "master": hex::encode(master),
+        "eid": eid,
+        "scp80_kvn": 0x01,
+        "scp03_kvn": 0x30,
+        "tar": TAR,
+        "purpose": GRANT_PURPOSE,
+        "vectors": Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
+    })
 }
 
 /// A rotation of one device, approved and begun; its terms.
