@@ -37,7 +37,7 @@ events! {
     IssuerRegistered = "issuer.registered";
     /// A derivation master was taken into use.
     MasterRegistered = "master.registered";
-    /// A key under which keys leave for a party was taken into use.
+    /// A key under which keys leave for a party, or come in from it, was taken into use.
     TransportKeyRegistered = "transport_key.registered";
     /// A transport key serves no more.
     TransportKeyRetired = "transport_key.retired";

@@ -282,7 +282,11 @@ pub const FACT_FIELDS: &[FactField] = &[
         "SubjectPublicKeyInfo: the approval key in operation entries, else the subject's key",
     ),
     row("key_pairs", FactKind::Number, "key pairs made for devices"),
-    row("key_source", FactKind::Name, "where the keys come from: `derived` from a master"),
+    row(
+        "key_source",
+        FactKind::Name,
+        "where the keys come from: `derived` from a master, `random` of the token, `imported` from outside",
+    ),
     row("kind", FactKind::Name, "kind of the operation or of the object"),
     row("kvn", FactKind::Number, "key version number"),
     row("last_line", FactKind::Number, "last line of a part of an order"),

@@ -501,6 +501,8 @@ struct TransportKeyRow {
     key_check_value: String,
     expires: String,
     state: &'static str,
+    /// Whether keys leave under it, or come in.
+    direction: &'static str,
     backup: String,
 }
 
@@ -518,7 +520,7 @@ impl ListKeysArgs {
         let rows: Vec<TransportKeyRow> = answer.keys.into_iter().map(row).collect();
         output.print(&rows, |rows| {
             table(
-                ["party", "name", "version", "algorithm", "KCV", "expires", "state"],
+                ["party", "name", "version", "algorithm", "KCV", "keys", "expires", "state"],
                 rows.iter().map(|row| {
                     [
                         printable(&row.party),
@@ -526,6 +528,7 @@ impl ListKeysArgs {
                         row.number.to_string(),
                         printable(&row.algorithm),
                         row.key_check_value.clone(),
+                        row.direction.to_owned(),
                         row.expires.clone(),
                         row.state.to_owned(),
                     ]
@@ -545,6 +548,7 @@ fn row(key: TransportKey) -> TransportKeyRow {
     };
     TransportKeyRow {
         state,
+        direction: if key.incoming { "come in" } else { "leave" },
         expires: key.expires.as_ref().map(|at| clock::from_wire(at).to_string()).unwrap_or_default(),
         party: key.party,
         name: key.name,

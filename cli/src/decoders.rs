@@ -4,7 +4,7 @@ use std::path::Path;
 
 pub use crate::canonical::CanonicalOperation;
 use crate::custody::KeyFile;
-use crate::device_file::DeviceFile;
+use crate::device_file::{DeviceFile, MovingKeys};
 use crate::error::CliError;
 use crate::order_lines::OutputReader;
 use crate::order_submit::Order;
@@ -32,12 +32,16 @@ pub fn read_file(kind: u8, path: &Path) -> bool {
         8 => identity::read_certificate(path).is_ok() | identity::read_public_key(path).is_ok(),
         9 => identity::read_request(path).is_ok(),
         10 => devices(path, DeviceFile::open_registered),
-        11 => devices(path, DeviceFile::open_moving_in),
+        11 => devices(path, |path| DeviceFile::open_moving_in(path, &MovingKeys::Derived)),
+        12 => {
+            let columns = ["enc", "mac", "dek"].map(str::to_owned).to_vec();
+            devices(path, |path| DeviceFile::open_moving_in(path, &MovingKeys::Wrapped(columns.clone())))
+        }
         _ => false,
     }
 }
 
-fn devices(path: &Path, open: fn(&Path) -> Result<DeviceFile, CliError>) -> bool {
+fn devices(path: &Path, open: impl Fn(&Path) -> Result<DeviceFile, CliError>) -> bool {
     let (Ok(mut file), Ok(again)) = (open(path), open(path)) else { return false };
     let counted = again.count(path).ok();
     let mut devices = 0;

@@ -32,7 +32,7 @@ pub struct DeviceFile {
 }
 
 /// Positions of the columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Columns {
     eid: usize,
     public_key: Option<usize>,
@@ -42,19 +42,30 @@ struct Columns {
 }
 
 /// What a file's devices are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum FileKind {
     /// New: each has a key, or asks for one.
     New,
     /// Registered: they have their certificates, and no key is looked for.
     Registered,
-    /// In the field, with keys that another authority derived.
+    /// In the field, with keys that another authority made.
     MovingIn {
-        /// What the scheme takes beside the master, in hex.
-        scheme_inputs: usize,
+        /// What the scheme takes beside the master, in hex; absent when the keys come themselves.
+        scheme_inputs: Option<usize>,
+        /// The keys as they come, in hex; none when they are derived.
+        keys: Vec<usize>,
         /// The check values that the keys are known to have, in hex.
         check_values: Option<usize>,
     },
+}
+
+/// How the keys of devices that move in come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MovingKeys {
+    /// They were derived: the column `kdd` or `scheme_inputs` says from what.
+    Derived,
+    /// They come themselves, wrapped, in these columns: one for each key, in the order of key identifiers.
+    Wrapped(Vec<String>),
 }
 
 impl DeviceFile {
@@ -69,13 +80,21 @@ impl DeviceFile {
         Self::open_with(path, Columns::eid_only, "eid, or a line of columns with eid among them")
     }
 
-    /// Opens a file of devices that move in: `eid`, what their scheme takes (`kdd` or `scheme_inputs`) and, if they are known,
-    /// their check values (`kcv`).
-    pub fn open_moving_in(path: &Path) -> Result<Self, CliError> {
-        Self::open_with(path, Columns::moving_in, "eid,kdd or eid,scheme_inputs, and kcv if known")
+    /// Opens a file of devices that move in: `eid`, what their scheme takes (`kdd` or `scheme_inputs`) or the columns of their
+    /// wrapped keys, and, if they are known, their check values (`kcv`).
+    pub fn open_moving_in(path: &Path, keys: &MovingKeys) -> Result<Self, CliError> {
+        let expected = match keys {
+            MovingKeys::Derived => "eid,kdd or eid,scheme_inputs, and kcv if known".to_owned(),
+            MovingKeys::Wrapped(columns) => format!("eid,{}, and kcv if known", columns.join(",")),
+        };
+        Self::open_with(path, |header| Columns::moving_in(header, keys), &expected)
     }
 
-    fn open_with(path: &Path, parse: fn(&str) -> Option<Columns>, expected: &str) -> Result<Self, CliError> {
+    fn open_with(
+        path: &Path,
+        parse: impl FnOnce(&str) -> Option<Columns>,
+        expected: &str,
+    ) -> Result<Self, CliError> {
         let file = File::open(path).map_err(CliError::file("read", path))?;
         let mut reader = BufReader::new(file);
         let header = read_line(&mut reader).map_err(CliError::file("read", path))?.unwrap_or_default();
@@ -152,29 +171,41 @@ impl Columns {
         Some(Self { eid, public_key: None, csr: None, make_key_pair: None, kind: FileKind::Registered })
     }
 
-    fn moving_in(header: &str) -> Option<Self> {
+    fn moving_in(header: &str, keys: &MovingKeys) -> Option<Self> {
         let columns = Self::eid_only(header)?;
         let header = header.strip_prefix('\u{feff}').unwrap_or(header);
         let position = |name: &str| cells(header).position(|cell| cell.eq_ignore_ascii_case(name));
-        let scheme_inputs = position("scheme_inputs").or_else(|| position("kdd"))?;
-        let kind = FileKind::MovingIn { scheme_inputs, check_values: position("kcv") };
+        let (scheme_inputs, keys) = match keys {
+            MovingKeys::Derived => (Some(position("scheme_inputs").or_else(|| position("kdd"))?), Vec::new()),
+            MovingKeys::Wrapped(names) => {
+                (None, names.iter().map(|name| position(name)).collect::<Option<Vec<_>>>()?)
+            }
+        };
+        let kind = FileKind::MovingIn { scheme_inputs, keys, check_values: position("kcv") };
         Some(Self { kind, ..columns })
     }
 
-    fn device(self, line: u64, text: &str) -> DeviceLine {
+    fn device(&self, line: u64, text: &str) -> DeviceLine {
         let cell = |at: usize| cells(text).nth(at).unwrap_or_default();
         let eid = cell(self.eid).to_owned();
         let bare = OrderLine { line, eid: eid.clone(), ..OrderLine::default() };
-        let order_line = match self.kind {
+        let order_line = match &self.kind {
             FileKind::New => None,
             FileKind::Registered => Some(Ok(bare)),
-            FileKind::MovingIn { scheme_inputs, check_values } => {
-                let hex = |at: usize, what: &str| {
-                    hex::decode(cell(at)).map_err(|_| format!("its {what} is not hexadecimal"))
+            FileKind::MovingIn { scheme_inputs, keys, check_values } => {
+                let hex = |at: &usize, what: &str| {
+                    hex::decode(cell(*at)).map_err(|_| format!("its {what} is not hexadecimal"))
                 };
-                let check_values = check_values.map_or(Ok(Vec::new()), |at| hex(at, "kcv"));
-                Some(hex(scheme_inputs, "kdd or scheme_inputs").and_then(|scheme_inputs| {
-                    Ok(OrderLine { scheme_inputs, check_values: check_values?, ..bare })
+                let inputs = scheme_inputs.as_ref().map(|at| hex(at, "kdd or scheme_inputs")).transpose();
+                let wrapped = keys.iter().map(|at| hex(at, "wrapped key")).collect::<Result<Vec<_>, _>>();
+                let known = check_values.as_ref().map(|at| hex(at, "kcv")).transpose();
+                Some(inputs.and_then(|inputs| {
+                    Ok(OrderLine {
+                        scheme_inputs: inputs.unwrap_or_default(),
+                        wrapped_keys: wrapped?,
+                        check_values: known?.unwrap_or_default(),
+                        ..bare
+                    })
                 }))
             }
         };

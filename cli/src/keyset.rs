@@ -6,7 +6,7 @@ mod show;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use domain::{Eid, Protocol, SecurityDomain};
+use domain::{Eid, KeyVersionNumber, Protocol, SecurityDomain};
 use proto::v1::keyset_service_client::KeysetServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::{
@@ -149,6 +149,26 @@ impl DomainArg {
 }
 
 impl NameArgs {
+    /// The protocol that is meant.
+    pub fn protocol_of(&self) -> Protocol {
+        match self.protocol.unwrap_or_else(|| ProtocolArg::of_kvn(self.kvn)) {
+            ProtocolArg::Scp02 => Protocol::Scp02,
+            ProtocolArg::Scp03 => Protocol::Scp03,
+            ProtocolArg::Scp80 => Protocol::Scp80,
+            ProtocolArg::Scp81 => Protocol::Scp81,
+        }
+    }
+
+    /// The security domain and key version number; `None` when the number is of another protocol.
+    pub fn domain_and_kvn(&self) -> Option<(SecurityDomain, KeyVersionNumber)> {
+        let domain = match self.security_domain {
+            DomainArg::IsdR => SecurityDomain::IsdR,
+            DomainArg::Ecasd => SecurityDomain::Ecasd,
+            DomainArg::MnoSd => SecurityDomain::MnoSd,
+        };
+        Some((domain, KeyVersionNumber::new(self.protocol_of(), self.kvn.into()).ok()?))
+    }
+
     /// As the contract names it.
     pub fn name(self) -> KeysetName {
         KeysetName {

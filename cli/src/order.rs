@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use domain::{KeysetAlgorithm, OrderFormat, Protocol, SecurityDomain};
+use domain::{KeyUsage, KeysetAlgorithm, OrderFormat, Protocol, SecurityDomain};
 use proto::v1::order_service_client::OrderServiceClient;
 use proto::v1::{KeysetName, MovedInFleet, OrderHeader};
 use tonic::transport::Channel;
 
 use crate::connect::{ANSWER_MAX_BYTES, Connection, RemoteArgs};
+use crate::device_file::MovingKeys;
 use crate::error::CliError;
+use crate::files;
 use crate::identity::parse_name;
 use crate::keyset::NameArgs;
 use crate::order_devices::Devices;
@@ -38,15 +40,24 @@ pub enum OrderCommand {
       --identity acme/
   chancery order place --order fleet-2019 --moved-in-scheme kdf3 --master-generation 100 --devices fleet.csv --kvn 0x30 \\
       --algorithm AES-256 --results results.jsonl --identity acme/
+  chancery order place --order fleet-2017 --moved-in-under incoming --devices wrapped.csv --kvn 0x30 --algorithm AES-128 \\
+      --results results.jsonl --identity acme/
+  chancery order place --order fleet-2017-scp02 --moved-in-under incoming --further-keysets --devices pysim.csv --kvn 0x20 \\
+      --algorithm 3DES-2KEY --column-key columns.hex --key-columns UICC_SCP02_KIC1,UICC_SCP02_KID1,UICC_SCP02_KIK1 \\
+      --identity acme/
 
 devices.csv begins with the line eid,public_key or eid,csr; keys and requests are DER in hex or base64. A column
 make_key_pair with the word P-256 instead has the authority make the key pair of a chip that cannot make its own: the
 private key comes back wrapped in the order's output.
 
-The key version number tells the protocol: SCP80 0x01-0x0F, SCP03 0x30-0x3F, SCP81 0x40-0x4F. A device gets its first keyset
-when it is registered, and others by --further-keysets until it is in use; of that file only the column eid is read. A fleet that moves in is a file with eid, kdd (the key diversification data of INITIALIZE
-UPDATE; or scheme_inputs, as docs/formats/key-derivation.md says) and kcv, if the check values are known: three octets for each key;
-a line whose keys have others is refused.")]
+The key version number tells the protocol: SCP80 0x01-0x0F, SCP02 0x20-0x2F, SCP03 0x30-0x3F, SCP81 0x40-0x4F. A device gets its
+first keyset when it is registered, and others by --further-keysets until it is in use; of that file only the column eid is read.
+
+A fleet that moves in has its keys in the field already. Either a master derived them (--moved-in-scheme): the file has eid, kdd
+(the key diversification data of INITIALIZE UPDATE; or scheme_inputs, as docs/formats/key-derivation.md says). Or they come
+themselves (--moved-in-under): the file has eid,enc,mac,dek, each key in hex wrapped by AES-KWP (RFC 5649) under your import key,
+as docs/formats/keyset-import.md says. A column kcv has the check values, if they are known: three octets for each key; a
+line whose keys have others is refused. SCP02 and 3DES keysets only move in.")]
     Place(Place),
     /// Fetch the wrapped keysets of an order, check their digest, and confirm it.
     #[command(after_help = "Examples:
@@ -169,7 +180,7 @@ pub struct Place {
     #[arg(long, value_parser = parse_name)]
     pub order: String,
     /// The issuer that certifies the devices
-    #[arg(long, value_parser = parse_name, required_unless_present_any = ["further_keysets", "moved_in_scheme"])]
+    #[arg(long, value_parser = parse_name, required_unless_present_any = ["further_keysets", "moved_in_scheme", "moved_in_under"])]
     pub issuer: Option<String>,
     /// The device file (CSV)
     #[arg(long, value_name = "FILE")]
@@ -179,18 +190,31 @@ pub struct Place {
     pub further_keysets: bool,
     /// The devices are in the field with keys that another authority derived by this scheme: they are registered, and nothing
     /// leaves. an10922, kdf3, sp800-108, emv-cps11 or visa2
-    #[arg(long, value_name = "SCHEME", requires = "master_generation", conflicts_with_all = ["issuer", "further_keysets"])]
+    #[arg(long, value_name = "SCHEME", requires = "master_generation", conflicts_with = "issuer")]
     pub moved_in_scheme: Option<String>,
     /// Generation of the registered master that came with them
     #[arg(long, value_name = "NUMBER", requires = "moved_in_scheme")]
     pub master_generation: Option<u32>,
+    /// The devices are in the field, and their keys come in the file, under your import key of this name
+    #[arg(long, value_name = "NAME", value_parser = parse_name, conflicts_with_all = ["issuer", "moved_in_scheme"])]
+    pub moved_in_under: Option<String>,
+    /// Version of the import key
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "moved_in_under")]
+    pub import_key_number: u32,
+    /// The file is a CSV of pySim: this file has the key of its columns in hex, wrapped by AES-KWP under the import key. One for
+    /// all columns, or one for each key. Compatibility only: such cells have no integrity
+    #[arg(long, value_name = "FILE", requires = "moved_in_under")]
+    pub column_key: Vec<PathBuf>,
+    /// Columns that hold the keys, in the order of their key identifiers, instead of enc,mac,dek (psk,psk-dek; pySim's names)
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "moved_in_under")]
+    pub key_columns: Vec<String>,
     /// Make the keys at random, to be stored, instead of deriving them from the master
-    #[arg(long, conflicts_with = "moved_in_scheme")]
+    #[arg(long, conflicts_with_all = ["moved_in_scheme", "moved_in_under"])]
     pub random_keys: bool,
     /// Which keyset
     #[command(flatten)]
     pub keyset: NameArgs,
-    /// Cipher and key length: AES-128, AES-192 or AES-256; of a fleet that moves in also 3DES-2KEY
+    /// Cipher and key length: AES-128, AES-192 or AES-256; of a fleet that moves in also 3DES-2KEY or 3DES-3KEY
     #[arg(long, value_parser = parse_algorithm)]
     pub algorithm: KeysetAlgorithm,
     /// Form in which the keys leave
@@ -234,16 +258,9 @@ impl Place {
                 product: String::new(),
                 further_keysets: self.further_keysets,
                 random_keys: self.random_keys,
-                fleet: self.moved_in_scheme.as_ref().map(|scheme| MovedInFleet {
-                    scheme: scheme.clone(),
-                    master_generation: self.master_generation.unwrap_or_default(),
-                }),
+                fleet: self.fleet()?,
             },
-            devices: match (&self.moved_in_scheme, self.further_keysets) {
-                (Some(_), _) => Devices::MovingIn(self.devices.clone()),
-                (None, true) => Devices::Registered(self.devices.clone()),
-                (None, false) => Devices::File(self.devices.clone()),
-            },
+            devices: self.devices()?,
             certificates_out: self.certificates_out.clone(),
             results: self.results.clone(),
             replace_results: false,
@@ -252,6 +269,78 @@ impl Place {
         let placed = placing.run(&connection, output).await?;
         output.print(&placed, human)?;
         Ok(exit_code(&placed))
+    }
+}
+
+impl Place {
+    fn devices(&self) -> Result<Devices, CliError> {
+        let path = self.devices.clone();
+        Ok(if self.moved_in_scheme.is_some() {
+            Devices::MovingIn(path, MovingKeys::Derived)
+        } else if self.moved_in_under.is_some() {
+            Devices::MovingIn(path, MovingKeys::Wrapped(self.columns()?))
+        } else if self.further_keysets {
+            Devices::Registered(path)
+        } else {
+            Devices::File(path)
+        })
+    }
+
+    fn fleet(&self) -> Result<Option<MovedInFleet>, CliError> {
+        if let Some(scheme) = &self.moved_in_scheme {
+            let master_generation = self.master_generation.unwrap_or_default();
+            return Ok(Some(MovedInFleet {
+                scheme: scheme.clone(),
+                master_generation,
+                ..MovedInFleet::default()
+            }));
+        }
+        let Some(name) = &self.moved_in_under else { return Ok(None) };
+        let mut column_keys = Vec::new();
+        for path in &self.column_key {
+            let text = files::read(path)?;
+            let digits = String::from_utf8_lossy(&text);
+            column_keys.push(hex::decode(digits.trim()).map_err(|_| {
+                CliError::invalid(
+                    format!("{} does not hold a wrapped key in hexadecimal", path.display()),
+                    "wrap the column key by AES-KWP (RFC 5649) under the import key",
+                )
+            })?);
+        }
+        let keys = self.keyset.protocol_of().usages().len();
+        if column_keys.len() == 1 {
+            column_keys = vec![column_keys.swap_remove(0); keys];
+        }
+        Ok(Some(MovedInFleet {
+            import_key: name.clone(),
+            import_key_number: self.import_key_number,
+            column_keys,
+            ..MovedInFleet::default()
+        }))
+    }
+
+    /// The columns of the file that hold keys.
+    fn columns(&self) -> Result<Vec<String>, CliError> {
+        let protocol = self.keyset.protocol_of();
+        let usages = protocol.usages();
+        if !self.key_columns.is_empty() {
+            return if self.key_columns.len() == usages.len() {
+                Ok(self.key_columns.clone())
+            } else {
+                let problem = format!("{} keysets have {} keys", protocol.as_str(), usages.len());
+                Err(CliError::invalid(problem, "name one column for each in --key-columns"))
+            };
+        }
+        let column = |usage: &KeyUsage| {
+            if self.column_key.is_empty() {
+                return Some(usage.as_str().to_owned());
+            }
+            let (domain, kvn) = self.keyset.domain_and_kvn()?;
+            keys::pysim_csv::column(protocol, domain, kvn, *usage)
+        };
+        usages.iter().map(column).collect::<Option<_>>().ok_or_else(|| {
+            CliError::invalid("pySim has no columns for this keyset", "name yours in --key-columns")
+        })
     }
 }
 

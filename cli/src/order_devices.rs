@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use domain::Eid;
 use proto::v1::OrderLine;
 
-use crate::device_file::{DeviceFile, DeviceLine, key_pair};
+use crate::device_file::{DeviceFile, DeviceLine, MovingKeys, key_pair};
 use crate::error::CliError;
 
 /// Where an order's devices come from. Read again from the start for each stream, never held as a whole.
@@ -16,7 +16,7 @@ pub enum Devices {
     /// A device file of which only the column eid is read.
     Registered(PathBuf),
     /// A file of devices that move in.
-    MovingIn(PathBuf),
+    MovingIn(PathBuf, MovingKeys),
     /// So many EIDs from this one on, counted in their first 30 digits.
     Counted {
         /// The first 30 digits of the first one.
@@ -64,7 +64,7 @@ impl Devices {
         match self {
             Self::File(path) => DeviceFile::open(path)?.count(path),
             Self::Registered(path) => DeviceFile::open_registered(path)?.count(path),
-            Self::MovingIn(path) => DeviceFile::open_moving_in(path)?.count(path),
+            Self::MovingIn(path, keys) => DeviceFile::open_moving_in(path, keys)?.count(path),
             Self::Counted { quantity, .. } => Ok(*quantity),
             Self::Listed(eids, _) => Ok(eids.len() as u64),
         }
@@ -77,8 +77,8 @@ impl Devices {
             Self::Registered(path) => {
                 DeviceLines::File(Box::new(DeviceFile::open_registered(path)?), path.clone())
             }
-            Self::MovingIn(path) => {
-                DeviceLines::File(Box::new(DeviceFile::open_moving_in(path)?), path.clone())
+            Self::MovingIn(path, keys) => {
+                DeviceLines::File(Box::new(DeviceFile::open_moving_in(path, keys)?), path.clone())
             }
             Self::Counted { first_body, quantity, keys } => {
                 DeviceLines::Counted { next_body: *first_body, line: 1, last: *quantity, keys: *keys }

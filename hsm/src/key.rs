@@ -51,6 +51,8 @@ pub enum KeyRole {
     ImportedMaster(MasterAlgorithm),
     /// AES-256 of a party, imported; wraps keys for it by AES-KWP. What it wrapped cannot be unwrapped here.
     PartyTransport,
+    /// AES-256 of a party, imported; unwraps by AES-KWP the device keys that the party brings in, into keys of one job.
+    PartyImport,
     /// AES-256; wraps random device keys for the store by AES-KWP and unwraps them into keys that never leave again.
     Kek,
     /// AES-256; CMAC, which binds each stored key to its keyset.
@@ -96,7 +98,7 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
@@ -112,6 +114,7 @@ impl KeyRole {
         Self::ImportedMaster(MasterAlgorithm::TripleDes2Key),
         Self::ImportedMaster(MasterAlgorithm::TripleDes3Key),
         Self::PartyTransport,
+        Self::PartyImport,
         Self::TransportImport,
         Self::RspAuth,
         Self::RspPb,
@@ -138,6 +141,7 @@ impl KeyRole {
             Self::ImportedMaster(MasterAlgorithm::TripleDes2Key) => "imported-master-3des-2key",
             Self::ImportedMaster(MasterAlgorithm::TripleDes3Key) => "imported-master-3des-3key",
             Self::PartyTransport => "party-transport",
+            Self::PartyImport => "party-import",
             Self::TransportImport => "transport-import",
             Self::RspAuth => "rsp-auth",
             Self::RspPb => "rsp-pb",
@@ -163,6 +167,7 @@ impl KeyRole {
             Self::Kek => KeyKind::AesKek,
             Self::ImportedMaster(algorithm) => KeyKind::ImportedDerive(algorithm),
             Self::PartyTransport => KeyKind::AesWrap,
+            Self::PartyImport => KeyKind::AesImport,
             Self::TransportImport => KeyKind::RsaUnwrap,
         }
     }
@@ -175,14 +180,18 @@ impl KeyRole {
     /// Whether its value comes from outside, so that the token cannot vouch for where it has been (PKCS#11: LOCAL,
     /// ALWAYS_SENSITIVE and NEVER_EXTRACTABLE are false).
     pub const fn is_imported(self) -> bool {
-        matches!(self, Self::ImportedMaster(_) | Self::PartyTransport)
+        matches!(self, Self::ImportedMaster(_) | Self::PartyTransport | Self::PartyImport)
     }
 
     /// Bytes of its key, of a secret one.
     pub const fn key_bytes(self) -> Option<usize> {
         match self.kind() {
             KeyKind::ImportedDerive(algorithm) => Some(algorithm.key_bytes()),
-            KeyKind::AesDerive | KeyKind::AesCmac | KeyKind::AesWrap | KeyKind::AesKek => Some(32),
+            KeyKind::AesDerive
+            | KeyKind::AesCmac
+            | KeyKind::AesWrap
+            | KeyKind::AesImport
+            | KeyKind::AesKek => Some(32),
             KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
         }
     }
@@ -217,6 +226,8 @@ pub enum KeyKind {
     ImportedDerive(MasterAlgorithm),
     /// AES-256 from outside, WRAP, AES-KWP.
     AesWrap,
+    /// AES-256 from outside, UNWRAP, AES-KWP, with an unwrap template; WRAP, which is how it shows its value at each start.
+    AesImport,
     /// AES-256, WRAP and UNWRAP, AES-KWP, with an unwrap template.
     AesKek,
     /// RSA-3072 private key, UNWRAP, CKM_RSA_PKCS_OAEP, with an unwrap template.

@@ -18,6 +18,7 @@ mod rsp;
 mod client;
 mod inspect;
 
+mod incoming;
 mod lock;
 mod protocol;
 mod session;
@@ -42,6 +43,7 @@ pub use client::{
     CHECKED_KEYSETS_MAX, Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand,
 };
 pub use error::{ErrorClass, HsmError};
+pub use incoming::{INCOMING_DEVICES_MAX, IncomingDevice, IncomingForm, IncomingJob, IncomingOutcome};
 pub use inspect::{PinTries, TokenSeen, inspect};
 pub use job::{
     CARD_PROOFS_MAX, CallOptions, CardProof, CardProofJob, DeviceKeyBlobs, ExportJob, ExportRecipient,

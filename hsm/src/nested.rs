@@ -3,7 +3,8 @@
 use cryptoki::object::{Attribute, AttributeType};
 use cryptoki_sys::{
     CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_ULONG, CKA_CLASS, CKA_COPYABLE, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT,
-    CKA_EXTRACTABLE, CKA_MODIFIABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_TOKEN, CKA_UNWRAP, CKO_SECRET_KEY,
+    CKA_EXTRACTABLE, CKA_MODIFIABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_WRAP,
+    CKO_SECRET_KEY,
 };
 
 /// Attributes and the values they must have.
@@ -42,6 +43,19 @@ pub(crate) static STORED_KEYS: &NestedTemplate = &[
     (CKA_PRIVATE, Nested::Flag(&TRUE)),
     (CKA_SENSITIVE, Nested::Flag(&TRUE)),
     (CKA_EXTRACTABLE, Nested::Flag(&FALSE)),
+    (CKA_UNWRAP, Nested::Flag(&FALSE)),
+    (CKA_DERIVE, Nested::Flag(&FALSE)),
+];
+
+/// What a party's import key makes of what it unwraps: a session object that cannot be read, and neither signs, wraps, unwraps
+/// nor derives. It may be wrapped, once, by the key-encryption key under which it is stored.
+pub(crate) static INCOMING_KEYS: &NestedTemplate = &[
+    (CKA_CLASS, Nested::Number(&SECRET_KEY)),
+    (CKA_TOKEN, Nested::Flag(&FALSE)),
+    (CKA_PRIVATE, Nested::Flag(&TRUE)),
+    (CKA_SENSITIVE, Nested::Flag(&TRUE)),
+    (CKA_SIGN, Nested::Flag(&FALSE)),
+    (CKA_WRAP, Nested::Flag(&FALSE)),
     (CKA_UNWRAP, Nested::Flag(&FALSE)),
     (CKA_DERIVE, Nested::Flag(&FALSE)),
 ];
@@ -111,6 +125,10 @@ fn name(attribute: CK_ATTRIBUTE_TYPE) -> String {
         CKA_ENCRYPT => "ENCRYPT",
         CKA_DECRYPT => "DECRYPT",
         CKA_UNWRAP => "UNWRAP",
+        CKA_WRAP => "WRAP",
+        CKA_SIGN => "SIGN",
+        CKA_DERIVE => "DERIVE",
+        CKA_TOKEN => "TOKEN",
         other => return format!("{other:#06x}"),
     }
     .to_owned()

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::HsmError;
+use crate::incoming::{WireIncoming, WireIncomingOutcome};
 use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::ota::{WireOta, WireOtaOutcome};
 use crate::report::StartReport;
@@ -68,6 +69,7 @@ pub(crate) enum Job {
     RspSign(Box<WireRspSign>),
     RspBind(Box<WireRspBind>),
     Ota(Box<WireOta>),
+    Incoming(Box<WireIncoming>),
     AddKey(RegisteredKey),
     Canary,
 }
@@ -90,6 +92,7 @@ impl Job {
             Self::RspSign(job) => vec![&job.key],
             Self::RspBind(job) => vec![&job.key],
             Self::Ota(job) => job.keysets.keys.iter().collect(),
+            Self::Incoming(job) => job.keys.iter().collect(),
             Self::CheckValues(keysets) => keysets.keys.iter().collect(),
             Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
@@ -242,6 +245,7 @@ pub(crate) enum JobOutput {
     CheckValues(Vec<Vec<[u8; 3]>>),
     Secret(WireSecret),
     Ota(Vec<WireOtaOutcome>),
+    Incoming(Vec<WireIncomingOutcome>),
     RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
     Done,
 }

@@ -30,6 +30,7 @@ impl Verifier {
             | KeyKind::AesCmac
             | KeyKind::ImportedDerive(_)
             | KeyKind::AesWrap
+            | KeyKind::AesImport
             | KeyKind::AesKek
             | KeyKind::RsaUnwrap => return Ok(None),
         };

@@ -109,9 +109,12 @@ impl KeyKind {
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
             Self::P256 | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
-            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap | Self::AesKek => {
-                ObjectClass::SECRET_KEY
-            }
+            Self::AesDerive
+            | Self::AesCmac
+            | Self::ImportedDerive(_)
+            | Self::AesWrap
+            | Self::AesImport
+            | Self::AesKek => ObjectClass::SECRET_KEY,
         }
     }
 
@@ -124,7 +127,7 @@ impl KeyKind {
             }
             Self::AesDerive | Self::ImportedDerive(_) => CKM_AES_ECB_ENCRYPT_DATA,
             Self::AesCmac => CKM_AES_CMAC,
-            Self::AesWrap | Self::AesKek => return Value::KeyWrap,
+            Self::AesWrap | Self::AesImport | Self::AesKek => return Value::KeyWrap,
             Self::RsaUnwrap => CKM_RSA_PKCS_OAEP,
         })
     }
@@ -135,16 +138,19 @@ impl KeyKind {
             Self::Ed25519 => CKK_EC_EDWARDS,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
             Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
-            Self::AesDerive | Self::AesCmac | Self::ImportedDerive(_) | Self::AesWrap | Self::AesKek => {
-                CKK_AES
-            }
+            Self::AesDerive
+            | Self::AesCmac
+            | Self::ImportedDerive(_)
+            | Self::AesWrap
+            | Self::AesImport
+            | Self::AesKek => CKK_AES,
             Self::RsaUnwrap => CKK_RSA,
         }
     }
 
     /// Whether the value comes from outside: see [`crate::KeyRole::is_imported`].
     const fn is_imported(self) -> bool {
-        matches!(self, Self::ImportedDerive(_) | Self::AesWrap)
+        matches!(self, Self::ImportedDerive(_) | Self::AesWrap | Self::AesImport)
     }
 
     /// The template of a long-lived key.
@@ -171,7 +177,11 @@ impl KeyKind {
             Expected::flag(CKA_SIGN, "SIGN", signs),
             Expected::flag(CKA_DERIVE, "DERIVE", derives),
             Expected::flag(CKA_DECRYPT, "DECRYPT", false),
-            Expected::flag(CKA_UNWRAP, "UNWRAP", matches!(self, Self::RsaUnwrap | Self::AesKek)),
+            Expected::flag(
+                CKA_UNWRAP,
+                "UNWRAP",
+                matches!(self, Self::RsaUnwrap | Self::AesImport | Self::AesKek),
+            ),
             Expected::flag(CKA_WRAP_WITH_TRUSTED, "WRAP_WITH_TRUSTED", false),
             Expected {
                 attribute: CKA_ALLOWED_MECHANISMS,
@@ -189,11 +199,16 @@ impl KeyKind {
             template.extend([
                 Expected::flag(CKA_ENCRYPT, "ENCRYPT", false),
                 Expected::flag(CKA_VERIFY, "VERIFY", false),
-                Expected::flag(CKA_WRAP, "WRAP", matches!(self, Self::AesWrap | Self::AesKek)),
+                Expected::flag(
+                    CKA_WRAP,
+                    "WRAP",
+                    matches!(self, Self::AesWrap | Self::AesImport | Self::AesKek),
+                ),
             ]);
         }
         let unwrapped = match self {
             Self::RsaUnwrap => Some(nested::IMPORTED_KEYS),
+            Self::AesImport => Some(nested::INCOMING_KEYS),
             Self::AesKek => Some(nested::STORED_KEYS),
             _ => None,
         };
@@ -345,6 +360,8 @@ pub(crate) enum SessionKeyUse {
     PacketCipher,
     /// KIc of a device: decrypts response packets inside the token, never out.
     PacketDecipher,
+    /// The key of a column of pySim's CSV: decrypts its cells in worker memory, never out.
+    CellDecipher,
     /// A key that stays: encrypts one block for its key check value.
     KeyCheck,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
@@ -356,7 +373,12 @@ impl SessionKeyUse {
     pub(crate) fn attributes(self, bytes: usize) -> Vec<Attribute> {
         let leaves = !matches!(
             self,
-            Self::Cmac | Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher | Self::KeyCheck
+            Self::Cmac
+                | Self::PutKeyDek
+                | Self::PacketCipher
+                | Self::PacketDecipher
+                | Self::CellDecipher
+                | Self::KeyCheck
         );
         let is_key = !matches!(self, Self::ReadableBlock);
         let mut attributes = vec![
@@ -370,7 +392,7 @@ impl SessionKeyUse {
             Attribute::Sign(matches!(self, Self::Cmac)),
             Attribute::Verify(false),
             Attribute::Encrypt(matches!(self, Self::Outgoing | Self::PacketCipher | Self::KeyCheck)),
-            Attribute::Decrypt(matches!(self, Self::PacketDecipher)),
+            Attribute::Decrypt(matches!(self, Self::PacketDecipher | Self::CellDecipher)),
             Attribute::Wrap(matches!(
                 self,
                 Self::Transport { .. } | Self::ReadableTransport { .. } | Self::PutKeyDek
@@ -382,7 +404,9 @@ impl SessionKeyUse {
             Self::Cmac => Some(MechanismType::AES_CMAC),
             Self::Outgoing | Self::KeyCheck => Some(mechanism_type(CKM_AES_ECB)),
             Self::Transport { kwp } | Self::ReadableTransport { kwp } => Some(mechanism_type(kwp)),
-            Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher => Some(mechanism_type(CKM_AES_CBC)),
+            Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher | Self::CellDecipher => {
+                Some(mechanism_type(CKM_AES_CBC))
+            }
             Self::ReadableBlock => None,
         };
         attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));

@@ -97,6 +97,10 @@ impl WireKind {
         }
     }
 
+    pub(crate) fn protocol(self) -> Result<Protocol, HsmError> {
+        Protocol::from_code(self.protocol.into()).map_err(|e| HsmError::caller(e.to_string()))
+    }
+
     pub(crate) fn of_device(self, eid: &[u8; 16]) -> Result<DeviceKeyset, HsmError> {
         let unknown = |e: domain::UnknownCode| HsmError::caller(e.to_string());
         let protocol = Protocol::from_code(self.protocol.into()).map_err(unknown)?;

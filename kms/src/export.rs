@@ -79,6 +79,10 @@ pub fn check_export(engines: &Engines, request: &ExportRequest, now: Timestamp) 
 fn check(engines: &Engines, request: &ExportRequest, now: Timestamp) -> Result<Checked, KmsError> {
     let store = engines.store.as_ref();
     let transport = TransportKey::current(store, &request.party, &request.transport_key, now)?;
+    if matches!(transport.material, TransportMaterial::Import { .. }) {
+        let message = "keys come in under an import key, none leave";
+        return Err(KmsError::refused(ReasonCode::InvalidField, message, None));
+    }
     let device = DeviceRecord::read(store, &request.eid)?;
     let keyset = KeysetRecord::read(store, &request.eid, &request.keyset)?;
     decide_export(ExportFacts {
@@ -113,6 +117,7 @@ pub async fn export(
         recipient: match &transport.material {
             TransportMaterial::Aes { key, .. } => hsm::ExportRecipient::Aes(key.clone()),
             TransportMaterial::Rsa(spki) => hsm::ExportRecipient::Rsa(spki.clone()),
+            TransportMaterial::Import { .. } => return Err(KmsError::Record("transport key")),
         },
     };
     let exported = engines.token.export(job, options).await?;

@@ -20,13 +20,24 @@ pub enum KeysetSource {
         /// The scheme with its inputs.
         scheme: Scheme,
     },
-    /// Made at random, and stored.
-    Random {
+    /// Stored: made at random here, or come from outside.
+    Stored {
+        /// Which of both.
+        origin: StoredOrigin,
         /// The epoch of the keys under which they are stored.
         epoch: KekEpoch,
         /// One per key, in the order of [`domain::Protocol::usages`].
         blobs: Vec<StoredBlob>,
     },
+}
+
+/// Where stored keys were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredOrigin {
+    /// In our token, at random.
+    Made,
+    /// By others, who brought them in.
+    Imported,
 }
 
 impl KeysetSource {
@@ -39,15 +50,15 @@ impl KeysetSource {
     pub const fn generation(&self) -> Option<MasterGeneration> {
         match self {
             Self::Derived { generation, .. } => Some(*generation),
-            Self::Random { .. } => None,
+            Self::Stored { .. } => None,
         }
     }
 
-    /// Epoch of the keys under which random keys are stored.
+    /// Epoch of the keys under which its keys are stored.
     pub const fn epoch(&self) -> Option<KekEpoch> {
         match self {
             Self::Derived { .. } => None,
-            Self::Random { epoch, .. } => Some(*epoch),
+            Self::Stored { epoch, .. } => Some(*epoch),
         }
     }
 
@@ -55,7 +66,7 @@ impl KeysetSource {
     pub const fn scheme(&self) -> Option<SchemeName> {
         match self {
             Self::Derived { scheme, .. } => Some(scheme.name()),
-            Self::Random { .. } => None,
+            Self::Stored { .. } => None,
         }
     }
 
@@ -66,7 +77,7 @@ impl KeysetSource {
             Self::Derived { generation, .. } => {
                 entry.fact("generation", Fact::Number(u64::from(generation.0)))
             }
-            Self::Random { epoch, .. } => entry.fact("epoch", Fact::Number(u64::from(epoch.0))),
+            Self::Stored { epoch, .. } => entry.fact("epoch", Fact::Number(u64::from(epoch.0))),
         }
     }
 
@@ -74,7 +85,8 @@ impl KeysetSource {
     pub const fn mode(&self) -> &'static str {
         match self {
             Self::Derived { .. } => "derived",
-            Self::Random { .. } => "random",
+            Self::Stored { origin: StoredOrigin::Made, .. } => "random",
+            Self::Stored { origin: StoredOrigin::Imported, .. } => "imported",
         }
     }
 
@@ -89,8 +101,12 @@ impl KeysetSource {
         };
         let blobs = record.stored_keys.iter().map(blob).collect::<Option<Vec<_>>>()?;
         let nothing_derived = record.master_generation == 0 && record.scheme.is_empty();
-        (nothing_derived && record.kek_epoch != 0 && !blobs.is_empty())
-            .then_some(Self::Random { epoch: KekEpoch(record.kek_epoch), blobs })
+        let origin = if record.imported { StoredOrigin::Imported } else { StoredOrigin::Made };
+        (nothing_derived && record.kek_epoch != 0 && !blobs.is_empty()).then_some(Self::Stored {
+            origin,
+            epoch: KekEpoch(record.kek_epoch),
+            blobs,
+        })
     }
 
     /// Fills the fields of a record.
@@ -101,7 +117,8 @@ impl KeysetSource {
                 record.scheme = scheme.name().as_str().to_owned();
                 record.scheme_inputs = scheme.inputs();
             }
-            Self::Random { epoch, blobs } => {
+            Self::Stored { origin, epoch, blobs } => {
+                record.imported = *origin == StoredOrigin::Imported;
                 record.kek_epoch = epoch.0;
                 record.stored_keys = blobs
                     .iter()
@@ -137,7 +154,7 @@ impl Engines {
             KeysetSource::Derived { generation, scheme } => {
                 KeySource::Derived { master: self.master(*generation)?, scheme: scheme.clone() }
             }
-            KeysetSource::Random { epoch, blobs } => {
+            KeysetSource::Stored { epoch, blobs, .. } => {
                 let storage = StorageEpoch::find(self.store.as_ref(), *epoch)?.keys;
                 KeySource::Stored(StoredKeys { storage, blobs: blobs.clone() })
             }
@@ -154,6 +171,16 @@ mod tests {
         let mut record = records::Keyset::default();
         source.encode(&mut record);
         KeysetSource::decode(&record)
+    }
+
+    #[test]
+    fn stored_keys_read_back_with_where_they_were_made() {
+        let blobs = vec![StoredBlob { wrapped: vec![7; 24], mac: [9; 16] }];
+        for (origin, mode) in [(StoredOrigin::Made, "random"), (StoredOrigin::Imported, "imported")] {
+            let stored = KeysetSource::Stored { origin, epoch: KekEpoch(2), blobs: blobs.clone() };
+            assert_eq!(stored.mode(), mode);
+            assert_eq!(round(&stored), Some(stored));
+        }
     }
 
     #[test]

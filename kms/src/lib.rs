@@ -41,11 +41,11 @@ pub use error::{KmsError, Refused};
 pub use export::{
     ExportFacts, ExportRequest, FetchedExport, check_export, decide_export, export, fetch_export,
 };
-pub use fleet::{Fleet, MovingDevice, octets as check_value_octets};
+pub use fleet::{Fleet, FleetKeys, MovedIn, MovingDevice, octets as check_value_octets};
 pub use freeze::{FreezeRequest, check_restore, freeze, restore};
 pub use grants::{GrantFinding, GrantTerms, Grants};
 pub use key_pairs::ChunkKeyPairs;
-pub use keyset_source::KeysetSource;
+pub use keyset_source::{KeysetSource, StoredOrigin};
 pub use keyspaces::KEYSPACES;
 pub use masters::{MasterRecord, Masters, SCHEME as OUR_SCHEME};
 pub use orders::{
@@ -74,6 +74,8 @@ pub struct Engines {
     pub challenges: Arc<ChallengePairs>,
     /// Turns of cards at the counters of packets and scripts.
     pub ota: Arc<ota::Turns>,
+    /// Whether published test and default keys are refused: outside of development.
+    pub refuses_published_keys: bool,
     /// Whether the configuration allows session keys that are not sealed, in the TLS channel alone.
     pub allows_tls_delivery: bool,
 }

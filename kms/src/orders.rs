@@ -13,7 +13,7 @@ use store::{Change, Commit, Precondition, Store};
 
 use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::fleet::Fleet;
-use crate::keyset_source::KeysetSource;
+use crate::keyset_source::{KeysetSource, StoredOrigin};
 use crate::keysets;
 use crate::keyspaces::{DEVICES, DEVICES_ORDERED, FROZEN, KEYSETS, ORDER_LINES, ORDERS};
 use crate::output::{self, Chunk};
@@ -70,22 +70,28 @@ pub enum KeyMode {
 }
 
 /// What an order finds and what it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrderedDevices {
     /// Devices that nobody knows yet: they become registered, and certified, with their first keyset.
     New,
     /// Registered devices that are in no use yet: each gets one more keyset.
     Registered,
-    /// Devices in the field, whose keys another authority derived: they become registered, and nothing leaves.
+    /// Devices in the field, whose keys another authority made: nothing leaves.
     MovedIn(Fleet),
 }
 
 impl OrderedDevices {
     /// Under which event each line is recorded.
-    pub const fn event(self) -> EventType {
+    pub const fn event(&self) -> EventType {
+        if self.are_registered() { EventType::KeysetMade } else { EventType::DeviceRegistered }
+    }
+
+    /// Whether they are registered before, and get a keyset beside those they have.
+    pub const fn are_registered(&self) -> bool {
         match self {
-            Self::New | Self::MovedIn(_) => EventType::DeviceRegistered,
-            Self::Registered => EventType::KeysetMade,
+            Self::New => false,
+            Self::Registered => true,
+            Self::MovedIn(fleet) => fleet.further_keysets,
         }
     }
 }
@@ -139,7 +145,9 @@ impl MadeFrom {
     fn source(self, stored: &[hsm::StoredBlob]) -> KeysetSource {
         match self {
             Self::Master(generation) => KeysetSource::derived(generation),
-            Self::Epoch(epoch) => KeysetSource::Random { epoch, blobs: stored.to_vec() },
+            Self::Epoch(epoch) => {
+                KeysetSource::Stored { origin: StoredOrigin::Made, epoch, blobs: stored.to_vec() }
+            }
         }
     }
 }
@@ -169,6 +177,7 @@ impl<'a> Orders<'a> {
         manufacturer: &'a Manufacturer,
         terms: &'a OrderTerms,
         pseudonyms: &Pseudonyms,
+        now: Timestamp,
     ) -> Result<Self, KmsError> {
         let orders = Self { engines, manufacturer, terms };
         if terms.format == OrderFormat::PysimCsv {
@@ -181,8 +190,8 @@ impl<'a> Orders<'a> {
                 Some(pseudonyms.order(&terms.order)),
             ));
         }
-        match terms.devices {
-            OrderedDevices::MovedIn(fleet) => fleet.check(engines, terms)?,
+        match &terms.devices {
+            OrderedDevices::MovedIn(fleet) => fleet.check(engines, &manufacturer.name, terms, now)?,
             OrderedDevices::New | OrderedDevices::Registered => {
                 let transport_key = Sha256::digest(&manufacturer.transport_key).into();
                 let store = engines.store.as_ref();
@@ -232,7 +241,7 @@ impl<'a> Orders<'a> {
         if !self.manufacturer.eins.iter().any(|ein| line.eid.is_in(ein)) {
             return Ok(refused(ReasonCode::EidOutOfRange, "the EID is in no range delegated to you"));
         }
-        if self.terms.devices == OrderedDevices::Registered {
+        if self.terms.devices.are_registered() {
             return self.check_registered(line);
         }
         if self.ordered()?.0 + taken >= self.manufacturer.quota {
@@ -361,7 +370,7 @@ impl<'a> Orders<'a> {
                 key: eid.bcd().to_vec(),
                 version: reserved.version,
             });
-            match self.terms.devices {
+            match &self.terms.devices {
                 OrderedDevices::New | OrderedDevices::MovedIn(_) => {
                     let device = self.device(&reserved.line, Some(DeviceState::Registered));
                     commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
@@ -497,11 +506,7 @@ impl<'a> Orders<'a> {
     }
 
     pub(crate) fn new_record(&self) -> records::Order {
-        let fleet = match self.terms.devices {
-            OrderedDevices::MovedIn(fleet) => Some(fleet),
-            OrderedDevices::New | OrderedDevices::Registered => None,
-        };
-        records::Order {
+        let mut record = records::Order {
             version: 1,
             party: self.manufacturer.name.clone(),
             name: self.terms.order.clone(),
@@ -515,10 +520,13 @@ impl<'a> Orders<'a> {
             format: self.terms.format.code(),
             product: self.terms.product.clone(),
             further_keysets: self.terms.devices == OrderedDevices::Registered,
-            fleet_scheme: fleet.map(|fleet| fleet.scheme.as_str().to_owned()).unwrap_or_default(),
-            fleet_master_generation: fleet.map_or(0, |fleet| fleet.generation.0),
             random_keys: self.terms.mode == KeyMode::Random,
+            ..records::Order::default()
+        };
+        if let OrderedDevices::MovedIn(fleet) = &self.terms.devices {
+            fleet.record(&mut record);
         }
+        record
     }
 
     pub(crate) fn record(&self) -> Result<Option<(records::Order, u64)>, KmsError> {

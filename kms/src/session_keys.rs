@@ -252,9 +252,9 @@ fn party_key(
             let key = key.clone();
             Ok((transport, key))
         }
-        TransportMaterial::Rsa(_) => Err(KmsError::refused(
+        TransportMaterial::Rsa(_) | TransportMaterial::Import { .. } => Err(KmsError::refused(
             ReasonCode::InvalidField,
-            "session keys leave under an AES transport key; this one is RSA",
+            "session keys leave under an AES transport key; this one is RSA, or an import key",
             None,
         )),
     }

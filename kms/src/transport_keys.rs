@@ -45,8 +45,15 @@ pub struct TransportKey {
 pub enum TransportMaterial {
     /// The party's RSA key: SubjectPublicKeyInfo, DER.
     Rsa(Vec<u8>),
-    /// The party's AES-256 key on the kms token.
+    /// The party's AES-256 key on the kms token, under which keys leave for it.
     Aes {
+        /// Which one.
+        key: KeyRef,
+        /// As the party knows it.
+        key_check_value: KeyCheckValue,
+    },
+    /// The party's AES-256 key on the kms token, under which keys come in from it. Nothing leaves under it.
+    Import {
         /// Which one.
         key: KeyRef,
         /// As the party knows it.
@@ -149,7 +156,7 @@ impl TransportKey {
     pub fn digest(&self) -> [u8; 32] {
         match &self.material {
             TransportMaterial::Rsa(spki) => Sha256::digest(spki).into(),
-            TransportMaterial::Aes { key, .. } => Sha256::new()
+            TransportMaterial::Aes { key, .. } | TransportMaterial::Import { key, .. } => Sha256::new()
                 .chain_update(&key.label)
                 .chain_update([0])
                 .chain_update(key.id)
@@ -161,7 +168,7 @@ impl TransportKey {
     /// Its strength in bits (SP 800-57 Part 1, table 2).
     pub fn strength(&self) -> u32 {
         match &self.material {
-            TransportMaterial::Aes { .. } => 256,
+            TransportMaterial::Aes { .. } | TransportMaterial::Import { .. } => 256,
             TransportMaterial::Rsa(spki) => match spki.len() {
                 // The modulus is all but some forty bytes.
                 0..=650 => 128,
@@ -215,7 +222,9 @@ impl TransportKey {
         };
         match &self.material {
             TransportMaterial::Rsa(spki) => record.rsa_public_key.clone_from(spki),
-            TransportMaterial::Aes { key, key_check_value } => {
+            TransportMaterial::Aes { key, key_check_value }
+            | TransportMaterial::Import { key, key_check_value } => {
+                record.incoming = matches!(self.material, TransportMaterial::Import { .. });
                 record.label.clone_from(&key.label);
                 record.id = key.id.to_vec();
                 record.key_check_value = key_check_value.0.to_vec();
@@ -228,9 +237,12 @@ impl TransportKey {
         let unreadable = || KmsError::Record("transport key");
         let record = records::TransportKey::decode(&*row.value).map_err(|_| unreadable())?;
         let material = if record.rsa_public_key.is_empty() {
-            TransportMaterial::Aes {
-                key: KeyRef { label: record.label, id: record.id.try_into().map_err(|_| unreadable())? },
-                key_check_value: KeyCheckValue(record.key_check_value.try_into().map_err(|_| unreadable())?),
+            let key = KeyRef { label: record.label, id: record.id.try_into().map_err(|_| unreadable())? };
+            let key_check_value = KeyCheckValue(record.key_check_value.try_into().map_err(|_| unreadable())?);
+            if record.incoming {
+                TransportMaterial::Import { key, key_check_value }
+            } else {
+                TransportMaterial::Aes { key, key_check_value }
             }
         } else {
             TransportMaterial::Rsa(record.rsa_public_key)
@@ -293,7 +305,14 @@ mod tests {
             },
             ..key(8, 20, false)
         };
-        for key in [rsa, aes] {
+        let import = TransportKey {
+            material: TransportMaterial::Import {
+                key: KeyRef { label: "chancery/party-import/eum/1".into(), id: [4; 16] },
+                key_check_value: KeyCheckValue([4, 5, 6]),
+            },
+            ..key(9, 20, false)
+        };
+        for key in [rsa, aes, import] {
             let row = store::Versioned { value: key.encode().into(), version: 1 };
             assert_eq!(TransportKey::decode(&(Vec::new(), row)).unwrap(), key);
         }

@@ -98,7 +98,8 @@ pub(crate) struct ImportKey {
     /// The configuration.
     #[arg(long)]
     config: PathBuf,
-    /// What the key will be: imported-master-aes-128 (-192, -256), imported-master-3des-2key (-3key), party-transport.
+    /// What the key will be: imported-master-aes-128 (-192, -256), imported-master-3des-2key (-3key), party-transport (keys leave
+    /// under it), party-import (keys come in under it).
     #[arg(long, value_parser = parse_role)]
     role: KeyRole,
     /// Name of the key.
@@ -337,6 +338,7 @@ fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
         KeyRole::Master
         | KeyRole::ImportedMaster(_)
         | KeyRole::PartyTransport
+        | KeyRole::PartyImport
         | KeyRole::TransportImport
         | KeyRole::Kek
         | KeyRole::BlobMac => Ok("kms"),

@@ -118,11 +118,21 @@ impl Execution {
                 }
                 check_text("backup", &request.backup, BACKUP_CHARACTERS_MAX)?;
                 let key = self.token_key(Some(imported), number, &request.backup)?;
-                if key.key.role != KeyRole::PartyTransport {
-                    return Err(invalid("label names no party's transport key"));
+                let (token_key, key_check_value) = (key.key.key.clone(), check_value(Some(imported))?);
+                let material = match key.key.role {
+                    KeyRole::PartyTransport => TransportMaterial::Aes { key: token_key, key_check_value },
+                    KeyRole::PartyImport => TransportMaterial::Import { key: token_key, key_check_value },
+                    _ => return Err(invalid("label names no key of a party")),
+                };
+                // Who names a key says by it which way keys go, in all versions.
+                let is_import =
+                    |material: &TransportMaterial| matches!(material, TransportMaterial::Import { .. });
+                if versions.iter().any(|known| is_import(&known.material) != is_import(&material)) {
+                    return Err(invalid(
+                        "the versions of a key go one way: give the import key a name of its own",
+                    ));
                 }
-                let key_check_value = check_value(Some(imported))?;
-                (TransportMaterial::Aes { key: key.key.key.clone(), key_check_value }, Some(key))
+                (material, Some(key))
             }
             Some(v1::register_transport_key::Key::RsaPublicKey(spki)) => {
                 TransportPublicKey::parse(spki).map_err(|e| {
@@ -325,6 +335,8 @@ pub(crate) fn order_key(
     }
     match TransportKey::current(store, party, kms::ORDERS_KEY, now)?.material {
         TransportMaterial::Rsa(spki) => Ok(Some(spki)),
-        TransportMaterial::Aes { .. } => Err(ServiceError::Internal("orders leave under an RSA key")),
+        TransportMaterial::Aes { .. } | TransportMaterial::Import { .. } => {
+            Err(ServiceError::Internal("orders leave under an RSA key"))
+        }
     }
 }

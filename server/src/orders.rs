@@ -12,8 +12,8 @@ use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, Subje
 use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
-    ChunkKeyPairs, Fleet, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms, OrderedDevices,
-    Orders, OutputFiles, ReservedLine,
+    ChunkKeyPairs, Fleet, FleetKeys, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms,
+    OrderedDevices, Orders, OutputFiles, ReservedLine,
 };
 use pki::{ProfileName, SubjectValues};
 use proto::v1;
@@ -89,7 +89,7 @@ impl OrderStream {
             ));
         }
         let accreditation = accreditation::in_force(&party, call.now)?.digest();
-        let certification = match terms.devices {
+        let certification = match &terms.devices {
             OrderedDevices::Registered | OrderedDevices::MovedIn(_) => None,
             OrderedDevices::New => {
                 let issuer = desk.ca.issuers.find(desk.ca.store.as_ref(), &terms.issuer)?;
@@ -102,7 +102,7 @@ impl OrderStream {
                 Some(Certification { country, organization, issuer, accreditation })
             }
         };
-        Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms)?;
+        Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms, call.now)?;
         Ok(Self { gate, desk, manufacturer, terms, certification, call, accepted: 0, refused: 0 })
     }
 
@@ -121,8 +121,8 @@ impl OrderStream {
                     certification.accreditation = evidence;
                     self.try_chunk(&lines).await
                 }
-                None => match self.terms.devices {
-                    OrderedDevices::MovedIn(fleet) => self.try_moving_in(fleet, &lines).await,
+                None => match self.terms.devices.clone() {
+                    OrderedDevices::MovedIn(fleet) => self.try_moving_in(&fleet, &lines).await,
                     OrderedDevices::New | OrderedDevices::Registered => {
                         self.try_further_keysets(&lines).await
                     }
@@ -140,7 +140,7 @@ impl OrderStream {
         let desk = Arc::clone(&self.desk);
         let manufacturer = self.manufacturer.clone();
         let terms = self.terms.clone();
-        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
+        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms, self.call.now)?;
         let mut results = Vec::with_capacity(lines.len());
         let mut ready: Vec<Ready> = Vec::new();
         let mut refusals: Vec<EntryDraft> = Vec::new();
@@ -468,8 +468,9 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
         .map_err(|e| ServiceError::refused(ReasonCode::InvalidField, e.to_string()))?;
     let invalid = |message: &str| Err(ServiceError::refused(ReasonCode::InvalidField, message));
     let devices = match (&header.fleet, header.further_keysets) {
-        (Some(_), true) => return invalid("devices that move in are not registered yet"),
-        (Some(fleet), false) => OrderedDevices::MovedIn(parse_fleet(fleet)?),
+        (Some(fleet), further_keysets) => {
+            OrderedDevices::MovedIn(Fleet { keys: parse_fleet(fleet)?, further_keysets })
+        }
         (None, true) => OrderedDevices::Registered,
         (None, false) => OrderedDevices::New,
     };
@@ -477,7 +478,7 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
         return invalid("nothing is certified: the order names no issuer");
     }
     if header.random_keys && matches!(devices, OrderedDevices::MovedIn(_)) {
-        return invalid("the keys of devices that move in are derived");
+        return invalid("no keys are made for devices that move in");
     }
     let is_made = !matches!(devices, OrderedDevices::MovedIn(_));
     if is_made && (!algorithm.may_be_made() || keyset.protocol == domain::Protocol::Scp02) {
@@ -502,11 +503,31 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     })
 }
 
-fn parse_fleet(fleet: &v1::MovedInFleet) -> Result<Fleet, ServiceError> {
-    let scheme = keys::derivation::SchemeName::from_name(&fleet.scheme).ok_or_else(|| {
-        ServiceError::refused(ReasonCode::InvalidField, "no derivation scheme has this name")
-    })?;
-    Ok(Fleet { scheme, generation: domain::MasterGeneration(fleet.master_generation) })
+fn parse_fleet(fleet: &v1::MovedInFleet) -> Result<FleetKeys, ServiceError> {
+    let invalid = |message: &str| Err(ServiceError::refused(ReasonCode::InvalidField, message));
+    if fleet.import_key.is_empty() {
+        if fleet.import_key_number != 0 || !fleet.column_keys.is_empty() {
+            return invalid("column keys are of an import key");
+        }
+        let Some(scheme) = keys::derivation::SchemeName::from_name(&fleet.scheme) else {
+            return invalid("no derivation scheme has this name");
+        };
+        let generation = domain::MasterGeneration(fleet.master_generation);
+        return Ok(FleetKeys::Derived { scheme, generation });
+    }
+    crate::init::check_name("import_key", &fleet.import_key)?;
+    if !fleet.scheme.is_empty() || fleet.master_generation != 0 {
+        return invalid("a fleet's keys are derived, or come under an import key, not both");
+    }
+    // The AES-KWP of 16, 24 or 32 octets.
+    if !fleet.column_keys.iter().all(|key| matches!(key.len(), 24 | 32 | 40)) {
+        return invalid("a column key is 24, 32 or 40 octets of AES-KWP");
+    }
+    Ok(FleetKeys::Imported {
+        name: fleet.import_key.clone(),
+        number: fleet.import_key_number,
+        columns: fleet.column_keys.clone(),
+    })
 }
 
 fn accepted(line: u64, certificate: Vec<u8>) -> v1::OrderLineResult {

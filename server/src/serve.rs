@@ -189,6 +189,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         masters: Arc::new(Masters::founded(masters(store.as_ref(), &keys)?)),
         challenges: Arc::default(),
         ota: Arc::default(),
+        refuses_published_keys: config.mode == crate::config::Mode::Production,
         allows_tls_delivery: config.session_keys_in_tls_channel,
         grants: Arc::new(Grants::default()),
     };

@@ -78,7 +78,10 @@ impl From<&KeysetDetails> for Shown {
                 Some(Source::Derived(derived)) => {
                     format!("derived: master {}, {}", derived.master_generation, printable(&derived.scheme))
                 }
-                Some(Source::Stored(stored)) => format!("random: stored under epoch {}", stored.epoch),
+                Some(Source::Stored(stored)) => {
+                    let made = if stored.imported { "imported" } else { "random" };
+                    format!("{made}: stored under epoch {}", stored.epoch)
+                }
                 None => "unknown".to_owned(),
             },
             delivered_under: printable(&keyset.delivered_under),

@@ -242,6 +242,7 @@ impl OpenToken {
             | KeyKind::AesCmac
             | KeyKind::ImportedDerive(_)
             | KeyKind::AesWrap
+            | KeyKind::AesImport
             | KeyKind::AesKek => {
                 let secret = session.generate_on_token(&Mechanism::AesKeyGen, &attributes)?;
                 (secret, worker::key_check(session, wrapping, kind, secret)?)

@@ -2,7 +2,9 @@
 
 use aws_lc_rs::encoding::AsBigEndian;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use domain::KeyCheckValue;
 use keys::seal::{Sealed, open};
+use keys::{SecretKey, key_check_value};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -141,6 +143,13 @@ pub(crate) fn published_values(len: usize) -> impl Iterator<Item = Zeroizing<Vec
                 Zeroizing::new((0..len).map(byte).collect::<Vec<u8>>())
             })
         })
+}
+
+/// The check values of the published AES keys of a length.
+pub fn published_check_values(bytes: usize) -> Vec<KeyCheckValue> {
+    let check_value =
+        |value: Zeroizing<Vec<u8>>| SecretKey::from_slice(&value).ok().map(|key| key_check_value(&key));
+    published_values(bytes).filter_map(check_value).collect()
 }
 
 /// The sum of components of one length.

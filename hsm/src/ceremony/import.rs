@@ -109,6 +109,11 @@ impl OpenToken {
         expected: [u8; 3],
         refuse_known: bool,
     ) -> Result<CreatedKey, HsmError> {
+        if role == KeyRole::PartyImport {
+            return Err(HsmError::caller(
+                "a party-import key comes in components: the transport-import key makes no keys that unwrap",
+            ));
+        }
         let algorithm = algorithm_of(role)?;
         let label = self.new_label(role, name, epoch)?;
         let wrapping = self.wrapping()?;
@@ -223,7 +228,7 @@ pub(super) fn new_id() -> Result<[u8; 16], HsmError> {
 fn algorithm_of(role: KeyRole) -> Result<MasterAlgorithm, HsmError> {
     match role {
         KeyRole::ImportedMaster(algorithm) => Ok(algorithm),
-        KeyRole::PartyTransport => Ok(MasterAlgorithm::Aes256),
+        KeyRole::PartyTransport | KeyRole::PartyImport => Ok(MasterAlgorithm::Aes256),
         other => Err(HsmError::caller(format!("a {} is made inside the token only", other.as_str()))),
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::child::run_child;
 pub use self::component::{
     Component, Custodian, ImportedKey, KnownValues, SealedComponent, component_info, is_published_value,
-    open_component,
+    open_component, published_check_values,
 };
 use crate::client::{TokenConfig, WorkerCommand, spawn};
 use crate::error::{ErrorClass, HsmError};

@@ -42,6 +42,7 @@ impl PendingJob {
             | Job::KeyPairs { .. }
             | Job::PutKey(_)
             | Job::Export(_)
+            | Job::Incoming(_)
             | Job::AddKey(_)
             | Job::Canary => FRAME_WEIGHT_MAX,
         }

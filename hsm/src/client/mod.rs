@@ -2,6 +2,7 @@
 
 mod check_values;
 mod dispatch;
+mod incoming;
 mod key_pairs;
 mod ota;
 mod process;

@@ -86,6 +86,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::CheckValues(_) => "check values",
             JobOutput::Secret(_) => "a secret",
             JobOutput::Ota(_) => "packets and scripts",
+            JobOutput::Incoming(_) => "stored keys",
             JobOutput::RspBound { .. } => "a bound profile",
             JobOutput::Done => "done",
         }

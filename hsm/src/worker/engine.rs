@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use domain::OrderFormat;
 
+use super::incoming::Incoming;
 use super::open::{OpenToken, ResolvedKey, sign};
 use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
+use super::stored::OpenStorage;
 use super::token_session::TokenSession;
 use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03};
 use crate::error::{ErrorClass, HsmError};
@@ -173,6 +175,21 @@ impl Engine {
                     order::in_time(deadline)
                 })
                 .map(JobOutput::Ota)
+            }
+            Job::Incoming(job) => {
+                let [under, kek, blob_mac] = &job.keys;
+                let under = self.key_of(under, |_, role| role == KeyRole::PartyImport)?;
+                let kek = self.key_of(kek, |_, role| role == KeyRole::Kek)?;
+                let blob_mac = self.key_of(blob_mac, |_, role| role == KeyRole::BlobMac)?;
+                let wrapping = self.token.abilities.wrapping();
+                let storage = OpenStorage { kek: &kek, blob_mac: &blob_mac, kwp: wrapping.kwp()? };
+                let incoming = Incoming { under: &under, storage, wrapping, boundary: self.token.boundary };
+                incoming
+                    .take(session, job, || {
+                        self.dawdle();
+                        order::in_time(deadline)
+                    })
+                    .map(JobOutput::Incoming)
             }
             Job::CheckValues(keysets) => {
                 let keysets = self.keysets(keysets)?;

@@ -8,6 +8,7 @@ mod derive;
 mod engine;
 mod export;
 mod import;
+mod incoming;
 mod key_pairs;
 mod open;
 mod order;

@@ -232,7 +232,7 @@ pub(crate) fn key_check(
             return import::check_value(session, algorithm, handle).map(KeyCheck::CheckValue);
         }
         KeyKind::AesCmac => session.sign::<16>(&Mechanism::AesCMac, handle, &CHECK_BLOCK)?,
-        KeyKind::AesWrap | KeyKind::AesKek => {
+        KeyKind::AesWrap | KeyKind::AesImport | KeyKind::AesKek => {
             return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
         }
         KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
@@ -261,6 +261,7 @@ pub(crate) fn sign(
         | KeyKind::AesCmac
         | KeyKind::ImportedDerive(_)
         | KeyKind::AesWrap
+        | KeyKind::AesImport
         | KeyKind::AesKek
         | KeyKind::RsaUnwrap => {
             return Err(HsmError::caller("a key of this role makes no signatures"));
@@ -315,6 +316,12 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         KeyRole::PartyTransport => vec![format!(
             "{key_name}: session keys that it wraps for its party are made in zeroized worker memory; static keys it wraps in the token"
         )],
+        KeyRole::PartyImport => vec![match boundary {
+            Boundary::Worker => format!(
+                "{key_name}: device keys of pySim's CSV, decrypted in zeroized worker memory to become keys of the token; inside_only refuses them. Others it unwraps in the token"
+            ),
+            Boundary::InsideOnly => format!("{key_name}: imports of pySim's CSV are refused (inside_only)"),
+        }],
         KeyRole::TransportImport | KeyRole::Kek | KeyRole::BlobMac => Vec::new(),
     };
     if key.role == KeyRole::ImportedMaster(MasterAlgorithm::Aes192) {

@@ -87,7 +87,7 @@ impl Abilities {
             KeyKind::AesDerive | KeyKind::ImportedDerive(_) => {
                 &[("CKM_AES_ECB_ENCRYPT_DATA", self.ecb_derive)]
             }
-            KeyKind::AesWrap | KeyKind::AesKek => &[("AES-KWP", self.kwp.is_some())],
+            KeyKind::AesWrap | KeyKind::AesImport | KeyKind::AesKek => &[("AES-KWP", self.kwp.is_some())],
             KeyKind::RsaUnwrap => &[("RSA-OAEP", self.oaep_hash.is_some())],
         };
         let missing: Vec<_> = needed.iter().filter(|(_, works)| !works).map(|(name, _)| *name).collect();

@@ -41,9 +41,21 @@ impl OpenStorage<'_> {
     ) -> Result<(SessionObject<'s>, StoredBlob), HsmError> {
         let template = SessionKeyUse::Outgoing.attributes(keyset.algorithm.key_bytes());
         let key = session.generate(&Mechanism::AesKeyGen, &template)?;
-        let wrapped = wrap_kwp(session, self.kwp, self.kek.handle, key.handle(), keyset.algorithm)?;
+        let blob = self.store(session, keyset, usage, key.handle())?;
+        Ok((key, blob))
+    }
+
+    /// The blob of a key of a device, which must be extractable until it is made.
+    pub(crate) fn store(
+        &self,
+        session: &TokenSession,
+        keyset: &DeviceKeyset,
+        usage: KeyUsage,
+        key: ObjectHandle,
+    ) -> Result<StoredBlob, HsmError> {
+        let wrapped = wrap_kwp(session, self.kwp, self.kek.handle, key, keyset.algorithm)?;
         let mac = self.mac(session, keyset, usage, &wrapped)?;
-        Ok((key, StoredBlob { wrapped, mac }))
+        Ok(StoredBlob { wrapped, mac })
     }
 
     /// The key in a blob, to be used so. What leaves left when the key was made.
@@ -65,11 +77,7 @@ impl OpenStorage<'_> {
                 "a stored key is not that of this device and purpose, or was changed",
             ));
         }
-        let template: Vec<_> = may
-            .attributes_for(keyset.algorithm)
-            .into_iter()
-            .filter(|attribute| !matches!(attribute, Attribute::ValueLen(_)))
-            .collect();
+        let template = without_length(may.attributes_for(keyset.algorithm));
         unwrap_kwp(session, self.kwp, self.kek.handle, &blob.wrapped, &template)
     }
 
@@ -97,8 +105,13 @@ impl OpenStorage<'_> {
     }
 }
 
+/// A key that is unwrapped, or whose value is given, takes its length from there.
+pub(crate) fn without_length(template: Vec<Attribute>) -> Vec<Attribute> {
+    template.into_iter().filter(|attribute| !matches!(attribute, Attribute::ValueLen(_))).collect()
+}
+
 /// C_UnwrapKey by AES-KWP. The template must repeat what the key's own unwrap template demands.
-fn unwrap_kwp<'s>(
+pub(crate) fn unwrap_kwp<'s>(
     session: &'s TokenSession,
     kwp: u64,
     kek: ObjectHandle,
@@ -116,11 +129,7 @@ pub(crate) fn canary(session: &TokenSession, wrapping: Wrapping, kek: ObjectHand
     let kwp = wrapping.kwp()?;
     let published = import::published_key(session)?;
     let wrapped = wrap_kwp(session, kwp, kek, published.handle(), algorithm)?;
-    let template: Vec<_> = SessionKeyUse::KeyCheck
-        .attributes(algorithm.key_bytes())
-        .into_iter()
-        .filter(|attribute| !matches!(attribute, Attribute::ValueLen(_)))
-        .collect();
+    let template = without_length(SessionKeyUse::KeyCheck.attributes(algorithm.key_bytes()));
     let unwrapped = unwrap_kwp(session, kwp, kek, &wrapped, &template)?;
     let expected = keys::SecretKey::from_slice(&[0x01; 16]).map_err(|e| HsmError::token(e.to_string()))?;
     if check_value(session, unwrapped.handle(), algorithm)? == keys::key_check_value(&expected).0 {

@@ -40,8 +40,8 @@ fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stay
         }
         let (derives, wraps, unwraps) = (
             role.is_master() || role == KeyRole::CanaryDerive,
-            matches!(role, KeyRole::PartyTransport | KeyRole::Kek),
-            matches!(role, KeyRole::TransportImport | KeyRole::Kek),
+            matches!(role, KeyRole::PartyTransport | KeyRole::PartyImport | KeyRole::Kek),
+            matches!(role, KeyRole::TransportImport | KeyRole::PartyImport | KeyRole::Kek),
         );
         assert_eq!(read("DERIVE"), derives.to_string(), "{role:?}");
         assert_eq!(read("WRAP") == "true", wraps, "{role:?}");

@@ -24,7 +24,7 @@ impl OrderStream {
     ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
         let desk = Arc::clone(&self.desk);
         let (manufacturer, terms) = (self.manufacturer.clone(), self.terms.clone());
-        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
+        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms, self.call.now)?;
         let (mut results, mut refusals) = (Vec::with_capacity(lines.len()), Vec::<EntryDraft>::new());
         let (mut wanted, mut eids, mut numbers) = (Vec::new(), HashSet::new(), HashSet::new());
         for line in lines {
@@ -59,12 +59,12 @@ impl OrderStream {
     /// A chunk of devices that move in: steps 2, 3 and 9. The token computes check values; nothing is made.
     pub(super) async fn try_moving_in(
         &mut self,
-        fleet: Fleet,
+        fleet: &Fleet,
         lines: &[v1::OrderLine],
     ) -> Result<Vec<v1::OrderLineResult>, ServiceError> {
         let desk = Arc::clone(&self.desk);
         let (manufacturer, terms) = (self.manufacturer.clone(), self.terms.clone());
-        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms)?;
+        let orders = Orders::open(&desk.kms, &manufacturer, &terms, &self.call.pseudonyms, self.call.now)?;
         let mut results = Vec::with_capacity(lines.len());
         let mut refusals: Vec<EntryDraft> = Vec::new();
         let mut moving: Vec<(MovingDevice, &v1::OrderLine)> = Vec::new();
@@ -75,7 +75,12 @@ impl OrderStream {
                 LineCheck::New => {
                     let order_line = self.order_line(line)?;
                     orders
-                        .moving_device(fleet, order_line, &line.scheme_inputs, &line.check_values)
+                        .moving_device(
+                            fleet,
+                            order_line,
+                            (&line.scheme_inputs, &line.wrapped_keys),
+                            &line.check_values,
+                        )
                         .map(Some)
                         .map_err(|refusal| self.about(order_line.eid, refusal))
                 }
@@ -96,12 +101,12 @@ impl OrderStream {
         let found = if devices.is_empty() {
             Vec::new()
         } else {
-            orders.moving_check_values(fleet, &devices, options).await?
+            orders.look_at(fleet, &devices, self.call.now, options).await?
         };
         let mut known = Vec::with_capacity(devices.len());
-        for ((device, line), values) in moving.into_iter().zip(found) {
-            match device.compare(&values) {
-                Ok(()) => known.push((device, values)),
+        for ((device, line), found) in moving.into_iter().zip(found) {
+            match found {
+                Ok(moved_in) => known.push(moved_in),
                 Err(refusal) => {
                     let error = self.about(device.line.eid, refusal);
                     self.refuse_line(line, error, &mut refusals, &mut results)?;
@@ -120,7 +125,7 @@ impl OrderStream {
         }
         self.accepted += known.len() as u64;
         let octets = |values: &[_]| kms::check_value_octets(values);
-        results.extend(known.iter().map(|(device, values)| moved_in(device.line.line, octets(values))));
+        results.extend(known.iter().map(|device| moved_in(device.line.line, octets(&device.check_values))));
         results.sort_by_key(|result| result.line);
         Ok(results)
     }

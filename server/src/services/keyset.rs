@@ -173,7 +173,10 @@ fn details(call: &Call, name: &KeysetName, keyset: &KeysetRecord) -> v1::KeysetD
                 master_generation: generation.0,
                 scheme: scheme.name().as_str().to_owned(),
             }),
-            KeysetSource::Random { epoch, .. } => Source::Stored(v1::StoredSource { epoch: epoch.0 }),
+            KeysetSource::Stored { origin, epoch, .. } => Source::Stored(v1::StoredSource {
+                epoch: epoch.0,
+                imported: *origin == kms::StoredOrigin::Imported,
+            }),
         }),
         delivered_under: keyset.delivered_under.clone(),
         created: Some(timestamp(keyset.created)),

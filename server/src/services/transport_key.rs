@@ -128,7 +128,8 @@ fn message(key: &TransportKey, state: TransportKeyState) -> v1::TransportKey {
             let bits = pki::TransportPublicKey::parse(spki).map_or(0, |key| key.modulus().len() * 8);
             (format!("RSA-{bits}"), Vec::new(), spki.clone())
         }
-        TransportMaterial::Aes { key_check_value, .. } => {
+        TransportMaterial::Aes { key_check_value, .. }
+        | TransportMaterial::Import { key_check_value, .. } => {
             ("AES-256".to_owned(), key_check_value.0.to_vec(), Vec::new())
         }
     };
@@ -140,6 +141,7 @@ fn message(key: &TransportKey, state: TransportKeyState) -> v1::TransportKey {
         algorithm,
         key_check_value,
         public_key,
+        incoming: matches!(key.material, TransportMaterial::Import { .. }),
         registered: time(key.registered),
         expires: time(key.expires),
         state: match state {

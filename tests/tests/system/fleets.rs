@@ -25,7 +25,7 @@ fn bytes(value: &Value) -> Vec<u8> {
 }
 
 /// The first three bytes of 3DES-ECB over 8 bytes of 00, by OpenSSL.
-fn triple_des_check_value(key: &[u8]) -> String {
+pub fn triple_des_check_value(key: &[u8]) -> String {
     let mut openssl = Command::new("openssl")
         .args(["enc", "-des-ede", "-nopad", "-K", &hex::encode(key)])
         .stdin(Stdio::piped())
@@ -81,7 +81,7 @@ impl Fleet<'_> {
     }
 }
 
-fn card(eid: &str, kvn: u8, keys: &[Vec<u8>; 3]) -> Card {
+pub fn card(eid: &str, kvn: u8, keys: &[Vec<u8>; 3]) -> Card {
     let mut chip = SimulatedCard::new(hex::decode(eid).unwrap().try_into().unwrap());
     chip.install_keyset(kvn, &keys[0], &keys[1], &keys[2]);
     Card { eid: eid.to_owned(), chip }

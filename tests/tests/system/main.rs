@@ -17,6 +17,7 @@ mod doctor;
 mod faults;
 mod freeze;
 mod idempotency;
+mod imports;
 mod keysets;
 mod masters;
 mod order_files;

@@ -13,7 +13,7 @@ use crate::secrets::look_into_memory;
 use crate::support::{Deployment, GRANTED, ISSUER, files_below};
 
 /// Keys of an epoch, by a ceremony, taken into use by two persons.
-fn storage_keys(deployment: &Deployment, epoch: u32) {
+pub fn storage_keys(deployment: &Deployment, epoch: u32) {
     let number = epoch.to_string();
     for role in ["kek", "blob-mac"] {
         let create =
@@ -116,8 +116,13 @@ async fn random_keysets_are_stored_served_and_moved_on_and_their_keys_leave_once
     let point = deployment.caller("provisioner").await.encryption_point();
     look_into_memory(&deployment, &[("a random key", keys.collect())], &point, b"chancery/kek/devices/2");
 
-    // No key in clear in anything that the service keeps; the control is in the output's own wrap.
     deployment.stop();
+    let keys: Vec<_> = first.iter().chain(&second).flat_map(|device| device.static_keys()).collect();
+    nothing_is_in_clear(&deployment, &first[0].eid, &keys);
+}
+
+/// No key in clear in anything that the service keeps; the control is the EID of a device.
+pub fn nothing_is_in_clear(deployment: &Deployment, eid: &str, keys: &[&[u8]]) {
     let files = files_below(&deployment.path("data"));
     let contents: Vec<Vec<u8>> = files
         .iter()
@@ -131,13 +136,8 @@ async fn random_keysets_are_stored_served_and_moved_on_and_their_keys_leave_once
         .collect();
     let holds =
         |needle: &[u8]| contents.iter().any(|text| text.windows(needle.len()).any(|part| part == needle));
-    assert!(
-        holds(first[0].eid.as_bytes()) || holds(&hex::decode(&first[0].eid).unwrap()),
-        "nothing is found"
-    );
-    for device in first.iter().chain(&second) {
-        for key in device.static_keys() {
-            assert!(!holds(key) && !holds(hex::encode(key).as_bytes()), "a key in clear");
-        }
+    assert!(holds(eid.as_bytes()) || holds(&hex::decode(eid).unwrap()), "nothing is found");
+    for key in keys {
+        assert!(!holds(key) && !holds(hex::encode(key).as_bytes()), "a key in clear");
     }
 }
