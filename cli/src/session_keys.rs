@@ -1,6 +1,7 @@
 //! Session keys: fetched for a card's challenges, opened with the caller's own key, checked against the card.
 
 mod many;
+mod tls;
 
 pub(crate) use many::read_lines;
 
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use self::many::FetchMany;
+use self::tls::Tls;
 use crate::connect::{Connection, IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::names;
@@ -52,6 +54,18 @@ pub enum SessionKeysCommand {
   chancery session-keys fetch-many --file challenges.jsonl --out keys.jsonl --kvn 0x30 \\
       --purpose remote-management --identity otaco/")]
     FetchMany(FetchMany),
+    /// Fetch the master secret of one TLS connection with a card of SCP81 (TLS 1.2, pre-shared key).
+    ///
+    /// For a platform in the middle of a handshake: the client has sent ClientKeyExchange and its Finished, which proves its key.
+    /// The secret of this connection leaves, the card's key never does.
+    #[command(after_help = "Examples:
+  chancery session-keys tls --psk-identity 89049032123451234512345678901235.40 --cipher-suite 00ae \\
+      --client-random 0011... --server-random 2233... --handshake-hash 4455... --client-finished 6677... \\
+      --out secret.keylog --purpose remote-management --identity otaco/
+  chancery session-keys tls --eid 89049032123451234512345678901235 --kvn 0x40 --cipher-suite 00a8 \\
+      --client-random 0011... --server-random 2233... --without-device-proof --out secret.keylog \\
+      --purpose ota-https --identity otaco/")]
+    Tls(Box<Tls>),
 }
 
 /// Arguments of `session-keys fetch`.
@@ -185,6 +199,7 @@ impl SessionKeysCommand {
         match self {
             Self::Fetch(fetch) => fetch.run(output).await.map(|()| ExitCode::SUCCESS),
             Self::FetchMany(fetch) => fetch.run(output).await,
+            Self::Tls(tls) => tls.run(output).await.map(|()| ExitCode::SUCCESS),
         }
     }
 }

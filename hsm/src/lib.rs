@@ -25,6 +25,7 @@ mod session;
 mod signature;
 mod source;
 mod spki;
+mod tls_psk;
 mod wire_keysets;
 
 pub mod ceremony;
@@ -62,3 +63,4 @@ pub use session::{
     SessionKeysJob, SessionKeysOutcome,
 };
 pub use source::{KeySource, SourcedKeyset, StorageKeys, StoredBlob, StoredKeys};
+pub use tls_psk::{TlsSecretJob, TlsSecretOutcome};

@@ -17,6 +17,7 @@ use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
 use crate::session::CardSession;
 use crate::source::StoredBlob;
+use crate::tls_psk::WireTlsSecret;
 use crate::wire_keysets::{WireKeysets, WireKind};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
@@ -70,6 +71,7 @@ pub(crate) enum Job {
     RspBind(Box<WireRspBind>),
     Ota(Box<WireOta>),
     Incoming(Box<WireIncoming>),
+    TlsSecret(Box<WireTlsSecret>),
     AddKey(RegisteredKey),
     Canary,
 }
@@ -93,6 +95,7 @@ impl Job {
             Self::RspBind(job) => vec![&job.key],
             Self::Ota(job) => job.keysets.keys.iter().collect(),
             Self::Incoming(job) => job.keys.iter().collect(),
+            Self::TlsSecret(job) => job.keysets.keys.iter().collect(),
             Self::CheckValues(keysets) => keysets.keys.iter().collect(),
             Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
@@ -237,16 +240,35 @@ pub(crate) enum JobOutput {
     SessionKeys(Box<WireReleased>),
     CardCryptogramMismatch,
     CardChallengeMismatch,
-    OrderChunk { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, devices: Vec<WireDeviceKeys> },
-    KeyPairs { wrapped_transport_key: Vec<u8>, oaep_hash: OaepHash, pairs: Vec<WireKeyPair> },
+    OrderChunk {
+        wrapped_transport_key: Vec<u8>,
+        oaep_hash: OaepHash,
+        devices: Vec<WireDeviceKeys>,
+    },
+    KeyPairs {
+        wrapped_transport_key: Vec<u8>,
+        oaep_hash: OaepHash,
+        pairs: Vec<WireKeyPair>,
+    },
     PutKey(Vec<Vec<WireKey>>),
     CardProofs(Vec<bool>),
-    Exported { wrapped_transport_key: Vec<u8>, oaep_hash: Option<OaepHash>, keys: Vec<WireKey> },
+    Exported {
+        wrapped_transport_key: Vec<u8>,
+        oaep_hash: Option<OaepHash>,
+        keys: Vec<WireKey>,
+    },
     CheckValues(Vec<Vec<[u8; 3]>>),
     Secret(WireSecret),
     Ota(Vec<WireOtaOutcome>),
     Incoming(Vec<WireIncomingOutcome>),
-    RspBound { server_key: Vec<u8>, signature: Vec<u8>, encapsulated_key: Vec<u8>, ciphertext: Vec<u8> },
+    /// Encapsulated key and ciphertext; none: the client has not proved itself.
+    TlsSecret(Option<(Vec<u8>, Vec<u8>)>),
+    RspBound {
+        server_key: Vec<u8>,
+        signature: Vec<u8>,
+        encapsulated_key: Vec<u8>,
+        ciphertext: Vec<u8>,
+    },
     Done,
 }
 

@@ -364,6 +364,8 @@ pub(crate) enum SessionKeyUse {
     CellDecipher,
     /// A key that stays: encrypts one block for its key check value.
     KeyCheck,
+    /// The pre-shared key of a card: TLS takes HMAC over it, which tokens lack for keys they derive. Derived to be read.
+    ReadablePsk,
     /// Not a key: one AES block under a master, derived to be read (L, constant first blocks, check values).
     ReadableBlock,
 }
@@ -380,7 +382,7 @@ impl SessionKeyUse {
                 | Self::CellDecipher
                 | Self::KeyCheck
         );
-        let is_key = !matches!(self, Self::ReadableBlock);
+        let is_key = !matches!(self, Self::ReadableBlock | Self::ReadablePsk);
         let mut attributes = vec![
             Attribute::Class(ObjectClass::SECRET_KEY),
             Attribute::KeyType(if is_key { KeyType::AES } else { KeyType::GENERIC_SECRET }),
@@ -407,7 +409,7 @@ impl SessionKeyUse {
             Self::PutKeyDek | Self::PacketCipher | Self::PacketDecipher | Self::CellDecipher => {
                 Some(mechanism_type(CKM_AES_CBC))
             }
-            Self::ReadableBlock => None,
+            Self::ReadableBlock | Self::ReadablePsk => None,
         };
         attributes.extend(allowed.map(|m| Attribute::AllowedMechanisms(vec![m])));
         attributes

@@ -24,6 +24,7 @@ pub mod rsp;
 pub mod scp03;
 pub mod scp80;
 pub mod seal;
+pub mod tls_psk;
 pub mod tr31;
 
 pub use error::KeyError;

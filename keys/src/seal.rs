@@ -13,6 +13,7 @@ pub const REQUEST_ID_MAX: usize = 64;
 /// The version of [`SessionKeys::encode`].
 pub const SESSION_KEYS_VERSION: u8 = 1;
 
+const TLS_SECRET_CONTEXT: &[u8] = b"chancery-tls-secret/v1\0";
 const SESSION_KEYS_CONTEXT: &[u8] = b"chancery-session-keys/v1\0";
 /// Challenges of 16 bytes: another name, so that no info of one mode is an info of the other.
 const SESSION_KEYS_CONTEXT_S16: &[u8] = b"chancery-session-keys/v1/s16\0";
@@ -65,13 +66,43 @@ pub fn session_keys_info<const N: usize>(
     challenges: &Challenges<N>,
     request_id: &[u8],
 ) -> Result<Vec<u8>, KeyError> {
-    let request_id_len = match u8::try_from(request_id.len()) {
-        Ok(len) if request_id.len() <= REQUEST_ID_MAX => len,
-        _ => return Err(KeyError::RequestIdLength { actual: request_id.len() }),
-    };
+    let request_id_len = request_id_length(request_id)?;
     let name = if N == 8 { SESSION_KEYS_CONTEXT } else { SESSION_KEYS_CONTEXT_S16 };
     Ok([name, &principal.0, eid.bcd(), &[kvn.value()], &challenges.context(), &[request_id_len], request_id]
         .concat())
+}
+
+/// The info under which the master secret of a TLS connection is sealed (docs/cycles/psk.md).
+///
+/// `"chancery-tls-secret/v1\0" || principal(32) || EID(16) || KVN(1) || client random(32) || server random(32) ||
+/// length of the request id(1) || request id`.
+pub fn tls_secret_info(
+    principal: &PrincipalId,
+    eid: &Eid,
+    kvn: KeyVersionNumber,
+    (client_random, server_random): (&[u8; 32], &[u8; 32]),
+    request_id: &[u8],
+) -> Result<Vec<u8>, KeyError> {
+    let request_id_len = request_id_length(request_id)?;
+    let (kvn, length) = ([kvn.value()], [request_id_len]);
+    let parts: [&[u8]; 8] = [
+        TLS_SECRET_CONTEXT,
+        &principal.0,
+        eid.bcd(),
+        &kvn,
+        client_random,
+        server_random,
+        &length,
+        request_id,
+    ];
+    Ok(parts.concat())
+}
+
+fn request_id_length(request_id: &[u8]) -> Result<u8, KeyError> {
+    match u8::try_from(request_id.len()) {
+        Ok(length) if request_id.len() <= REQUEST_ID_MAX => Ok(length),
+        _ => Err(KeyError::RequestIdLength { actual: request_id.len() }),
+    }
 }
 
 /// Seals `plaintext` to `recipient`, an uncompressed P-256 point.

@@ -27,6 +27,7 @@ mod sequence;
 mod session_keys;
 mod session_request;
 mod storage_keys;
+mod tls_secrets;
 mod transport_keys;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub use receipt::Receipt;
 pub use session_keys::{ReleaseFacts, SessionKeysAnswer, decide_release, release};
 pub use session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
 pub use storage_keys::StorageEpoch;
+pub use tls_secrets::{SealedTlsSecret, TlsSecretRequest, fetch_tls_secret};
 pub use transport_keys::{ORDERS_KEY, TransportKey, TransportKeyState, TransportMaterial};
 
 /// What every operation of this crate works with.

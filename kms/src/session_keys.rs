@@ -1,12 +1,12 @@
 //! Session keys: the steps of `docs/cycles/session-keys.md` from reading the records to the commit.
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
-use domain::{DeviceState, KeyState, KeysetAlgorithm, Protocol, ReasonCode, Refusal, Role, Timestamp};
+use domain::{DeviceState, Eid, KeyState, KeysetAlgorithm, Protocol, ReasonCode, Refusal, Role, Timestamp};
 use hsm::CardSession;
 use store::{Change, Commit, Store};
 
 use crate::allowance::Need;
-use crate::devices::{DeviceRecord, KeysetRecord};
+use crate::devices::{DeviceRecord, KeysetName, KeysetRecord};
 use crate::grants::{self, GrantFinding};
 use crate::keyspaces::{DEVICES, KEYSETS};
 use crate::sequence::{self, Named};
@@ -113,7 +113,7 @@ pub async fn release(
             "session keys come from AES keysets of SCP03",
         )));
     }
-    let (GrantFinding::Granted { terms, version: grant_version }, Some(mut device), Some(mut keyset)) =
+    let (GrantFinding::Granted { terms, version: grant_version }, Some(device), Some(keyset)) =
         (grant, device, keyset)
     else {
         return Err(KmsError::Record("device"));
@@ -227,16 +227,26 @@ pub async fn release(
             SessionKeysAnswer { released, algorithm: keyset.algorithm, transport_key_version },
         ));
     }
-    // The card has proved that it holds this keyset: what was only registered becomes active.
+    let algorithm = keyset.algorithm;
+    activate(device, keyset, (eid, &request.keyset), &mut commit);
+    Ok((commit, SessionKeysAnswer { released, algorithm, transport_key_version }))
+}
+
+/// The card has proved that it holds this keyset: what was only registered becomes active.
+pub(crate) fn activate(
+    mut device: DeviceRecord,
+    mut keyset: KeysetRecord,
+    (eid, name): (&Eid, &KeysetName),
+    commit: &mut Commit,
+) {
     if device.state == Some(DeviceState::Registered) {
         device.state = Some(DeviceState::Active);
         commit.changes.push(Change::put(DEVICES, *eid.bcd(), device.encode(eid)));
     }
     if keyset.state == KeyState::PreActivation {
         keyset.state = KeyState::Active;
-        commit.changes.push(Change::put(KEYSETS, request.keyset.row_key(eid), keyset.encode()));
+        commit.changes.push(Change::put(KEYSETS, name.row_key(eid), keyset.encode()));
     }
-    Ok((commit, SessionKeysAnswer { released, algorithm: keyset.algorithm, transport_key_version }))
 }
 
 /// The party's own AES key on the token, under which its keys can leave.

@@ -33,7 +33,11 @@ impl PendingJob {
     fn weight(&self) -> usize {
         match &self.job {
             Job::Sign { inputs, .. } => inputs.len().max(1),
-            Job::SessionKeys(_) | Job::ServiceSecret { .. } | Job::RspSign(_) | Job::RspBind(_) => 1,
+            Job::SessionKeys(_)
+            | Job::ServiceSecret { .. }
+            | Job::RspSign(_)
+            | Job::RspBind(_)
+            | Job::TlsSecret(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             Job::Ota(job) => job.work.len().max(1),
             Job::CheckValues(keysets) => keysets.keysets.len().max(1),

@@ -8,6 +8,7 @@ mod ota;
 mod process;
 mod rsp;
 mod sessions;
+mod tls_psk;
 mod wire;
 
 use std::collections::HashMap;

@@ -87,6 +87,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::Secret(_) => "a secret",
             JobOutput::Ota(_) => "packets and scripts",
             JobOutput::Incoming(_) => "stored keys",
+            JobOutput::TlsSecret(_) => "a TLS secret",
             JobOutput::RspBound { .. } => "a bound profile",
             JobOutput::Done => "done",
         }

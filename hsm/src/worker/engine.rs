@@ -13,7 +13,7 @@ use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::stored::OpenStorage;
 use super::token_session::TokenSession;
-use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03};
+use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03, tls_psk};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireSecret};
@@ -190,6 +190,11 @@ impl Engine {
                         order::in_time(deadline)
                     })
                     .map(JobOutput::Incoming)
+            }
+            Job::TlsSecret(job) => {
+                let keysets = self.keysets(&job.keysets)?;
+                self.dawdle();
+                tls_psk::tls_secret(session, self.token.boundary, &keysets.get(0)?, job)
             }
             Job::CheckValues(keysets) => {
                 let keysets = self.keysets(keysets)?;

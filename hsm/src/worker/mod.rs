@@ -20,6 +20,7 @@ mod rsp;
 mod scp03;
 mod source;
 mod stored;
+mod tls_psk;
 mod token_session;
 
 use std::io;

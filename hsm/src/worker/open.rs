@@ -286,6 +286,12 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
             ),
             match boundary {
                 Boundary::Worker => format!(
+                    "{key_name}: pre-shared keys of SCP81 keysets, from which TLS master secrets are made and sealed in zeroized worker memory; inside_only refuses them"
+                ),
+                Boundary::InsideOnly => format!("{key_name}: TLS master secrets are refused (inside_only)"),
+            },
+            match boundary {
+                Boundary::Worker => format!(
                     "{key_name}: device keys of orders as tr31 or pysim-csv, opened from their wrap in zeroized worker memory to be written in that form; inside_only refuses such orders"
                 ),
                 Boundary::InsideOnly => {

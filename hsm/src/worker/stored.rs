@@ -67,7 +67,7 @@ impl OpenStorage<'_> {
         blob: &StoredBlob,
         may: SessionKeyUse,
     ) -> Result<SessionObject<'s>, HsmError> {
-        if may == SessionKeyUse::Outgoing {
+        if matches!(may, SessionKeyUse::Outgoing | SessionKeyUse::ReadablePsk) {
             return Err(HsmError::policy("a stored key never leaves again: its wraps were made with it"));
         }
         let expected = self.mac(session, keyset, usage, &blob.wrapped)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hsm::{CallOptions, DeliveredKeys, Priority};
-use kms::{Provisioner, SessionKeysRequest};
+use kms::{Provisioner, SessionKeysRequest, TlsSecretRequest};
 use proto::v1;
 use proto::v1::session_key_service_server::SessionKeyService;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,6 +36,17 @@ impl SessionKeyService for SessionKeyApi {
         Ok(answer)
     }
 
+    async fn fetch_tls_secret(
+        &self,
+        request: Request<v1::FetchTlsSecretRequest>,
+    ) -> Result<Response<v1::FetchTlsSecretResponse>, Status> {
+        let is_without_proof = request.get_ref().without_device_proof;
+        let operation = |call: Call, message: Arc<_>| async move { self.tls_secret(&call, &message).await };
+        let answer = self.gate.unary(request, OnRepeat::MadeAgain, operation).await?;
+        self.count(is_without_proof);
+        Ok(answer)
+    }
+
     async fn stream_session_keys(
         &self,
         request: Request<Streaming<v1::StreamSessionKeysRequest>>,
@@ -50,6 +61,25 @@ impl SessionKeyApi {
         if is_without_proof {
             self.gate.counters.released_without_proof.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    async fn tls_secret(
+        &self,
+        call: &Call,
+        message: &v1::FetchTlsSecretRequest,
+    ) -> Result<Completed<v1::FetchTlsSecretResponse>, ServiceError> {
+        let caller = provisioner(call)?;
+        let wanted = TlsSecretRequest::parse(message, call.request_digest, call.is_repeat)?;
+        let options = CallOptions { deadline: call.deadline, priority: Priority::Normal };
+        let (commit, sealed) =
+            kms::fetch_tls_secret(&self.kms, &call.pseudonyms, &caller, &wanted, call.now, options).await?;
+        let answer = v1::FetchTlsSecretResponse {
+            encapsulated_key: sealed.encapsulated_key.to_vec(),
+            ciphertext: sealed.ciphertext,
+            eid: sealed.eid.to_string(),
+            entry_index: 0,
+        };
+        Ok(Completed::deed(commit, answer))
     }
 
     /// One request of an admitted call, up to its commit.

@@ -23,6 +23,8 @@ mod masters;
 mod order_files;
 mod orders;
 mod ota;
+mod psk;
+mod psk_platform;
 mod python;
 mod random;
 mod refusals;
