@@ -45,7 +45,16 @@ struct ScriptLine<'a> {
     security_domain: u32,
     from_kvn: u32,
     to_kvn: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
     put_key: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    commands: Vec<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    card_challenge: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    card_cryptogram: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    sequence_counter: String,
     earlier_leases: u32,
     lease_ends: &'a str,
 }
@@ -147,6 +156,10 @@ fn lines(
             from_kvn: from.key_version_number,
             to_kvn: script.to_key_version_number,
             put_key: hex::encode(&script.put_key),
+            commands: script.commands.iter().map(hex::encode).collect(),
+            card_challenge: hex::encode(&script.card_challenge),
+            card_cryptogram: hex::encode(&script.card_cryptogram),
+            sequence_counter: hex::encode(&script.sequence_counter),
             earlier_leases: script.earlier_leases,
             lease_ends,
         };

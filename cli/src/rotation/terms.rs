@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use domain::{Eid, Ein, KeyVersionNumber, KeysetAlgorithm, Protocol, SecurityDomain};
-use proto::v1::{KeysetName, PutKeyDialect, RotationTerms};
+use proto::v1::{KeysetName, PutKeyDialect, RotationTerms, ScriptChannel};
 use serde::Deserialize;
 
 use crate::clock::{Expiry, parse_expiry};
@@ -57,9 +57,25 @@ pub struct TermsArgs {
     /// Halt when more of the devices that ended than this many percent failed
     #[arg(long, default_value_t = 5, value_name = "PERCENT")]
     halt_failures: u32,
+    /// Carry the scripts over an SCP03 channel that is prepared for each card: the i parameter of the cards in hex, 10, 30 or 70,
+    /// whose challenges follow from their sequence counters
+    #[arg(long, value_name = "HEX", value_parser = parse_byte)]
+    carry_i: Option<u8>,
+    /// Level of that channel: 01 C-MAC, or 03 with C-DECRYPTION
+    #[arg(long, value_name = "HEX", value_parser = parse_byte, default_value = "03", requires = "carry_i")]
+    carry_level: u8,
+    /// Sequence counter of a card of which none is known
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "carry_i")]
+    carry_first_counter: u32,
 }
 
-const TERM_OPTIONS: [&str; 12] = [
+fn parse_byte(text: &str) -> Result<u8, String> {
+    let mut byte = [0; 1];
+    hex::decode_to_slice(text, &mut byte).map_err(|_| "give 2 hexadecimal digits".to_owned())?;
+    Ok(byte[0])
+}
+
+const TERM_OPTIONS: [&str; 15] = [
     "name",
     "provisioner",
     "eids",
@@ -72,6 +88,9 @@ const TERM_OPTIONS: [&str; 12] = [
     "stages",
     "overlap",
     "halt_failures",
+    "carry_i",
+    "carry_level",
+    "carry_first_counter",
 ];
 
 /// Longest overlap: 90 days.
@@ -116,6 +135,19 @@ struct TermsFile {
     stages: Vec<u32>,
     overlap: String,
     halt_failures_percent: u32,
+    #[serde(default)]
+    channel: Option<ChannelFile>,
+}
+
+/// The channel of a terms file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChannelFile {
+    i: String,
+    security_level: String,
+    #[serde(default)]
+    aid: String,
+    first_sequence_counter: u32,
 }
 
 fn isd_r() -> String {
@@ -150,6 +182,18 @@ pub fn parse_duration_s(text: &str) -> Result<u32, String> {
     }
 }
 
+impl ChannelFile {
+    fn to_wire(&self) -> Result<ScriptChannel, String> {
+        let byte = |text: &str, name: &str| parse_byte(text).map_err(|why| format!("channel.{name}: {why}"));
+        Ok(ScriptChannel {
+            i_parameter: byte(&self.i, "i")?.into(),
+            security_level: byte(&self.security_level, "security_level")?.into(),
+            aid: hex::decode(&self.aid).map_err(|_| "channel.aid: give hexadecimal digits".to_owned())?,
+            first_sequence_counter: self.first_sequence_counter,
+        })
+    }
+}
+
 impl TermsArgs {
     /// As the contract carries them. What can be judged here is; devices and parties are the service's to judge.
     pub fn terms(&self) -> Result<RotationTerms, CliError> {
@@ -167,6 +211,12 @@ impl TermsArgs {
                 stages: self.stages.clone(),
                 overlap_seconds: self.overlap,
                 halt_failures_percent: self.halt_failures,
+                channel: self.carry_i.map(|i| ScriptChannel {
+                    i_parameter: i.into(),
+                    security_level: self.carry_level.into(),
+                    aid: Vec::new(),
+                    first_sequence_counter: self.carry_first_counter,
+                }),
             },
             (None, ..) => return Err(CliError::invalid("the terms are not complete", "pass --file")),
         };
@@ -245,6 +295,7 @@ pub(crate) fn from_file(path: &Path) -> Result<RotationTerms, CliError> {
         stages: file.stages,
         overlap_seconds: parse_duration_s(&file.overlap).map_err(|why| wrong(format!("overlap: {why}")))?,
         halt_failures_percent: file.halt_failures_percent,
+        channel: file.channel.map(|channel| channel.to_wire()).transpose().map_err(wrong)?,
     })
 }
 
@@ -263,6 +314,7 @@ pub fn term_fields(terms: &RotationTerms) -> Vec<Field> {
         stages,
         overlap_seconds,
         halt_failures_percent,
+        channel,
     } = terms;
     let list = |items: &[String]| items.iter().map(|item| printable(item)).collect::<Vec<_>>().join(", ");
     let mut devices = Vec::new();
@@ -296,6 +348,12 @@ pub fn term_fields(terms: &RotationTerms) -> Vec<Field> {
                 "the old keyset is served for {} after the new one was proved, then refused",
                 duration_words(*overlap_seconds)
             ),
+        ),
+        (
+            "scripts",
+            channel
+                .as_ref()
+                .map_or_else(|| "PUT KEY; the provisioner opens the channels".to_owned(), channel_words),
         ),
         ("halts", format!("when more than {halt_failures_percent} % of the devices that ended failed")),
     ]
@@ -340,6 +398,14 @@ pub fn kvn_words(number: u32) -> String {
 pub fn bits_words(bits: u32) -> String {
     KeysetAlgorithm::from_code(bits)
         .map_or_else(|_| format!("UNKNOWN KEY LENGTH {bits}"), |algorithm| algorithm.as_str().to_owned())
+}
+
+fn channel_words(channel: &ScriptChannel) -> String {
+    let ScriptChannel { i_parameter, security_level, aid, first_sequence_counter } = channel;
+    let domain = if aid.is_empty() { "the domain's own AID".to_owned() } else { hex::encode(aid) };
+    format!(
+        "carried over channels that the authority prepares: i {i_parameter:02x}, level {security_level:02x}, {domain}, first sequence counter {first_sequence_counter} where none is known"
+    )
 }
 
 fn dialect_words(dialect: i32) -> String {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Store};
 
 use super::Rotations;
+use super::carried::{CarriedScript, Carrying, carry, take_channel};
 use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix};
 use super::terms::RANKS;
 use crate::devices::{DeviceRecord, KeysetRecord};
@@ -68,8 +69,10 @@ pub struct Leased {
 pub struct Script {
     /// The device.
     pub eid: Eid,
-    /// The PUT KEY command before secure messaging.
+    /// The PUT KEY command before secure messaging; empty when it is carried.
     pub put_key: Vec<u8>,
+    /// Of a rotation with a channel: the commands as the card takes them.
+    pub carried: Option<CarriedScript>,
     /// How often a script of it was given out before.
     pub earlier_leases: u32,
 }
@@ -158,7 +161,12 @@ pub(crate) async fn take(
         let mut item = Item::read(store, &name, &eid)?.ok_or(KmsError::Record("rotation item"))?;
         commit.changes.push(Change::delete(ROTATION_QUEUE, key));
         let mut state = ItemState::Leased;
-        if !is_ready(store, &rotation, &eid, now)? {
+        item.channel = match &rotation.terms.channel {
+            Some(channel) => take_channel(store, (&rotation.terms, channel), &eid, &mut commit)?,
+            None => None,
+        };
+        let is_carried = rotation.terms.channel.is_some() == item.channel.is_some();
+        if !is_carried || !is_ready(store, &rotation, &eid, now)? {
             state = ItemState::Failed(Failure::DeviceNotActive);
             commit.entries.push(reported(&rotation, pseudonyms, &eid, state));
         }
@@ -250,7 +258,7 @@ async fn make(
         true => Vec::new(),
         false => engines.token.put_key(PutKeyJob { devices }, options).await?,
     };
-    let mut scripts = Vec::with_capacity(ready.len());
+    let (mut scripts, mut carrying) = (Vec::with_capacity(ready.len()), Vec::new());
     for ((eid, item, old, new), blocks) in ready.iter().zip(blocks) {
         let check_values: Vec<_> = blocks.iter().map(|key| key.kcv).collect();
         let to_key = terms.to().row_key(eid);
@@ -293,11 +301,26 @@ async fn make(
                 .fact("level", Fact::Number(1))
                 .fact("leases", Fact::Number(u64::from(item.leases))),
         );
-        scripts.push(Script {
-            eid: *eid,
-            put_key: put_key.to_apdu(terms.dialect),
-            earlier_leases: item.leases.saturating_sub(1),
-        });
+        let put_key = put_key.to_apdu(terms.dialect);
+        let earlier_leases = item.leases.saturating_sub(1);
+        if terms.channel.is_some() {
+            carrying.push(Carrying {
+                eid: *eid,
+                old: engines.sourced(eid, &terms.from, old)?,
+                channel: item.channel.clone().ok_or(KmsError::Record("rotation item"))?,
+                put_key,
+            });
+            scripts.push(Script { eid: *eid, put_key: Vec::new(), carried: None, earlier_leases });
+        } else {
+            scripts.push(Script { eid: *eid, put_key, carried: None, earlier_leases });
+        }
+    }
+    if let Some(channel) = &terms.channel {
+        let when = (request.is_repeat, now);
+        let carried = carry(engines, (terms, channel), carrying, when, options, &mut commit).await?;
+        for (script, carried) in scripts.iter_mut().zip(carried) {
+            script.carried = Some(carried);
+        }
     }
     if commit.entries.is_empty() {
         commit.entries.push(

@@ -3,6 +3,7 @@
 //! A rotation is one row with its counts, a row per device, and a queue of the devices that wait. Whatever changes the
 //! counts takes the rotation's turn and names the row's version, so counts and items never part.
 
+mod carried;
 mod lease;
 mod plan;
 mod progress;

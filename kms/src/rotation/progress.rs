@@ -199,12 +199,21 @@ pub(crate) struct Item {
     pub(crate) rank: u32,
     pub(crate) lease: Option<[u8; 16]>,
     pub(crate) leases: u32,
+    /// Of a rotation that carries its scripts: what this lease's channel is prepared with.
+    pub(crate) channel: Option<ItemChannel>,
     pub(crate) version: u64,
+}
+
+/// The sequence counter that a lease has taken, and the host's challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ItemChannel {
+    pub(crate) counter: [u8; 3],
+    pub(crate) host_challenge: Vec<u8>,
 }
 
 impl Item {
     pub(crate) const fn new(stage: u32, rank: u32) -> Self {
-        Self { state: ItemState::Pending, stage, rank, lease: None, leases: 0, version: 0 }
+        Self { state: ItemState::Pending, stage, rank, lease: None, leases: 0, channel: None, version: 0 }
     }
 
     pub(crate) fn key(rotation: &str, eid: &[u8; 16]) -> Vec<u8> {
@@ -251,6 +260,15 @@ impl Item {
                 Some(record.lease.try_into().map_err(|_| unreadable())?)
             },
             leases: record.leases,
+            channel: if record.host_challenge.is_empty() {
+                None
+            } else {
+                let [0, high, middle, low] = record.sequence_counter.to_be_bytes() else {
+                    return Err(unreadable());
+                };
+                let counter = [high, middle, low];
+                Some(ItemChannel { counter, host_challenge: record.host_challenge })
+            },
             version,
         })
     }
@@ -268,6 +286,15 @@ impl Item {
             lease: self.lease.map(|lease| lease.to_vec()).unwrap_or_default(),
             leases: self.leases,
             failure,
+            sequence_counter: self.channel.as_ref().map_or(0, |channel| {
+                let [high, middle, low] = channel.counter;
+                u32::from_be_bytes([0, high, middle, low])
+            }),
+            host_challenge: self
+                .channel
+                .as_ref()
+                .map(|channel| channel.host_challenge.clone())
+                .unwrap_or_default(),
         };
         Change::put(ROTATION_ITEMS, Self::key(rotation, eid.bcd()), record.encode_to_vec())
     }

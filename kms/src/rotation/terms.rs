@@ -4,12 +4,14 @@ use std::collections::HashSet;
 
 use domain::{Eid, Ein, KeyVersionNumber, KeysetAlgorithm, Protocol, ReasonCode, Refusal};
 use keys::put_key::Dialect;
+use keys::scp03::{IParameter, Mode, SecurityLevel};
 use prost::Message;
 use proto::v1;
 use sha2::{Digest, Sha256};
 
 use crate::KmsError;
 use crate::devices::KeysetName;
+use crate::session_request::aid;
 
 /// Most single devices of one rotation.
 const EIDS_MAX: usize = 1_000;
@@ -47,7 +49,45 @@ pub struct RotationTerms {
     pub overlap_seconds: u32,
     /// Percentage of failures above which it halts.
     pub halt_failures_percent: u32,
+    /// The channel over which scripts are carried, where they are.
+    pub channel: Option<ScriptChannel>,
     message: v1::RotationTerms,
+}
+
+/// The channel that is prepared for each card of a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptChannel {
+    /// What the cards offer.
+    pub i: IParameter,
+    /// The channel's level: one without protection of answers.
+    pub level: SecurityLevel,
+    /// AID of the security domain.
+    pub aid: Vec<u8>,
+    /// The sequence counter of a card of which none is known.
+    pub first_counter: [u8; 3],
+}
+
+impl ScriptChannel {
+    fn parse(message: &v1::ScriptChannel, from: &KeysetName) -> Result<Self, Refusal> {
+        let invalid = |text: &str| Refusal::new(ReasonCode::InvalidField, format!("channel: {text}"));
+        let i = u8::try_from(message.i_parameter)
+            .ok()
+            .and_then(|value| IParameter::new(value).ok())
+            .filter(|i| i.is_pseudo_random() && i.mode() == Mode::S8)
+            .ok_or_else(|| {
+                invalid("i_parameter is one of pseudo-random challenges in mode S8: 10, 30 or 70")
+            })?;
+        let level = u8::try_from(message.security_level)
+            .ok()
+            .filter(|level| matches!(level, 0x01 | 0x03))
+            .and_then(|level| SecurityLevel::new(level).ok())
+            .ok_or_else(|| invalid("security_level is 01 or 03: the answer to PUT KEY must stay readable"))?;
+        let [0, high, middle, low] = message.first_sequence_counter.to_be_bytes() else {
+            return Err(invalid("first_sequence_counter has three bytes"));
+        };
+        let aid = aid(&message.aid, from.security_domain)?;
+        Ok(Self { i, level, aid, first_counter: [high, middle, low] })
+    }
 }
 
 impl RotationTerms {
@@ -112,7 +152,10 @@ impl RotationTerms {
         if !(1..=100).contains(&message.halt_failures_percent) {
             return Err(invalid("halt_failures_percent must be 1 to 100".into()));
         }
+        let channel =
+            message.channel.as_ref().map(|channel| ScriptChannel::parse(channel, &from)).transpose()?;
         Ok(Self {
+            channel,
             name: message.name.clone(),
             provisioner: message.provisioner.clone(),
             eids,
@@ -201,6 +244,7 @@ pub(crate) mod tests {
             stages: vec![1, 10, 100],
             overlap_seconds: 60,
             halt_failures_percent: 5,
+            channel: None,
         }
     }
 
@@ -209,6 +253,24 @@ pub(crate) mod tests {
     #[test]
     fn terms_that_would_be_dangerous_or_unclear_are_refused_one_by_one() {
         assert!(RotationTerms::parse(&message()).is_ok());
+        let channel = |i_parameter, security_level| v1::ScriptChannel {
+            i_parameter,
+            security_level,
+            aid: Vec::new(),
+            first_sequence_counter: 1,
+        };
+        let carried = v1::RotationTerms { channel: Some(channel(0x70, 0x03)), ..message() };
+        assert!(RotationTerms::parse(&carried).unwrap().channel.is_some());
+        for wrong in [
+            channel(0x60, 0x03),
+            channel(0x70, 0x33),
+            channel(0x71, 0x03),
+            channel(0x170, 0x01),
+            channel(0x70, 0),
+        ] {
+            let carried = v1::RotationTerms { channel: Some(wrong), ..message() };
+            assert!(RotationTerms::parse(&carried).is_err(), "{carried:?}");
+        }
         let cases: [(&str, Change); 11] = [
             ("no name", |m| m.name.clear()),
             ("nobody", |m| m.eins.clear()),

@@ -145,17 +145,7 @@ impl RotationService for RotationApi {
                 .await?;
                 let terms = &made.rotation.terms;
                 let answer = v1::FetchRotationScriptsResponse {
-                    scripts: made
-                        .scripts
-                        .into_iter()
-                        .map(|script| v1::RotationScript {
-                            eid: script.eid.to_string(),
-                            from: Some(terms.from.message()),
-                            to_key_version_number: u32::from(terms.to_kvn.value()),
-                            put_key: script.put_key,
-                            earlier_leases: script.earlier_leases,
-                        })
-                        .collect(),
+                    scripts: made.scripts.into_iter().map(|script| script_message(terms, script)).collect(),
                     lease_ends: made.ends.map(timestamp),
                     entry_index: 0,
                 };
@@ -255,6 +245,24 @@ fn parse(report: &v1::RotationReport) -> Result<ItemReport, ServiceError> {
         proof,
         status_word: report.status_word,
     })
+}
+
+fn script_message(terms: &rotation::RotationTerms, script: rotation::Script) -> v1::RotationScript {
+    let mut message = v1::RotationScript {
+        eid: script.eid.to_string(),
+        from: Some(terms.from.message()),
+        to_key_version_number: u32::from(terms.to_kvn.value()),
+        put_key: script.put_key,
+        earlier_leases: script.earlier_leases,
+        ..v1::RotationScript::default()
+    };
+    if let Some(carried) = script.carried {
+        message.commands = carried.commands;
+        message.card_challenge = carried.card_challenge;
+        message.card_cryptogram = carried.card_cryptogram;
+        message.sequence_counter = carried.sequence_counter.to_vec();
+    }
+    message
 }
 
 fn result(result: ItemResult) -> v1::ReportResult {

@@ -53,6 +53,7 @@ pub fn terms(name: &str, eids: &[String]) -> RotationTerms {
         stages: vec![100],
         overlap_seconds: 600,
         halt_failures_percent: 100,
+        channel: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod support;
 mod any_message;
 mod approvals;
 mod bad_input;
+mod carried;
 mod delivery;
 mod demo;
 mod doctor;
