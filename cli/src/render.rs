@@ -389,6 +389,8 @@ mod tests {
             stages: vec![1, 100],
             overlap_seconds: 7 * 86_400,
             halt_failures_percent: 5,
+            channel: None,
+            deletes_old_keys: false,
         };
         let text = shown(Kind::StartRotation(StartRotation { terms: Some(terms.clone()) }));
         for words in [

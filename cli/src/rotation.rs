@@ -1,5 +1,6 @@
 //! Rotations: many devices move to a new key version under dual control, watched until every card has proved it.
 
+mod deletions;
 pub mod reports;
 mod scripts;
 pub mod status;
@@ -24,11 +25,15 @@ use crate::identity::parse_name;
 use crate::operation::{self, RequestArgs};
 use crate::output::{Output, printable, table};
 use crate::render::{self, Field};
+use crate::rotation::deletions::{FetchDeletions, ReportDeletions};
 use crate::rotation::reports::Report;
 use crate::rotation::scripts::FetchScripts;
 use crate::rotation::status::{ShownStatus, fetch_status};
 use crate::rotation::terms::{TermsArgs, term_fields};
 use crate::rotation::watch::Watch;
+
+/// Exit code when some cards did not do what was asked of them.
+const SOME_LEFT: u8 = 3;
 
 /// `chancery rotation ...`
 #[derive(Debug, Subcommand)]
@@ -90,6 +95,18 @@ The lines are described in docs/formats/rotation-scripts.md.")]
 
 The lines are described in docs/formats/rotation-scripts.md.")]
     Report(Report),
+    /// Provisioner: fetch DELETE KEY scripts for devices whose old keyset has ended, where the rotation deletes old keys.
+    #[command(after_help = "Example:
+  chancery rotation fetch-deletions aes-256 --out deletions.jsonl --identity otaco/
+
+The lines are described in docs/formats/rotation-scripts.md.")]
+    FetchDeletions(FetchDeletions),
+    /// Provisioner: report what the cards answered to DELETE KEY; 9000 destroys the old keyset in the records.
+    ///
+    /// Exit code 0 when every card deleted its old keyset, 3 when some did not.
+    #[command(after_help = "Example:
+  chancery rotation report-deletions aes-256 --file answers.jsonl --identity otaco/")]
+    ReportDeletions(ReportDeletions),
 }
 
 /// Arguments of `rotation plan`.
@@ -166,6 +183,11 @@ impl RotationCommand {
             Self::RollBack(roll_back) => roll_back.run(output).await,
             Self::FetchScripts(fetch) => fetch.run(output).await,
             Self::Report(report) => return report.run(output).await,
+            Self::FetchDeletions(fetch) => fetch.run(output).await,
+            Self::ReportDeletions(report) => {
+                let all = report.run(output).await?;
+                return Ok(if all { ExitCode::SUCCESS } else { ExitCode::from(SOME_LEFT) });
+            }
         }
         .map(|()| ExitCode::SUCCESS)
     }

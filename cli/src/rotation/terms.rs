@@ -57,6 +57,9 @@ pub struct TermsArgs {
     /// Halt when more of the devices that ended than this many percent failed
     #[arg(long, default_value_t = 5, value_name = "PERCENT")]
     halt_failures: u32,
+    /// Once an old keyset has ended, have it deleted from its card (rotation fetch-deletions)
+    #[arg(long)]
+    delete_old: bool,
     /// Carry the scripts over an SCP03 channel that is prepared for each card: the i parameter of the cards in hex, 10, 30 or 70,
     /// whose challenges follow from their sequence counters
     #[arg(long, value_name = "HEX", value_parser = parse_byte)]
@@ -75,7 +78,7 @@ fn parse_byte(text: &str) -> Result<u8, String> {
     Ok(byte[0])
 }
 
-const TERM_OPTIONS: [&str; 15] = [
+const TERM_OPTIONS: [&str; 16] = [
     "name",
     "provisioner",
     "eids",
@@ -88,6 +91,7 @@ const TERM_OPTIONS: [&str; 15] = [
     "stages",
     "overlap",
     "halt_failures",
+    "delete_old",
     "carry_i",
     "carry_level",
     "carry_first_counter",
@@ -135,6 +139,8 @@ struct TermsFile {
     stages: Vec<u32>,
     overlap: String,
     halt_failures_percent: u32,
+    #[serde(default)]
+    delete_old_keys: bool,
     #[serde(default)]
     channel: Option<ChannelFile>,
 }
@@ -211,6 +217,7 @@ impl TermsArgs {
                 stages: self.stages.clone(),
                 overlap_seconds: self.overlap,
                 halt_failures_percent: self.halt_failures,
+                deletes_old_keys: self.delete_old,
                 channel: self.carry_i.map(|i| ScriptChannel {
                     i_parameter: i.into(),
                     security_level: self.carry_level.into(),
@@ -295,6 +302,7 @@ pub(crate) fn from_file(path: &Path) -> Result<RotationTerms, CliError> {
         stages: file.stages,
         overlap_seconds: parse_duration_s(&file.overlap).map_err(|why| wrong(format!("overlap: {why}")))?,
         halt_failures_percent: file.halt_failures_percent,
+        deletes_old_keys: file.delete_old_keys,
         channel: file.channel.map(|channel| channel.to_wire()).transpose().map_err(wrong)?,
     })
 }
@@ -315,6 +323,7 @@ pub fn term_fields(terms: &RotationTerms) -> Vec<Field> {
         overlap_seconds,
         halt_failures_percent,
         channel,
+        deletes_old_keys,
     } = terms;
     let list = |items: &[String]| items.iter().map(|item| printable(item)).collect::<Vec<_>>().join(", ");
     let mut devices = Vec::new();
@@ -345,8 +354,9 @@ pub fn term_fields(terms: &RotationTerms) -> Vec<Field> {
         (
             "overlap",
             format!(
-                "the old keyset is served for {} after the new one was proved, then refused",
-                duration_words(*overlap_seconds)
+                "the old keyset is served for {} after the new one was proved, then refused{}",
+                duration_words(*overlap_seconds),
+                if *deletes_old_keys { " and deleted from its card" } else { "; it stays on its card" }
             ),
         ),
         (

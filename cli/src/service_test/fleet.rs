@@ -111,6 +111,20 @@ impl RotationService for TestService {
         Ok(Response::new(FetchRotationScriptsResponse { scripts, lease_ends: None, entry_index: 3 }))
     }
 
+    async fn fetch_deletion_scripts(
+        &self,
+        _request: Request<FetchDeletionScriptsRequest>,
+    ) -> Result<Response<FetchDeletionScriptsResponse>, Status> {
+        Err(Status::unimplemented("played by the system tests"))
+    }
+
+    async fn report_deletions(
+        &self,
+        _request: Request<ReportDeletionsRequest>,
+    ) -> Result<Response<ReportDeletionsResponse>, Status> {
+        Err(Status::unimplemented("played by the system tests"))
+    }
+
     async fn report_rotation(
         &self,
         request: Request<ReportRotationRequest>,
@@ -291,6 +305,7 @@ async fn scripts_are_written_as_lines_and_reports_are_answered_line_by_line() {
             to_key_version_number: 0x31,
             put_key: vec![0x80, 0xd8],
             earlier_leases: 1,
+            ..RotationScript::default()
         })
         .collect();
     let scripts = setting.authority.path("scripts.jsonl");

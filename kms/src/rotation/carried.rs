@@ -6,14 +6,15 @@ use keys::apdu::Apdu;
 use store::{Commit, Store};
 
 use super::progress::ItemChannel;
-use super::terms::{RotationTerms, ScriptChannel};
+use super::terms::ScriptChannel;
+use crate::devices::KeysetName;
 use crate::sequence::{self, Named};
 use crate::{Engines, KmsError};
 
 /// The commands of one card as it takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedScript {
-    /// INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, PUT KEY.
+    /// INITIALIZE UPDATE, EXTERNAL AUTHENTICATE, PUT KEY or DELETE.
     pub commands: Vec<Vec<u8>>,
     /// What the card must answer to the first: its challenge.
     pub card_challenge: Vec<u8>,
@@ -26,19 +27,19 @@ pub struct CarriedScript {
 /// One card whose script is to be carried.
 pub(super) struct Carrying {
     pub(super) eid: Eid,
-    pub(super) old: SourcedKeyset,
+    /// Which opens the channel.
+    pub(super) keyset: SourcedKeyset,
     pub(super) channel: ItemChannel,
-    pub(super) put_key: Vec<u8>,
+    pub(super) command: Vec<u8>,
 }
 
 /// The next sequence counter of a card and a host challenge, taken in this commit; none when the card's counters have ended.
 pub(super) fn take_channel(
     store: &dyn Store,
-    (terms, channel): (&RotationTerms, &ScriptChannel),
-    eid: &Eid,
+    channel: &ScriptChannel,
+    keyset: (&Eid, &KeysetName),
     commit: &mut Commit,
 ) -> Result<Option<ItemChannel>, KmsError> {
-    let keyset = (eid, &terms.from);
     let counter = match sequence::last(store, keyset)? {
         None => channel.first_counter,
         Some(last) => match (last + 1).to_be_bytes() {
@@ -58,7 +59,7 @@ pub(super) fn take_channel(
 /// with these challenges.
 pub(super) async fn carry(
     engines: &Engines,
-    (terms, channel): (&RotationTerms, &ScriptChannel),
+    (name, channel): (&KeysetName, &ScriptChannel),
     cards: Vec<Carrying>,
     (is_repeat, now): (bool, Timestamp),
     options: hsm::CallOptions,
@@ -68,14 +69,14 @@ pub(super) async fn carry(
         return Ok(Vec::new());
     }
     let (mut items, mut known) = (Vec::with_capacity(cards.len()), Vec::with_capacity(cards.len()));
-    for Carrying { eid, old, channel: taken, put_key } in cards {
+    for Carrying { eid, keyset, channel: taken, command } in cards {
         let origin = SequenceOrigin { counter: taken.counter, aid: channel.aid.clone() };
         let prepared = PreparedChannel {
             host_challenge: taken.host_challenge.clone(),
             origin,
             level: channel.level.value(),
         };
-        items.push((old, OtaWork::Script { channel: prepared, commands: vec![put_key] }));
+        items.push((keyset, OtaWork::Script { channel: prepared, commands: vec![command] }));
         known.push((eid, taken));
     }
     let outcomes = engines.token.ota(OtaJob { items }, options).await?;
@@ -84,13 +85,13 @@ pub(super) async fn carry(
         let OtaOutcome::Script(script) = outcome else { return Err(KmsError::Record("script")) };
         if !is_repeat {
             let pair = [&taken.host_challenge[..], &script.card_challenge].concat();
-            let keyset = (eid, &terms.from);
+            let keyset = (eid, name);
             engines
                 .challenges
                 .claim(engines.store.as_ref(), keyset, &pair, now, commit)?
                 .map_err(|refusal| KmsError::refused(refusal.reason, refusal.message, None))?;
         }
-        let kvn = terms.from.kvn.value();
+        let kvn = name.kvn.value();
         let begin = Apdu::new([0x80, 0x50, kvn, 0], taken.host_challenge.clone(), Some(0)).to_bytes();
         scripts.push(CarriedScript {
             commands: [vec![begin, script.external_authenticate], script.commands].concat(),

@@ -162,7 +162,7 @@ pub(crate) async fn take(
         commit.changes.push(Change::delete(ROTATION_QUEUE, key));
         let mut state = ItemState::Leased;
         item.channel = match &rotation.terms.channel {
-            Some(channel) => take_channel(store, (&rotation.terms, channel), &eid, &mut commit)?,
+            Some(channel) => take_channel(store, channel, (&eid, &rotation.terms.from), &mut commit)?,
             None => None,
         };
         let is_carried = rotation.terms.channel.is_some() == item.channel.is_some();
@@ -306,9 +306,9 @@ async fn make(
         if terms.channel.is_some() {
             carrying.push(Carrying {
                 eid: *eid,
-                old: engines.sourced(eid, &terms.from, old)?,
+                keyset: engines.sourced(eid, &terms.from, old)?,
                 channel: item.channel.clone().ok_or(KmsError::Record("rotation item"))?,
-                put_key,
+                command: put_key,
             });
             scripts.push(Script { eid: *eid, put_key: Vec::new(), carried: None, earlier_leases });
         } else {
@@ -317,7 +317,7 @@ async fn make(
     }
     if let Some(channel) = &terms.channel {
         let when = (request.is_repeat, now);
-        let carried = carry(engines, (terms, channel), carrying, when, options, &mut commit).await?;
+        let carried = carry(engines, (&terms.from, channel), carrying, when, options, &mut commit).await?;
         for (script, carried) in scripts.iter_mut().zip(carried) {
             script.carried = Some(carried);
         }
@@ -455,7 +455,7 @@ pub(crate) fn find_lease(
 }
 
 /// The same request of the same caller names the same lease.
-fn lease_id(principal: &PrincipalId, request_id: &[u8]) -> [u8; 16] {
+pub(crate) fn lease_id(principal: &PrincipalId, request_id: &[u8]) -> [u8; 16] {
     let mut hasher = Sha256::new();
     hasher.update(principal.0);
     hasher.update(request_id);

@@ -4,6 +4,7 @@
 //! counts takes the rotation's turn and names the row's version, so counts and items never part.
 
 mod carried;
+mod deletion;
 mod lease;
 mod plan;
 mod progress;
@@ -18,6 +19,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
+pub use carried::CarriedScript;
+pub use deletion::{
+    Deletion, DeletionReport, DeletionResult, Deletions, DeletionsRequest, fetch_deletions, report_deletions,
+};
 pub use lease::{Carrier, Script, Scripts, ScriptsRequest, fetch_scripts};
 pub use plan::{ExclusionReason, RotationPlan};
 pub use progress::{Failure, ItemState, Rotation, RotationState};

@@ -51,6 +51,8 @@ pub struct RotationTerms {
     pub halt_failures_percent: u32,
     /// The channel over which scripts are carried, where they are.
     pub channel: Option<ScriptChannel>,
+    /// Whether old keysets leave the cards once they have ended.
+    pub deletes_old_keys: bool,
     message: v1::RotationTerms,
 }
 
@@ -156,6 +158,7 @@ impl RotationTerms {
             message.channel.as_ref().map(|channel| ScriptChannel::parse(channel, &from)).transpose()?;
         Ok(Self {
             channel,
+            deletes_old_keys: message.deletes_old_keys,
             name: message.name.clone(),
             provisioner: message.provisioner.clone(),
             eids,
@@ -245,6 +248,7 @@ pub(crate) mod tests {
             overlap_seconds: 60,
             halt_failures_percent: 5,
             channel: None,
+            deletes_old_keys: false,
         }
     }
 

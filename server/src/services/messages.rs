@@ -53,6 +53,8 @@ keyed!(
     v1::ResumeRotationRequest,
     v1::FetchRotationScriptsRequest,
     v1::ReportRotationRequest,
+    v1::FetchDeletionScriptsRequest,
+    v1::ReportDeletionsRequest,
     v1::SuspendPartyRequest,
     v1::FetchKeysetExportRequest
 );
@@ -96,6 +98,8 @@ indexed!(
     v1::ResumeRotationResponse,
     v1::FetchRotationScriptsResponse,
     v1::ReportRotationResponse,
+    v1::FetchDeletionScriptsResponse,
+    v1::ReportDeletionsResponse,
     v1::SuspendPartyResponse,
     v1::FetchKeysetExportResponse
 );

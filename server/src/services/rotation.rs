@@ -154,6 +154,69 @@ impl RotationService for RotationApi {
             .await
     }
 
+    async fn fetch_deletion_scripts(
+        &self,
+        request: Request<v1::FetchDeletionScriptsRequest>,
+    ) -> Result<Response<v1::FetchDeletionScriptsResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::MadeAgain, |call, message| async move {
+                let after =
+                    (!message.after_eid.is_empty()).then(|| parse_eid(&message.after_eid)).transpose()?;
+                let wanted = rotation::DeletionsRequest {
+                    rotation: message.rotation.clone(),
+                    limit: message.limit,
+                    after,
+                    request_id: message.idempotency_key.clone().into_bytes(),
+                    request_digest: call.request_digest,
+                    is_repeat: call.is_repeat,
+                };
+                let options = CallOptions { deadline: call.deadline, priority: Priority::Bulk };
+                let (caller, names) = (carrier(&call)?, &call.pseudonyms);
+                let (commit, made) =
+                    rotation::fetch_deletions(&self.kms, names, &caller, &wanted, call.now, options).await?;
+                let terms = &made.rotation.terms;
+                let answer = v1::FetchDeletionScriptsResponse {
+                    scripts: made.scripts.into_iter().map(|script| deletion_message(terms, script)).collect(),
+                    next_after_eid: made.next_after.map(|eid| eid.to_string()).unwrap_or_default(),
+                    entry_index: 0,
+                };
+                Ok(Completed::deed(commit, answer))
+            })
+            .await
+    }
+
+    async fn report_deletions(
+        &self,
+        request: Request<v1::ReportDeletionsRequest>,
+    ) -> Result<Response<v1::ReportDeletionsResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                let caller = carrier(&call)?;
+                let mut reports = Vec::with_capacity(message.reports.len());
+                for report in &message.reports {
+                    let eid = parse_eid(&report.eid)?;
+                    reports.push(rotation::DeletionReport { eid, status_word: report.status_word });
+                }
+                let (commit, results) = rotation::report_deletions(
+                    self.kms.store.as_ref(),
+                    &call.pseudonyms,
+                    &caller,
+                    &message.rotation,
+                    &reports,
+                    call.request_digest,
+                    call.now,
+                )?;
+                let results = results.into_iter().map(|result| v1::DeletionResult {
+                    eid: result.eid.to_string(),
+                    deleted: result.deleted,
+                    reason: result.refused.map(|reason| reason.as_str().to_owned()).unwrap_or_default(),
+                });
+                let answer = v1::ReportDeletionsResponse { results: results.collect(), entry_index: 0 };
+                Ok(Completed::deed(commit, answer))
+            })
+            .await
+    }
+
     async fn report_rotation(
         &self,
         request: Request<v1::ReportRotationRequest>,
@@ -255,6 +318,23 @@ fn script_message(terms: &rotation::RotationTerms, script: rotation::Script) -> 
         put_key: script.put_key,
         earlier_leases: script.earlier_leases,
         ..v1::RotationScript::default()
+    };
+    if let Some(carried) = script.carried {
+        message.commands = carried.commands;
+        message.card_challenge = carried.card_challenge;
+        message.card_cryptogram = carried.card_cryptogram;
+        message.sequence_counter = carried.sequence_counter.to_vec();
+    }
+    message
+}
+
+fn deletion_message(terms: &rotation::RotationTerms, script: rotation::Deletion) -> v1::DeletionScript {
+    let mut message = v1::DeletionScript {
+        eid: script.eid.to_string(),
+        under: Some(terms.to().message()),
+        old_key_version_number: u32::from(terms.from.kvn.value()),
+        delete_key: script.delete_key,
+        ..v1::DeletionScript::default()
     };
     if let Some(carried) = script.carried {
         message.commands = carried.commands;

@@ -1,7 +1,11 @@
 //! Rotations whose scripts the authority carries: over a channel that it prepared for each card, with the card's next sequence
-//! counter, and with nothing left for the provisioner but to send three commands.
+//! counter, and with nothing left for the provisioner but to send three commands. And old keysets that leave their cards.
+
+use std::fs;
+use std::time::Duration;
 
 use proto::v1::{RotationReport, RotationScript, RotationState, ScriptChannel};
+use serde_json::Value;
 use tests::card::ChallengeSource;
 
 use crate::devices::{Device, KVN, eid};
@@ -90,4 +94,79 @@ async fn cards_are_loaded_by_commands_that_no_provisioner_could_have_made() {
 
 fn channel(security_level: u32, first_sequence_counter: u32) -> ScriptChannel {
     ScriptChannel { i_parameter: 0x70, security_level, aid: Vec::new(), first_sequence_counter }
+}
+
+/// The lines of a file.
+fn lines(deployment: &Deployment, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(deployment.path(file)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_keyset_leaves_its_card_once_it_has_ended_and_the_terms_say_so() {
+    let deployment = Deployment::found();
+    let mut devices = deployment.order("first", &[1, 2].map(|number| eid(GRANTED, number)));
+    devices.sort_by(|a, b| a.eid.cmp(&b.eid));
+    let eids: Vec<String> = devices.iter().map(|device| device.eid.clone()).collect();
+    let (persons, provisioner) = (TwoPersons::of(&deployment).await, Provisioner::of(&deployment).await);
+    let mut moved = terms("moved", &eids);
+    (moved.channel, moved.deletes_old_keys, moved.overlap_seconds) = (Some(channel(0x03, FIRST)), true, 1);
+    persons.start(moved).await;
+    let scripts = provisioner.fetch("moved", 2).await.unwrap();
+    let mut cards: Vec<Card> = devices.iter().map(|device| card(device, FIRST)).collect();
+    for card in &mut cards {
+        let script = scripts.iter().find(|script| script.eid == card.eid).unwrap();
+        let report = send(card, script);
+        provisioner.report("moved", vec![report]).await.unwrap();
+    }
+    let fetch =
+        ["rotation", "fetch-deletions", "moved", "--out", "deletions.jsonl", "--identity", "provisioner"];
+    let early: Value =
+        serde_json::from_str(&deployment.chancery(&[&fetch[..], &["--output", "json"]].concat())).unwrap();
+    assert!(early["scripts"].as_u64().unwrap() <= 2);
+    let _ = fs::remove_file(deployment.path("deletions.jsonl"));
+    for eid in &eids {
+        while persons.keyset_of(eid, KVN).await.unwrap().state != "deactivated" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    // The same call again: the same commands.
+    let key = ["--idempotency-key", "deletions-of-moved"];
+    deployment.chancery(&[&fetch[..], &key].concat());
+    let first = lines(&deployment, "deletions.jsonl");
+    fs::remove_file(deployment.path("deletions.jsonl")).unwrap();
+    deployment.chancery(&[&fetch[..], &key].concat());
+    assert_eq!(lines(&deployment, "deletions.jsonl"), first);
+    assert_eq!(first.len(), 2);
+    let mut answers = String::new();
+    for (card, status) in cards.iter_mut().zip(["9000", "6a88"]) {
+        let line = first.iter().find(|line| line["eid"] == card.eid).unwrap();
+        assert_eq!((&line["under_kvn"], &line["old_kvn"]), (&0x31.into(), &0x30.into()));
+        let command = |at: usize| hex::decode(line["commands"][at].as_str().unwrap()).unwrap();
+        // Under the new keyset the card counts anew.
+        let counter = u32::from_str_radix(line["sequence_counter"].as_str().unwrap(), 16).unwrap();
+        card.chip.set_challenge(ChallengeSource::Sequence { counter, aid: ISD_R });
+        let begin = command(0);
+        let shown = card.chip.begin(&begin[5..13], NEW_KVN).unwrap();
+        assert_eq!(hex::encode(&shown.card_cryptogram), line["card_cryptogram"].as_str().unwrap());
+        card.chip.external_authenticate(&command(1)).expect("the card accepts the prepared channel");
+        let processed = card.chip.process(&command(2)).unwrap();
+        assert_eq!((processed.command.header[1], processed.command.data), (0xe4, vec![0xd2, 1, 0x30]));
+        answers.push_str(&format!("{{\"eid\":\"{}\",\"status_word\":\"{status}\"}}\n", card.eid));
+    }
+    fs::write(deployment.path("answers.jsonl"), answers).unwrap();
+    let report =
+        ["rotation", "report-deletions", "moved", "--file", "answers.jsonl", "--identity", "provisioner"];
+    assert_eq!(deployment.try_chancery(&report).status.code(), Some(3));
+    assert_eq!(persons.keyset_of(&eids[0], KVN).await.unwrap().state, "destroyed");
+    assert_eq!(persons.keyset_of(&eids[1], KVN).await.unwrap().state, "deactivated");
+
+    // Terms that say nothing delete nothing.
+    let mut other = terms("other", &eids);
+    (other.from, other.to_key_version_number) = (Some(crate::fleet::keyset(NEW_KVN)), 0x32);
+    persons.start(other).await;
+    let refused =
+        ["rotation", "fetch-deletions", "other", "--out", "none.jsonl", "--identity", "provisioner"];
+    assert!(deployment.refused("chancery", &refused).contains("POLICY_VIOLATION"));
 }

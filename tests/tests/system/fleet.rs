@@ -54,6 +54,7 @@ pub fn terms(name: &str, eids: &[String]) -> RotationTerms {
         overlap_seconds: 600,
         halt_failures_percent: 100,
         channel: None,
+        deletes_old_keys: false,
     }
 }
 
