@@ -30,6 +30,8 @@ pub enum KeyRole {
     OcspResponder,
     /// AES-256; derives device keys (CKM_AES_ECB_ENCRYPT_DATA), nothing else.
     Master,
+    /// AES-256; CMAC, which is our derivation itself: device keys come out and are in worker memory. The fast mode, by policy.
+    FastMaster,
     /// Ed25519; signs checkpoints of the log.
     LogSigner,
     /// AES-256; CMAC, from which the log's MAC key is made.
@@ -98,11 +100,12 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::CertificateIssuer,
         Self::OperatorIssuer,
         Self::OcspResponder,
         Self::Master,
+        Self::FastMaster,
         Self::LogSigner,
         Self::LogMac,
         Self::Pseudonym,
@@ -130,6 +133,7 @@ impl KeyRole {
             Self::OperatorIssuer => "operator-issuer",
             Self::OcspResponder => "ocsp-responder",
             Self::Master => "master",
+            Self::FastMaster => "fast-master",
             Self::LogSigner => "log-signer",
             Self::LogMac => "log-mac",
             Self::Pseudonym => "pseudonym",
@@ -163,7 +167,7 @@ impl KeyRole {
             | Self::EimSign => KeyKind::P256,
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
-            Self::LogMac | Self::Pseudonym | Self::BlobMac => KeyKind::AesCmac,
+            Self::LogMac | Self::Pseudonym | Self::BlobMac | Self::FastMaster => KeyKind::AesCmac,
             Self::Kek => KeyKind::AesKek,
             Self::ImportedMaster(algorithm) => KeyKind::ImportedDerive(algorithm),
             Self::PartyTransport => KeyKind::AesWrap,
@@ -174,7 +178,7 @@ impl KeyRole {
 
     /// Whether device keys are derived from it.
     pub const fn is_master(self) -> bool {
-        matches!(self, Self::Master | Self::ImportedMaster(_))
+        matches!(self, Self::Master | Self::FastMaster | Self::ImportedMaster(_))
     }
 
     /// Whether its value comes from outside, so that the token cannot vouch for where it has been (PKCS#11: LOCAL,

@@ -148,6 +148,9 @@ impl MasterRecord {
             if triple_des != matches!(scheme.as_str(), "emv-cps11" | "visa2") {
                 return invalid(format!("a {} does not serve {scheme}", self.role.as_str()));
             }
+            if self.role == KeyRole::FastMaster && scheme != SCHEME {
+                return invalid(format!("a {} serves {SCHEME} alone", self.role.as_str()));
+            }
             // Our own scheme is for new devices: nothing shorter than what we make.
             if scheme == SCHEME && !matches!(self.role.key_bytes(), Some(32)) {
                 return invalid(format!("{scheme} takes an AES-256 master"));
@@ -218,7 +221,11 @@ mod tests {
     #[test]
     fn a_master_serves_only_schemes_of_its_cipher_and_ours_only_with_256_bits() {
         use MasterAlgorithm::{Aes128, Aes256, TripleDes2Key};
-        let good = [(KeyRole::Master, vec![SCHEME]), (KeyRole::ImportedMaster(Aes256), vec![SCHEME])];
+        let good = [
+            (KeyRole::Master, vec![SCHEME]),
+            (KeyRole::FastMaster, vec![SCHEME]),
+            (KeyRole::ImportedMaster(Aes256), vec![SCHEME]),
+        ];
         for (role, schemes) in good {
             assert_eq!(master(role, &schemes).check(), Ok(()), "{role:?}");
         }
@@ -229,6 +236,7 @@ mod tests {
             (KeyRole::ImportedMaster(Aes256), vec![]),
             (KeyRole::ImportedMaster(Aes256), vec!["another"]),
             (KeyRole::PartyTransport, vec!["kdf3"]),
+            (KeyRole::FastMaster, vec!["kdf3"]),
         ];
         for (role, schemes) in bad {
             assert!(master(role, &schemes).check().is_err(), "{role:?} {schemes:?}");

@@ -336,6 +336,7 @@ fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
         KeyRole::CertificateIssuer => Ok("ca"),
         KeyRole::RspAuth | KeyRole::RspPb | KeyRole::EimSign => Ok(RSP_TOKEN),
         KeyRole::Master
+        | KeyRole::FastMaster
         | KeyRole::ImportedMaster(_)
         | KeyRole::PartyTransport
         | KeyRole::PartyImport

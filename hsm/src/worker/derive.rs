@@ -12,14 +12,15 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki_sys::{CKM_AES_ECB_ENCRYPT_DATA, CKM_DES3_ECB_ENCRYPT_DATA};
 use domain::{DeviceKeyset, KeyUsage};
-use keys::Prf;
-use keys::derivation::chancery::{KeyKind, second_block};
+use keys::derivation::chancery::{self, KeyKind, second_block};
 use keys::derivation::{Join, Recipe, Scheme, block_count, final_block};
 use keys::kdf::kbkdf_counter;
+use keys::{Prf, SecretKey};
 use zeroize::Zeroizing;
 
 use super::boundary::Boundary;
 use super::open::ResolvedKey;
+use super::stored::without_length;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
 use crate::key::KeyRole;
@@ -86,6 +87,11 @@ pub(crate) fn device_key<'s>(
     usage: KeyUsage,
     may: SessionKeyUse,
 ) -> Result<SessionObject<'s>, HsmError> {
+    if master.registered.role == KeyRole::FastMaster {
+        let key = key_in_memory(session, master, derivation, usage)?;
+        let template = without_length(may.attributes_for(derivation.algorithm));
+        return session.create_secret(&template, key.expose()).map(|handle| session.guard(handle));
+    }
     let constants = constants_of(master)?;
     let blocks = block_count(derivation.algorithm);
     let mut inputs = Zeroizing::new([0; 32]);
@@ -95,6 +101,16 @@ pub(crate) fn device_key<'s>(
     }
     let data = &inputs[..16 * usize::from(blocks)];
     derive_from(session, master.handle, data, may, derivation.algorithm.key_bytes())
+}
+
+/// One key of a device under a master of the fast mode: the token computes CMACs, which are the key.
+pub(crate) fn key_in_memory(
+    session: &TokenSession,
+    master: &ResolvedKey,
+    keyset: &DeviceKeyset,
+    usage: KeyUsage,
+) -> Result<SecretKey, HsmError> {
+    chancery::derive(&TokenPrf { session, key: master.handle }, keyset, usage)
 }
 
 /// One key of a device by another scheme than ours, as a sensitive session object.

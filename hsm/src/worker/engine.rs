@@ -153,7 +153,7 @@ impl Engine {
                 Ok(JobOutput::CardProofs(outcomes))
             }
             Job::ServiceSecret { key, context } => {
-                let key = self.key_of(key, |kind, _| kind == KeyKind::AesCmac)?;
+                let key = self.key_of(key, |_, role| matches!(role, KeyRole::LogMac | KeyRole::Pseudonym))?;
                 derive::service_secret(session, key.handle, context)
                     .map(|secret| JobOutput::Secret(WireSecret(secret)))
             }

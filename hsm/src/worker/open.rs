@@ -146,6 +146,7 @@ fn resolve(
     prove_value(session, wrapping, &registered, handle).map_err(context)?;
     let constants = match registered.role {
         KeyRole::ImportedMaster(algorithm) if algorithm.is_triple_des() => None,
+        KeyRole::FastMaster => None,
         role if role.is_master() => Some(MasterConstants::read(session, handle).map_err(context)?),
         _ => None,
     };
@@ -299,6 +300,9 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
                 }
             },
         ],
+        KeyRole::FastMaster => vec![format!(
+            "{key_name}: fast mode: device keys themselves, made by CMAC in the token, in zeroized worker memory for as long as a job takes; inside_only refuses this master"
+        )],
         KeyRole::LogMac | KeyRole::Pseudonym => {
             vec![format!("{key_name}: service secrets, CMAC outputs used in zeroized memory of the daemon")]
         }

@@ -7,7 +7,6 @@ use keys::scp03::{Channel, DerivationConstant, SessionKeys, session_key};
 use keys::scp80::{PacketKeys, ProofOfReceipt, ResponsePacket};
 use zeroize::Zeroizing;
 
-use super::derive::TokenPrf;
 use super::probe::Abilities;
 use super::scp03::prepared;
 use super::source::{self, OpenKeyset, OpenKeysets};
@@ -254,11 +253,9 @@ fn open_channel<const N: usize>(
     prepared_channel: &PreparedChannel,
 ) -> Result<OpenedChannel<N>, HsmError> {
     let level = level_of(prepared_channel.level)?;
-    let (challenges, key_enc) =
+    let (challenges, enc) =
         prepared::<N>(session, keyset, &prepared_channel.host_challenge, &prepared_channel.origin)?;
-    let key_mac = source::device_key(session, keyset, KeyUsage::Mac, SessionKeyUse::Cmac)?;
-    let enc = TokenPrf { session, key: key_enc.handle() };
-    let mac = TokenPrf { session, key: key_mac.handle() };
+    let mac = source::device_prf(session, keyset, KeyUsage::Mac)?;
     let algorithm = keyset.keyset.algorithm;
     let keys = SessionKeys {
         s_enc: session_key(&enc, DerivationConstant::SEnc, algorithm, &challenges)?,

@@ -74,6 +74,12 @@ impl Abilities {
             ],
             KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
+            KeyKind::AesCmac if role == KeyRole::FastMaster => &[
+                ("CKM_AES_CMAC", self.cmac),
+                ("device keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
+                ("AES-KWP", self.kwp.is_some()),
+                ("RSA-OAEP", self.oaep_hash.is_some()),
+            ],
             KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],
             KeyKind::ImportedDerive(algorithm) if algorithm.is_triple_des() => {
                 &[("CKM_DES3_ECB_ENCRYPT_DATA", self.triple_des_derive)]

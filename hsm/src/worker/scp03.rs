@@ -9,12 +9,11 @@ use keys::scp03::{
 };
 use keys::seal::{EphemeralKey, seal, session_keys_info};
 
-use super::derive::TokenPrf;
 use super::open::ResolvedKey;
 use super::order::wrap_kwp;
 use super::probe::Abilities;
-use super::source::{self, OpenKeyset};
-use super::token_session::{SessionObject, TokenSession};
+use super::source::{self, DevicePrf, OpenKeyset};
+use super::token_session::TokenSession;
 use crate::error::HsmError;
 use crate::protocol::{
     JobOutput, WireDelivered, WireDelivery, WireKeys, WireProof, WireReleased, WireSessionKeys,
@@ -79,9 +78,9 @@ fn release<const N: usize>(
             if !mac.is_proof(&Cryptogram(fixed::<N>(card_cryptogram)?)) {
                 return Ok(JobOutput::CardCryptogramMismatch);
             }
-            let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
+            let key_enc = source::device_prf(session, keyset, KeyUsage::Enc)?;
             if let Some(origin) = origin
-                && card_challenge_of::<N>(session, &key_enc, origin)? != mac.challenges.card
+                && card_challenge_of::<N>(&key_enc, origin)? != mac.challenges.card
             {
                 return Ok(JobOutput::CardChallengeMismatch);
             }
@@ -94,11 +93,9 @@ fn release<const N: usize>(
     };
     let MacKeys { challenges, key_mac, s_mac } = mac;
     let algorithm = keyset.keyset.algorithm;
-    let key_mac_prf = TokenPrf { session, key: key_mac.handle() };
-    let key_enc_prf = TokenPrf { session, key: key_enc.handle() };
     let keys = SessionKeys {
-        s_enc: session_key(&key_enc_prf, DerivationConstant::SEnc, algorithm, &challenges)?,
-        s_rmac: session_key(&key_mac_prf, DerivationConstant::SRmac, algorithm, &challenges)?,
+        s_enc: session_key(&key_enc, DerivationConstant::SEnc, algorithm, &challenges)?,
+        s_rmac: session_key(&key_mac, DerivationConstant::SRmac, algorithm, &challenges)?,
         s_mac,
     };
     let mut released = WireReleased {
@@ -161,7 +158,7 @@ fn wrap_session_key(
 /// Key-MAC and S-MAC of a session, nothing else: what a card's proof is checked with.
 struct MacKeys<'s, const N: usize> {
     challenges: Challenges<N>,
-    key_mac: SessionObject<'s>,
+    key_mac: DevicePrf<'s>,
     s_mac: SecretKey,
 }
 
@@ -171,9 +168,8 @@ impl<'s, const N: usize> MacKeys<'s, N> {
         keyset: &OpenKeyset<'_>,
         challenges: Challenges<N>,
     ) -> Result<Self, HsmError> {
-        let key_mac = source::device_key(session, keyset, KeyUsage::Mac, SessionKeyUse::Cmac)?;
-        let prf = TokenPrf { session, key: key_mac.handle() };
-        let s_mac = session_key(&prf, DerivationConstant::SMac, keyset.keyset.algorithm, &challenges)?;
+        let key_mac = source::device_prf(session, keyset, KeyUsage::Mac)?;
+        let s_mac = session_key(&key_mac, DerivationConstant::SMac, keyset.keyset.algorithm, &challenges)?;
         Ok(Self { challenges, key_mac, s_mac })
     }
 
@@ -189,23 +185,21 @@ pub(super) fn prepared<'s, const N: usize>(
     keyset: &OpenKeyset<'_>,
     host_challenge: &[u8],
     origin: &SequenceOrigin,
-) -> Result<(Challenges<N>, SessionObject<'s>), HsmError> {
+) -> Result<(Challenges<N>, DevicePrf<'s>), HsmError> {
     check(keyset)?;
-    let key_enc = source::device_key(session, keyset, KeyUsage::Enc, SessionKeyUse::Cmac)?;
+    let key_enc = source::device_prf(session, keyset, KeyUsage::Enc)?;
     let challenges = Challenges {
         host: HostChallenge(fixed::<N>(host_challenge)?),
-        card: card_challenge_of::<N>(session, &key_enc, origin)?,
+        card: card_challenge_of::<N>(&key_enc, origin)?,
     };
     Ok((challenges, key_enc))
 }
 
 fn card_challenge_of<const N: usize>(
-    session: &TokenSession,
-    key_enc: &SessionObject<'_>,
+    key_enc: &DevicePrf<'_>,
     origin: &SequenceOrigin,
 ) -> Result<CardChallenge<N>, HsmError> {
-    let prf = TokenPrf { session, key: key_enc.handle() };
-    ChallengeOrigin { sequence_counter: origin.counter, aid: &origin.aid }.card_challenge(&prf)
+    ChallengeOrigin { sequence_counter: origin.counter, aid: &origin.aid }.card_challenge(key_enc)
 }
 
 fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], HsmError> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use domain::{DeviceKeyset, KeyUsage};
 use keys::derivation::Scheme;
+use keys::{Prf, SoftwareKey};
+use zeroize::Zeroizing;
 
 use super::boundary::Boundary;
 use super::derive;
@@ -91,6 +93,44 @@ impl<'j> OpenKeysets<'j> {
             let (key, is) = (&key.registered.key, found.as_str());
             Err(HsmError::caller(format!("key {key} is a {is}, no {needed}")))
         }
+    }
+}
+
+/// A key of a keyset that computes CMACs: in the token, or, under a master of the fast mode, in this process.
+pub(crate) enum DevicePrf<'s> {
+    InToken(&'s TokenSession, SessionObject<'s>),
+    InMemory(Box<SoftwareKey>),
+}
+
+impl Prf for DevicePrf<'_> {
+    type Error = HsmError;
+
+    fn cmac(&self, message: &[u8]) -> Result<Zeroizing<[u8; 16]>, HsmError> {
+        match self {
+            Self::InToken(session, key) => derive::TokenPrf { session, key: key.handle() }.cmac(message),
+            Self::InMemory(key) => {
+                let Ok(mac) = key.cmac(message);
+                Ok(mac)
+            }
+        }
+    }
+}
+
+/// One key of a keyset, for CMACs alone.
+pub(crate) fn device_prf<'s>(
+    session: &'s TokenSession,
+    keyset: &OpenKeyset<'_>,
+    usage: KeyUsage,
+) -> Result<DevicePrf<'s>, HsmError> {
+    match &keyset.source {
+        OpenSource::Derived { master, scheme: Scheme::Chancery }
+            if master.registered.role == KeyRole::FastMaster =>
+        {
+            let key = derive::key_in_memory(session, master, &keyset.keyset, usage)?;
+            Ok(DevicePrf::InMemory(Box::new(SoftwareKey::new(&key))))
+        }
+        _ => device_key(session, keyset, usage, SessionKeyUse::Cmac)
+            .map(|key| DevicePrf::InToken(session, key)),
     }
 }
 

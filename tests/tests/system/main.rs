@@ -15,6 +15,7 @@ mod carried;
 mod delivery;
 mod demo;
 mod doctor;
+mod fast;
 mod faults;
 mod freeze;
 mod idempotency;
