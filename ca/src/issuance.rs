@@ -172,19 +172,52 @@ pub struct Issued {
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
+    check_curve(&request)?;
     let renewal = renewal(engines, &request)?;
-    let issuer = request.issuer.certificate()?;
-    let standing = in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?;
+    let (above, standing) = if request.profile.profile().is_root() {
+        let own_name = pki::subject_name_der(request.profile.profile(), &request.subject);
+        let own_name = own_name.map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
+        (Above { name_der: own_name, key_identifier: None }, None)
+    } else {
+        let issuer = request.issuer.certificate()?;
+        let above = Above {
+            name_der: issuer.subject_name_der().to_vec(),
+            key_identifier: Some(key_identifier(issuer)?),
+        };
+        (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?)
+    };
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
-    let inputs =
-        inputs(&request, issuer.subject_name_der().to_vec(), key_identifier(issuer)?, crl_urls, now)?;
+    let inputs = inputs(&request, above, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
     Ok(Prepared { request, serial, linted, standing, renewal, policy: engines.policy.clone() })
 }
 
-/// Whether the request's key is certified for nobody yet; for those who want to know before persons approve it.
-pub fn check_key_is_new(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
+/// Whether the request's key may be certified by its issuer, and is for nobody yet; for those who want to know before persons
+/// approve it.
+pub fn check_key(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
+    check_curve(request)?;
     renewal(engines, request).map(drop)
+}
+
+/// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. So are the keys of persons and
+/// servers, whose TLS is P-256 alone.
+fn check_curve(request: &CertificateRequest) -> Result<(), CaError> {
+    let unreadable = |_| CaError::Record("issuer");
+    let issuer = PublicKey::parse(&request.issuer.public_key, KnownKeys::Allow).map_err(unreadable)?.curve();
+    let subject = request.key.public_key.curve();
+    if subject == issuer {
+        return Ok(());
+    }
+    Err(CaError::refused(
+        ReasonCode::WeakKey,
+        format!("the key is on {subject}, but issuer {} is on {issuer}", request.issuer.name),
+    ))
+}
+
+/// Who stands above the subject; a root is its own, and names no key identifier of it.
+struct Above {
+    name_der: Vec<u8>,
+    key_identifier: Option<[u8; 20]>,
 }
 
 /// A key is certified once, unless the certificate follows one in force of the same holder and profile, as the request or,
@@ -279,7 +312,7 @@ pub async fn sign(
     let Some(first) = prepared.first() else { return Ok(Vec::new()) };
     let issuer = Arc::clone(&first.request.issuer);
     let digests: Vec<_> = prepared.iter().map(|p| p.linted.digest().to_vec()).collect();
-    let algorithm = SignatureAlgorithm::EcdsaP256Sha256;
+    let algorithm = SignatureAlgorithm::EcdsaSha256;
     // Verified once, below: in the certificate, under the issuer's key.
     let signatures = token.danger_sign_unverified(&issuer.key, algorithm, &digests, options).await?;
     prepared
@@ -408,7 +441,7 @@ pub async fn self_sign(
     };
     let (_, linted) = build(root.profile, &inputs)?;
     let signatures = token
-        .sign(&key.key, SignatureAlgorithm::EcdsaP256Sha256, vec![linted.digest().to_vec()], options)
+        .sign(&key.key, SignatureAlgorithm::EcdsaSha256, vec![linted.digest().to_vec()], options)
         .await?;
     let signature = signatures.first().ok_or(CaError::Record("signature"))?;
     assemble(linted, signature, public_key)
@@ -437,8 +470,7 @@ fn crl_count(profile: ProfileName) -> usize {
 
 fn inputs(
     request: &CertificateRequest,
-    issuer_name_der: Vec<u8>,
-    issuer_key_identifier: [u8; 20],
+    above: Above,
     crl_urls: Vec<String>,
     now: Timestamp,
 ) -> Result<CertificateInputs, CaError> {
@@ -446,8 +478,8 @@ fn inputs(
     let not_before = CivilTime::from_timestamp(now).map_err(time)?;
     Ok(CertificateInputs {
         serial: random_serial()?,
-        issuer_name_der,
-        issuer_key_identifier: Some(issuer_key_identifier),
+        issuer_name_der: above.name_der,
+        issuer_key_identifier: above.key_identifier,
         subject: request.subject.clone(),
         subject_spki: request.key.public_key.spki().to_vec(),
         not_before,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use error::{CaError, Refused};
 pub use issuance::{
-    About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_key_is_new, prepare, self_sign, sign,
+    About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_key, prepare, self_sign, sign,
 };
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;

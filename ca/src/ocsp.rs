@@ -145,7 +145,7 @@ impl Responder {
             .token
             .danger_sign_unverified(
                 &delegate.key,
-                SignatureAlgorithm::EcdsaP256Sha256,
+                SignatureAlgorithm::EcdsaSha256,
                 &[data.digest().to_vec()],
                 options,
             )

@@ -286,7 +286,7 @@ pub async fn sign_crl(
     let digests = vec![prepared.linted.digest().to_vec()];
     let signatures = engines
         .token
-        .sign(&issuer.key, SignatureAlgorithm::EcdsaP256Sha256, digests, options)
+        .sign(&issuer.key, SignatureAlgorithm::EcdsaSha256, digests, options)
         .await
         .map_err(|error| failure(error.into(), ReasonCode::TokenUnavailable))?;
     let assembled = signatures

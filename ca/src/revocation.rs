@@ -65,6 +65,12 @@ pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) ->
         }
         _ => return Err(CaError::Record("certificate")),
     }
+    if record.profile == ProfileName::CertificateIssuer.as_str() {
+        return Err(CaError::refused(
+            ReasonCode::PolicyViolation,
+            "a root stands on no list: who trusts it must be told otherwise",
+        ));
+    }
     let issuer = engines.issuers.find(store, &record.issuer)?;
     let certificate = Certificate::from_der(&record.der).map_err(|_| CaError::Record("certificate"))?;
     if !certificate.names_crls() || !issuer.certificate()?.may_sign_crls() {

@@ -2,6 +2,7 @@
 //! the GSMA rule and our register.
 
 use domain::{Eid, ReasonCode, Timestamp};
+use ecc::EcPublicKey;
 use pki::{Certificate, CivilTime, KnownKeys, ProfileName, PublicKey, chain};
 use prost::Message;
 use proto::records;
@@ -29,8 +30,8 @@ pub struct InForce {
 pub struct VerifiedEuicc {
     /// The EID in its certificate.
     pub eid: Eid,
-    /// Its key: an uncompressed P-256 point.
-    pub public_key: [u8; 65],
+    /// Its key.
+    pub public_key: EcPublicKey,
     /// Serial numbers of its certificate and its manufacturer's, for [`still_in_force`].
     pub serial_numbers: Vec<Vec<u8>>,
     /// That neither is revoked when the deed is committed.
@@ -67,12 +68,12 @@ pub fn still_in_force(store: &dyn Store, serial_numbers: &[Vec<u8>]) -> Result<V
     Ok(unrevoked)
 }
 
-/// Verifies the certificates that an eUICC sent (DER), up to the issuer `ci`: the GSMA chain rule, validity, and the
+/// Verifies the certificates that an eUICC sent (DER), up to the authority's issuer of this key identifier: the GSMA chain rule, validity, and the
 /// register. The manufacturer's certificate must be in the register; so must the eUICC's, unless the manufacturer's key is
 /// its own.
 pub fn verify_euicc(
     engines: &Engines,
-    ci: &str,
+    ci_key_id: &[u8],
     euicc: &[u8],
     eum: &[u8],
     now: Timestamp,
@@ -82,8 +83,13 @@ pub fn verify_euicc(
         Certificate::from_der(der).map_err(|e| refused(format!("the {whose} certificate: {e}")))
     };
     let (euicc, eum) = (read(euicc, "eUICC's")?, read(eum, "EUM's")?);
-    let issuer = engines.issuers.find(store, ci)?;
-    let root = issuer.certificate()?;
+    let issuers = engines.issuers.all(store)?;
+    let root = issuers
+        .iter()
+        .filter(|issuer| issuer.party.is_empty())
+        .filter_map(|issuer| issuer.certificate.as_ref())
+        .find(|certificate| certificate.subject_key_identifier() == Some(ci_key_id))
+        .ok_or_else(|| refused("the certificate issuer is none of this authority"))?;
     chain::verify_chain(
         &euicc,
         std::slice::from_ref(&eum),
@@ -104,7 +110,7 @@ pub fn verify_euicc(
     let public_key = PublicKey::parse(euicc.spki(), KnownKeys::Allow).map_err(|e| refused(e.to_string()))?;
     Ok(VerifiedEuicc {
         eid: euicc.eid().ok_or_else(|| refused("the eUICC's certificate holds no EID"))?,
-        public_key: *public_key.point(),
+        public_key: public_key.ec().clone(),
         serial_numbers: [&euicc, &eum].map(|certificate| certificate.serial().as_bytes().to_vec()).to_vec(),
         unrevoked,
     })

@@ -165,6 +165,9 @@ pub struct Request {
     /// dptls: host name
     #[arg(long, default_value = "", required_if_eq("profile", "dptls"), hide_default_value = true)]
     dns_name: String,
+    /// The certificate issuer (CI) that signs: `ci`, the first one, when absent. A chain is of one curve
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    under: Option<String>,
     /// Serial number in hex of the certificate in force that this one follows, whose key it may keep
     #[arg(long, value_name = "HEX", value_parser = parse_serial)]
     renews: Option<SerialArg>,
@@ -252,6 +255,7 @@ impl Request {
             registered_id: self.registered_id.clone(),
             dns_name: self.dns_name.clone(),
             renews: self.renews.as_ref().map(|serial| serial.0.clone()).unwrap_or_default(),
+            under: self.under.clone().unwrap_or_default(),
         };
         operation::request(Kind::IssueCertificate(issue), &self.request, output).await
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use domain::Curve;
 use proto::v1::{KeyPairCurve, OrderLine, order_line};
 
 use crate::error::CliError;
@@ -220,8 +221,10 @@ impl Columns {
                 decode(key).map(order_line::Key::PublicKey).ok_or_else(|| not_der("public_key"))
             }
             (None, Some(csr), None) => decode(csr).map(order_line::Key::Csr).ok_or_else(|| not_der("csr")),
-            (None, None, Some(curve)) if curve.eq_ignore_ascii_case("P-256") => Ok(key_pair()),
-            (None, None, Some(_)) => Err("key pairs are made on the curve P-256".to_owned()),
+            (None, None, Some(curve)) => match curve.parse() {
+                Ok(curve) => Ok(key_pair(curve)),
+                Err(_) => Err("key pairs are made on P-256 or brainpoolP256r1".to_owned()),
+            },
             (None, None, None) => Err("it has neither a public_key nor a csr".to_owned()),
             (Some(_), Some(_), None) => Err("it has both a public_key and a csr".to_owned()),
             _ => Err("it has a key of its own and asks for one".to_owned()),
@@ -237,8 +240,12 @@ fn not_der(column: &str) -> String {
 }
 
 /// A key pair that the authority makes.
-pub fn key_pair() -> order_line::Key {
-    order_line::Key::MakeKeyPair(KeyPairCurve::P256.into())
+pub fn key_pair(curve: Curve) -> order_line::Key {
+    let curve = match curve {
+        Curve::P256 => KeyPairCurve::P256,
+        Curve::BrainpoolP256r1 => KeyPairCurve::BrainpoolP256r1,
+    };
+    order_line::Key::MakeKeyPair(curve.into())
 }
 
 fn cells(line: &str) -> impl Iterator<Item = &str> {
@@ -299,11 +306,14 @@ mod tests {
 
     #[test]
     fn a_key_pair_is_asked_for_by_its_curve() {
-        let devices =
-            read("eid,public_key,make_key_pair\n1,,P-256\n2,,P-384\n3,3000,P-256\n4,3000,\n").unwrap();
-        assert_eq!(key_of(&devices[0]), key_pair());
+        let devices = read(
+            "eid,public_key,make_key_pair\n1,,P-256\n2,,P-384\n3,3000,P-256\n4,3000,\n5,,brainpoolP256r1\n",
+        )
+        .unwrap();
+        assert_eq!(key_of(&devices[0]), key_pair(Curve::P256));
+        assert_eq!(key_of(&devices[4]), key_pair(Curve::BrainpoolP256r1));
         let reasons: Vec<_> = devices.iter().map(|device| device.order_line.is_err()).collect();
-        assert_eq!(reasons, [false, true, true, false]);
+        assert_eq!(reasons, [false, true, true, false, false]);
     }
 
     #[test]

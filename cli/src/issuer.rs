@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use proto::v1::RegisterIssuer;
 use proto::v1::operation::Kind;
+use proto::v1::{IssueCertificate, RegisterIssuer, issue_certificate};
 use serde::Deserialize;
 
 use crate::error::CliError;
@@ -22,6 +22,14 @@ pub enum IssuerCommand {
   chancery issuer register --key-file acme-signing-key.json --name acme-2026 --party acme-eum \\
       --reason 'ceremony of 2026-11-20' --identity alice/")]
     Register(Register),
+    /// Request the self-signed certificate of a further certificate issuer (CI) of the authority.
+    ///
+    /// Its subject is that of the first one but for the common name. With it a second curve comes into use: make the key with
+    /// `chanceryd ceremony create-key --role certificate-issuer-brainpool-p256r1`, register it with --authority.
+    #[command(after_help = "Example:
+  chancery issuer certify --issuer ci-brainpool --common-name 'National CI, brainpoolP256r1' \\
+      --reason 'ceremony of 2026-11-25' --identity alice/")]
+    Certify(Certify),
 }
 
 /// Arguments of `issuer register`.
@@ -36,6 +44,22 @@ pub struct Register {
     /// The manufacturer whose devices it certifies; the one in the file when absent
     #[arg(long, value_parser = parse_name)]
     party: Option<String>,
+    /// It is a certificate issuer (CI) of the authority itself, no manufacturer's
+    #[arg(long, conflicts_with = "party")]
+    authority: bool,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `issuer certify`.
+#[derive(Debug, Args)]
+pub struct Certify {
+    /// Name of the issuer, registered with --authority
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    issuer: String,
+    /// commonName of the subject
+    #[arg(long)]
+    common_name: String,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -55,9 +79,22 @@ struct KeyFile {
 impl IssuerCommand {
     /// Runs it.
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
-        let Self::Register(args) = self;
-        let issuer = register_issuer(&args.key_file, args.name.as_deref(), args.party.as_deref())?;
-        operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
+        match self {
+            Self::Register(args) => {
+                let party = if args.authority { Some("") } else { args.party.as_deref() };
+                let issuer = register_issuer(&args.key_file, args.name.as_deref(), party)?;
+                operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
+            }
+            Self::Certify(args) => {
+                let issue = IssueCertificate {
+                    profile: "ci".to_owned(),
+                    common_name: args.common_name.clone(),
+                    key: Some(issue_certificate::Key::Issuer(args.issuer.clone())),
+                    ..IssueCertificate::default()
+                };
+                operation::request(Kind::IssueCertificate(issue), &args.request, output).await?;
+            }
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -79,7 +116,10 @@ pub fn register_issuer(
         hex::decode(&file.public_key).map_err(|_| wrong("public_key is neither PEM nor hex".to_owned()))?
     };
     let party = party.map(str::to_owned).or(file.party).ok_or_else(|| {
-        CliError::invalid("it is not said whose devices the issuer certifies", "pass --party")
+        CliError::invalid(
+            "it is not said whose devices the issuer certifies",
+            "pass --party, or --authority for a certificate issuer of the authority",
+        )
     })?;
     Ok(RegisterIssuer {
         name: name.map_or(file.name, str::to_owned),
@@ -109,6 +149,9 @@ mod tests {
             assert_eq!((issuer.key_id, issuer.public_key), (vec![0x0a, 0x0b], vec![0x30, 0x00]));
         }
         std::fs::write(&path, r#"{"name":"n","label":"l","id":"0a","public_key":"3000"}"#).unwrap();
-        assert_eq!(register_issuer(&path, None, None).unwrap_err().next_step().unwrap(), "pass --party");
+        assert_eq!(
+            register_issuer(&path, None, None).unwrap_err().next_step().unwrap(),
+            "pass --party, or --authority for a certificate issuer of the authority"
+        );
     }
 }

@@ -47,7 +47,7 @@ pub enum OrderCommand {
       --identity acme/
 
 devices.csv begins with the line eid,public_key or eid,csr; keys and requests are DER in hex or base64. A column
-make_key_pair with the word P-256 instead has the authority make the key pair of a chip that cannot make its own: the
+make_key_pair with the word P-256 (or brainpoolP256r1, for an issuer on that curve) instead has the authority make the key pair of a chip that cannot make its own: the
 private key comes back wrapped in the order's output.
 
 The key version number tells the protocol: SCP80 0x01-0x0F, SCP02 0x20-0x2F, SCP03 0x30-0x3F, SCP81 0x40-0x4F. A device gets its

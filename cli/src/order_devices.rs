@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use domain::Eid;
+use domain::{Curve, Eid};
 use proto::v1::OrderLine;
 
 use crate::device_file::{DeviceFile, DeviceLine, MovingKeys, key_pair};
@@ -34,7 +34,7 @@ pub enum Devices {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineKeys {
     /// That the authority makes the device's key pair.
-    Made,
+    Made(Curve),
     /// Nothing: the device is registered.
     None,
 }
@@ -112,7 +112,7 @@ impl DeviceLines {
 impl LineKeys {
     fn line(self, line: u64, eid: String) -> DeviceLine {
         let key = match self {
-            Self::Made => Some(key_pair()),
+            Self::Made(curve) => Some(key_pair(curve)),
             Self::None => None,
         };
         DeviceLine {
@@ -132,7 +132,7 @@ mod tests {
         let devices = Devices::Counted {
             first_body: 890_490_321_234_512_345_123_456_789_012,
             quantity: 3,
-            keys: LineKeys::Made,
+            keys: LineKeys::Made(Curve::P256),
         };
         assert_eq!(devices.count().unwrap(), 3);
         let mut lines = devices.open().unwrap();

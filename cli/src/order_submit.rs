@@ -172,15 +172,16 @@ impl OrderFile {
 impl DeviceSection {
     fn understand(self, base: &Path, further_keysets: bool) -> Result<Devices, String> {
         let made = |curve: Option<String>| match curve.as_deref() {
-            None if further_keysets => Ok(()),
+            None if further_keysets => Ok(LineKeys::None),
             Some(_) if further_keysets => {
                 Err("registered devices have their keys: leave make_key_pairs out".to_owned())
             }
-            Some(curve) if curve.eq_ignore_ascii_case("P-256") => Ok(()),
-            Some(other) => Err(format!("make_key_pairs is \"P-256\", not {other:?}")),
+            Some(curve) => curve
+                .parse()
+                .map(LineKeys::Made)
+                .map_err(|_| format!("make_key_pairs is \"P-256\" or \"brainpoolP256r1\", not {curve:?}")),
             None => Err("EIDs alone need make_key_pairs = \"P-256\": a device must have a key".to_owned()),
         };
-        let keys = if further_keysets { LineKeys::None } else { LineKeys::Made };
         match self {
             Self {
                 file: Some(file),
@@ -197,8 +198,7 @@ impl DeviceSection {
                 make_key_pairs: None,
             } => Ok(Devices::File(base.join(file))),
             Self { file: None, eids: Some(eids), first_eid_body: None, quantity: None, make_key_pairs } => {
-                made(make_key_pairs)?;
-                Ok(Devices::Listed(eids, keys))
+                Ok(Devices::Listed(eids, made(make_key_pairs)?))
             }
             Self {
                 file: None,
@@ -207,7 +207,7 @@ impl DeviceSection {
                 quantity: Some(quantity),
                 make_key_pairs,
             } => {
-                made(make_key_pairs)?;
+                let keys = made(make_key_pairs)?;
                 let first_body = Some(body.as_str())
                     .filter(|body| body.len() == 30 && body.bytes().all(|digit| digit.is_ascii_digit()))
                     .and_then(|body| body.parse().ok())

@@ -171,7 +171,7 @@ fn register_rsp_key(out: &mut Fields, key: &RegisterRspKey) {
 }
 
 fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
-    let IssueCertificate { profile, party, common_name, key, registered_id, dns_name, renews } = issue;
+    let IssueCertificate { profile, party, common_name, key, registered_id, dns_name, renews, under } = issue;
     out.text("profile", profile);
     out.text("party", party);
     out.text("common_name", common_name);
@@ -185,6 +185,9 @@ fn issue_certificate(out: &mut Fields, issue: &IssueCertificate) {
     out.text("dns_name", dns_name);
     if !renews.is_empty() {
         out.add("renews", hex::encode(renews));
+    }
+    if !under.is_empty() {
+        out.text("under", under);
     }
 }
 

@@ -129,8 +129,10 @@ impl KeyRegister {
 
 /// The role in a label `chancery/<role>/<name>/<epoch>`.
 fn role_of(label: &str) -> Option<&'static str> {
+    const ROLES: [&str; 5] =
+        ["rsp-auth", "rsp-auth-brainpool-p256r1", "rsp-pb", "rsp-pb-brainpool-p256r1", "eim-sign"];
     let role = label.strip_prefix("chancery/")?.split('/').next()?;
-    ["rsp-auth", "rsp-pb", "eim-sign"].into_iter().find(|known| *known == role)
+    ROLES.into_iter().find(|known| *known == role)
 }
 
 #[cfg(test)]
@@ -141,6 +143,7 @@ mod tests {
     fn the_role_of_a_key_is_in_its_label() {
         assert_eq!(role_of("chancery/rsp-auth/one/1"), Some("rsp-auth"));
         assert_eq!(role_of("chancery/rsp-pb/rsp-auth/1"), Some("rsp-pb"));
+        assert_eq!(role_of("chancery/rsp-pb-brainpool-p256r1/b/1"), Some("rsp-pb-brainpool-p256r1"));
         for other in ["chancery/certificate-issuer/rsp-pb/1", "rsp-auth", "", "chancery/rsp-authentic/x/1"] {
             assert_eq!(role_of(other), None, "{other}");
         }

@@ -3,6 +3,7 @@
 //! Pure: no network, token, store or clock of its own. `docs/glossary.md` settles what each word means.
 
 mod clock;
+mod curve;
 mod device;
 mod eid;
 mod keyset;
@@ -13,13 +14,14 @@ mod revocation;
 mod sgp22;
 
 pub use clock::{Clock, Timestamp, TimestampError};
+pub use curve::{Curve, UnknownCurve};
 pub use device::{DeviceState, FreezeReason};
 pub use eid::{Eid, EidError, Ein};
 pub use keyset::{
     DeviceKeyset, KekEpoch, KeyCheckValue, KeyState, KeyUsage, KeyVersionNumber, KeysetAlgorithm,
     MasterGeneration, Protocol, SecurityDomain, UnknownCode,
 };
-pub use order::{KeyPairCurve, OrderFormat};
+pub use order::OrderFormat;
 pub use principal::{PrincipalId, Role};
 pub use reason::{ReasonCode, Refusal};
 pub use revocation::{RevocationReason, UnknownRevocationReason};

@@ -59,37 +59,6 @@ impl OrderFormat {
     }
 }
 
-/// The curve of a key pair that is made for a device.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub enum KeyPairCurve {
-    /// NIST P-256.
-    P256,
-}
-
-impl KeyPairCurve {
-    /// The number in messages and records.
-    pub const fn code(self) -> u32 {
-        match self {
-            Self::P256 => 1,
-        }
-    }
-
-    /// Reads a number of a message.
-    pub const fn from_code(code: u32) -> Result<Self, UnknownCode> {
-        match code {
-            1 => Ok(Self::P256),
-            code => Err(UnknownCode { what: "curve of a key pair", code }),
-        }
-    }
-
-    /// The stable name used in files and answers.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::P256 => "P-256",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +70,5 @@ mod tests {
         }
         assert_eq!(OrderFormat::from_code(0), Ok(OrderFormat::JsonlKwp));
         assert!(OrderFormat::from_code(5).is_err());
-        assert_eq!(KeyPairCurve::from_code(KeyPairCurve::P256.code()), Ok(KeyPairCurve::P256));
-        assert!(KeyPairCurve::from_code(0).is_err());
     }
 }

@@ -12,7 +12,9 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use aws_lc_rs::rsa::{KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey};
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
+use domain::{
+    Curve, DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain,
+};
 use hsm::ceremony::Ceremony;
 use hsm::{
     CallOptions, CardProof, CardProofJob, CardSession, Delivery, KeyRole, OrderChunk, OrderChunkJob,
@@ -64,7 +66,7 @@ async fn measure(jobs: usize) {
     let keys: Vec<_> = {
         let mut ceremony = Ceremony::start(config.clone(), &command("ceremony")).unwrap();
         ceremony.init_token(&path("so-pin")).unwrap();
-        [KeyRole::Master, KeyRole::CertificateIssuer]
+        [KeyRole::Master, KeyRole::CertificateIssuer(Curve::P256)]
             .map(|role| ceremony.create_key(role, "measure", 1).unwrap().registered())
             .into()
     };
@@ -114,7 +116,7 @@ async fn measure(jobs: usize) {
         let issuer = issuer.clone();
         async move {
             let inputs = vec![vec![5; 32]];
-            token.sign(&issuer, SignatureAlgorithm::EcdsaP256Sha256, inputs, options()).await.unwrap();
+            token.sign(&issuer, SignatureAlgorithm::EcdsaSha256, inputs, options()).await.unwrap();
         }
     };
     let release = |token: Token| {

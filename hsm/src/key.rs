@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use domain::Curve;
 use serde::{Deserialize, Serialize};
 
 /// Names one key object of a token. The class follows from its role.
@@ -22,8 +23,8 @@ impl fmt::Display for KeyRef {
 /// What a key may be used for. One role, one template ([`crate::template`]), one mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyRole {
-    /// P-256; signs certificates and CRLs (CKM_ECDSA over a digest).
-    CertificateIssuer,
+    /// Signs certificates and CRLs (CKM_ECDSA over a digest).
+    CertificateIssuer(#[serde(with = "wire_curve")] Curve),
     /// P-256; signs the mTLS certificates of persons and parties.
     OperatorIssuer,
     /// P-256; signs OCSP answers for one issuer, under a certificate of that issuer (CKM_ECDSA over a digest).
@@ -42,10 +43,10 @@ pub enum KeyRole {
     CanarySign,
     /// AES-256; derives a constant to show the same on a token of masters.
     CanaryDerive,
-    /// P-256; signs ServerSigned1 of one SM-DP+ (its DPauth key), nothing else.
-    RspAuth,
-    /// P-256; signs SmdpSigned2 and secure channels of one SM-DP+ (its DPpb key), nothing else.
-    RspPb,
+    /// Signs ServerSigned1 of one SM-DP+ (its DPauth key), nothing else.
+    RspAuth(#[serde(with = "wire_curve")] Curve),
+    /// Signs SmdpSigned2 and secure channels of one SM-DP+ (its DPpb key), nothing else.
+    RspPb(#[serde(with = "wire_curve")] Curve),
     /// P-256; signs eUICC packages of one eIM (SGP.32), nothing else.
     EimSign,
     /// A master whose value has been outside a token: that of a fleet that moved in, or one made from components. Derives
@@ -100,8 +101,9 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 23] = [
-        Self::CertificateIssuer,
+    pub const ALL: [Self; 26] = [
+        Self::CertificateIssuer(Curve::P256),
+        Self::CertificateIssuer(Curve::BrainpoolP256r1),
         Self::OperatorIssuer,
         Self::OcspResponder,
         Self::Master,
@@ -119,8 +121,10 @@ impl KeyRole {
         Self::PartyTransport,
         Self::PartyImport,
         Self::TransportImport,
-        Self::RspAuth,
-        Self::RspPb,
+        Self::RspAuth(Curve::P256),
+        Self::RspAuth(Curve::BrainpoolP256r1),
+        Self::RspPb(Curve::P256),
+        Self::RspPb(Curve::BrainpoolP256r1),
         Self::EimSign,
         Self::Kek,
         Self::BlobMac,
@@ -129,7 +133,8 @@ impl KeyRole {
     /// The word in the label and in the token specification.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::CertificateIssuer => "certificate-issuer",
+            Self::CertificateIssuer(Curve::P256) => "certificate-issuer",
+            Self::CertificateIssuer(Curve::BrainpoolP256r1) => "certificate-issuer-brainpool-p256r1",
             Self::OperatorIssuer => "operator-issuer",
             Self::OcspResponder => "ocsp-responder",
             Self::Master => "master",
@@ -147,8 +152,10 @@ impl KeyRole {
             Self::PartyTransport => "party-transport",
             Self::PartyImport => "party-import",
             Self::TransportImport => "transport-import",
-            Self::RspAuth => "rsp-auth",
-            Self::RspPb => "rsp-pb",
+            Self::RspAuth(Curve::P256) => "rsp-auth",
+            Self::RspAuth(Curve::BrainpoolP256r1) => "rsp-auth-brainpool-p256r1",
+            Self::RspPb(Curve::P256) => "rsp-pb",
+            Self::RspPb(Curve::BrainpoolP256r1) => "rsp-pb-brainpool-p256r1",
             Self::EimSign => "eim-sign",
             Self::Kek => "kek",
             Self::BlobMac => "blob-mac",
@@ -158,13 +165,10 @@ impl KeyRole {
     /// Which kind of key the role takes, and with it the one mechanism it may use.
     pub const fn kind(self) -> KeyKind {
         match self {
-            Self::CertificateIssuer
-            | Self::OperatorIssuer
-            | Self::OcspResponder
-            | Self::CanarySign
-            | Self::RspAuth
-            | Self::RspPb
-            | Self::EimSign => KeyKind::P256,
+            Self::CertificateIssuer(curve) | Self::RspAuth(curve) | Self::RspPb(curve) => KeyKind::Ec(curve),
+            Self::OperatorIssuer | Self::OcspResponder | Self::CanarySign | Self::EimSign => {
+                KeyKind::Ec(Curve::P256)
+            }
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym | Self::BlobMac | Self::FastMaster => KeyKind::AesCmac,
@@ -196,13 +200,18 @@ impl KeyRole {
             | KeyKind::AesWrap
             | KeyKind::AesImport
             | KeyKind::AesKek => Some(32),
-            KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
+            KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
         }
     }
 
     /// Whether keys of this role sign only what a job names by its purpose ([`crate::RspInput`]), never a bare digest.
     pub(crate) const fn is_bound_to_a_purpose(self) -> bool {
-        matches!(self, Self::RspAuth | Self::RspPb | Self::EimSign)
+        matches!(self, Self::RspAuth(_) | Self::RspPb(_) | Self::EimSign)
+    }
+
+    /// Whether its keys answer for a key agreement with one-time keys of their curve.
+    pub(crate) const fn agrees_on_keys(self) -> bool {
+        matches!(self, Self::RspPb(_))
     }
 
     pub(crate) const fn is_canary(self) -> bool {
@@ -218,8 +227,8 @@ impl KeyRole {
 /// The kinds of key this layer makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
-    /// P-256 private key, SIGN, CKM_ECDSA.
-    P256,
+    /// Private key of a curve, SIGN, CKM_ECDSA.
+    Ec(Curve),
     /// Ed25519 private key, SIGN, CKM_EDDSA.
     Ed25519,
     /// AES-256, DERIVE, CKM_AES_ECB_ENCRYPT_DATA.
@@ -263,18 +272,16 @@ pub struct RegisteredKey {
 /// How a signature is made, and over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SignatureAlgorithm {
-    /// Input: the 32-byte SHA-256 digest. Output: r || s, 64 bytes.
-    EcdsaP256Sha256,
+    /// On the curve of the key. Input: the 32-byte SHA-256 digest. Output: r || s, 64 bytes.
+    EcdsaSha256,
     /// Input: the message, at most [`crate::INPUT_BYTES_MAX`] bytes. Output: 64 bytes (RFC 8032).
     Ed25519,
 }
 
 impl SignatureAlgorithm {
-    pub(crate) const fn kind(self) -> KeyKind {
-        match self {
-            Self::EcdsaP256Sha256 => KeyKind::P256,
-            Self::Ed25519 => KeyKind::Ed25519,
-        }
+    /// Whether keys of this kind sign so.
+    pub(crate) const fn is_of(self, kind: KeyKind) -> bool {
+        matches!((self, kind), (Self::EcdsaSha256, KeyKind::Ec(_)) | (Self::Ed25519, KeyKind::Ed25519))
     }
 }
 
@@ -294,5 +301,21 @@ impl OaepHash {
             Self::Sha1 => "SHA-1",
             Self::Sha256 => "SHA-256",
         }
+    }
+}
+
+/// A curve in a frame: its number.
+mod wire_curve {
+    use domain::Curve;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    // serde's `with` hands a reference.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(curve: &Curve, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(curve.code())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Curve, D::Error> {
+        Curve::from_code(u32::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }

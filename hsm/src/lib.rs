@@ -57,7 +57,7 @@ pub use key::{
 pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
 pub use ota::{OTA_BYTES_MAX, OTA_ITEMS_MAX, OtaJob, OtaOutcome, OtaWork, PreparedChannel, WrappedScript};
 pub use report::{Probe, StartReport};
-pub use rsp::{Curve, RspBindJob, RspBound, RspInput};
+pub use rsp::{RspBindJob, RspBound, RspInput};
 pub use session::{
     CardSession, ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SequenceOrigin, SessionContext,
     SessionKeysJob, SessionKeysOutcome,

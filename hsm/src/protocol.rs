@@ -61,7 +61,7 @@ pub(crate) enum Job {
     Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
     SessionKeys(Box<WireSessionKeys>),
     OrderChunk(Box<WireOrderChunk>),
-    KeyPairs { recipient_spki: Vec<u8>, count: u16 },
+    KeyPairs { curve: u32, recipient_spki: Vec<u8>, count: u16 },
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
     Export(Box<WireExport>),

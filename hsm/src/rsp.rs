@@ -34,13 +34,14 @@ pub enum RspInput {
 }
 
 impl RspInput {
-    /// The role of the keys that sign this, and no others.
-    pub const fn role(&self) -> KeyRole {
-        match self {
-            Self::ServerSigned1(_) => KeyRole::RspAuth,
-            Self::SmdpSigned2 { .. } => KeyRole::RspPb,
-            Self::EuiccPackage { .. } => KeyRole::EimSign,
-        }
+    /// Whether keys of this role sign it: those of one purpose, on either curve, and no others.
+    pub const fn is_for(&self, role: KeyRole) -> bool {
+        matches!(
+            (self, role),
+            (Self::ServerSigned1(_), KeyRole::RspAuth(_))
+                | (Self::SmdpSigned2 { .. }, KeyRole::RspPb(_))
+                | (Self::EuiccPackage { .. }, KeyRole::EimSign)
+        )
     }
 
     /// SHA-256 of the message. Refused when the object is no single SEQUENCE: so a DPauth key never signs what ends with a
@@ -62,33 +63,12 @@ impl RspInput {
     }
 }
 
-/// The curve of an SM-DP+'s certificates and of the one-time keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Curve {
-    /// NIST P-256.
-    P256,
-    /// brainpoolP256r1 (RFC 5639).
-    BrainpoolP256r1,
-}
-
-impl Curve {
-    /// CKA_EC_PARAMS: the DER object identifier (RFC 5480, RFC 5639).
-    pub(crate) const fn parameters(self) -> &'static [u8] {
-        match self {
-            Self::P256 => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
-            Self::BrainpoolP256r1 => &[0x06, 0x09, 0x2b, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x07],
-        }
-    }
-}
-
 /// Binds one profile to one one-time key of an eUICC: a fresh otPK.DP/otSK.DP in the token, the key agreement, the signed
 /// InitialiseSecureChannel, and the keys sealed to the caller. Each call makes another one-time key pair.
 #[derive(Debug, Clone)]
 pub struct RspBindJob {
-    /// The DPpb key.
+    /// The DPpb key; the one-time keys are of its curve.
     pub key: KeyRef,
-    /// The curve of both one-time keys.
-    pub curve: Curve,
     /// otPK.EUICC.ECKA: an uncompressed point, of which the caller knows that an eUICC signed it.
     pub euicc_key: [u8; 65],
     /// The transaction.
@@ -166,7 +146,6 @@ impl TryFrom<&WireRspInput> for RspInput {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireRspBind {
     pub(crate) key: KeyRef,
-    pub(crate) curve: Curve,
     pub(crate) euicc_key: Vec<u8>,
     pub(crate) transaction_id: [u8; 16],
     pub(crate) host_id: Vec<u8>,
@@ -187,21 +166,26 @@ pub(crate) fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N],
 
 #[cfg(test)]
 mod tests {
+    use domain::Curve;
+
     use super::*;
 
     #[test]
     fn no_input_of_one_role_is_an_input_of_the_other() {
         let signed2 = vec![0x30, 0x03, 0x01, 0x01, 0x00];
         let pb = RspInput::SmdpSigned2 { smdp_signed2: signed2.clone(), euicc_signature1: [7; 64] };
-        assert_eq!(
-            (pb.role(), pb.digest().unwrap()),
-            (KeyRole::RspPb, sha256(&with_signature(&signed2, &[7; 64])))
-        );
+        assert_eq!(pb.digest().unwrap(), sha256(&with_signature(&signed2, &[7; 64])));
+        for curve in Curve::ALL {
+            assert!(pb.is_for(KeyRole::RspPb(curve)) && !pb.is_for(KeyRole::RspAuth(curve)));
+        }
         // What a DPpb key signs, offered as ServerSigned1: with a signature after it, and the data of a secure channel.
         let offered = [with_signature(&signed2, &[7; 64]), vec![0x82, 0x01, 0x01, 0x80, 0x00], Vec::new()];
         for message in offered {
             assert!(RspInput::ServerSigned1(message).digest().is_err());
         }
-        assert_eq!(RspInput::ServerSigned1(signed2).role(), KeyRole::RspAuth);
+        let auth = RspInput::ServerSigned1(signed2);
+        for curve in Curve::ALL {
+            assert!(auth.is_for(KeyRole::RspAuth(curve)) && !auth.is_for(KeyRole::RspPb(curve)));
+        }
     }
 }

@@ -1,30 +1,32 @@
 //! Signatures are verified by other code than the token's before anyone sees them.
 
-use aws_lc_rs::digest::{Digest, SHA256};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
+use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
+use ecc::EcPublicKey;
 
 use crate::error::HsmError;
-use crate::key::{KeyKind, SignatureAlgorithm};
+use crate::key::KeyKind;
 use crate::spki;
 
 /// The registered public key of a signing key, parsed once.
-pub(crate) struct Verifier {
-    algorithm: SignatureAlgorithm,
-    key: ParsedPublicKey,
+pub(crate) enum Verifier {
+    /// Over the SHA-256 digest of a message.
+    Ecdsa(EcPublicKey),
+    /// Over the message.
+    Ed25519(ParsedPublicKey),
 }
 
 impl Verifier {
     /// For a signing key of `kind`; `None` for keys that sign nothing.
     pub(crate) fn new(kind: KeyKind, spki_der: &[u8]) -> Result<Option<Self>, HsmError> {
         let malformed = || HsmError::policy("the registered public key does not fit the key's role");
-        let (algorithm, key) = match kind {
-            KeyKind::P256 => {
-                let point = spki::p256_point(spki_der).ok_or_else(malformed)?;
-                (SignatureAlgorithm::EcdsaP256Sha256, ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point))
+        Ok(Some(match kind {
+            KeyKind::Ec(curve) => {
+                let point = spki::ec_point(curve, spki_der).ok_or_else(malformed)?;
+                Self::Ecdsa(EcPublicKey::from_point(curve, &point).ok_or_else(malformed)?)
             }
             KeyKind::Ed25519 => {
                 let bytes = spki::ed25519_bytes(spki_der).ok_or_else(malformed)?;
-                (SignatureAlgorithm::Ed25519, ParsedPublicKey::new(&ED25519, bytes))
+                Self::Ed25519(ParsedPublicKey::new(&ED25519, bytes).map_err(|_| malformed())?)
             }
             KeyKind::AesDerive
             | KeyKind::AesCmac
@@ -33,25 +35,26 @@ impl Verifier {
             | KeyKind::AesImport
             | KeyKind::AesKek
             | KeyKind::RsaUnwrap => return Ok(None),
-        };
-        Ok(Some(Self { algorithm, key: key.map_err(|_| malformed())? }))
+        }))
     }
 
     /// Whether `signature` is over `input` under this key.
     pub(crate) fn accepts(&self, input: &[u8], signature: &[u8]) -> bool {
-        match self.algorithm {
-            SignatureAlgorithm::EcdsaP256Sha256 => Digest::import_less_safe(input, &SHA256)
-                .is_ok_and(|digest| self.key.verify_digest_sig(&digest, signature).is_ok()),
-            SignatureAlgorithm::Ed25519 => self.key.verify_sig(input, signature).is_ok(),
+        match self {
+            Self::Ecdsa(key) => key.verifies_digest(input, signature),
+            Self::Ed25519(key) => key.verify_sig(input, signature).is_ok(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::digest::SHA256;
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+
+    use domain::Curve;
 
     use super::*;
 
@@ -62,7 +65,7 @@ mod tests {
         let digest = aws_lc_rs::digest::digest(&SHA256, message);
         let signature = pair.sign(&SystemRandom::new(), message).unwrap();
         let spki = pair.public_key().as_der().unwrap();
-        let verifier = Verifier::new(KeyKind::P256, spki.as_ref()).unwrap().unwrap();
+        let verifier = Verifier::new(KeyKind::Ec(Curve::P256), spki.as_ref()).unwrap().unwrap();
         assert!(verifier.accepts(digest.as_ref(), signature.as_ref()));
         for bit in 0..512 {
             let mut wrong = signature.as_ref().to_vec();

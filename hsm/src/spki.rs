@@ -1,23 +1,36 @@
-//! The three SubjectPublicKeyInfo shapes this crate meets: P-256, Ed25519 and RSA.
+//! The SubjectPublicKeyInfo shapes this crate meets: named curves, Ed25519 and RSA.
 //!
 //! Only what PKCS#11 attributes need; certificates are read in `pki`.
 
+use domain::Curve;
+
 use crate::error::HsmError;
 
-// RFC 5480: id-ecPublicKey, prime256v1, BIT STRING of 66 bytes.
-const P256_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
-    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 // RFC 8410: id-Ed25519, BIT STRING of 33 bytes.
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 // RFC 8017 A.1: rsaEncryption, NULL.
 const RSA_ALGORITHM: [u8; 15] =
     [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// The uncompressed point of a P-256 key.
-pub(crate) fn p256_point(spki: &[u8]) -> Option<[u8; 65]> {
-    let point: [u8; 65] = spki.strip_prefix(&P256_PREFIX)?.try_into().ok()?;
+/// RFC 5480: id-ecPublicKey and the named curve, then a BIT STRING of 66 bytes; all but the point.
+fn ec_prefix(curve: Curve) -> Vec<u8> {
+    const EC_PUBLIC_KEY: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    let parameters = ec_parameters(curve);
+    let algorithm = EC_PUBLIC_KEY.len() + parameters.len();
+    // Every length is below 128 and so one byte.
+    let (outer, inner) = ((algorithm + 2 + 68) as u8, algorithm as u8);
+    [&[0x30, outer, 0x30, inner][..], &EC_PUBLIC_KEY, &parameters, &[0x03, 0x42, 0x00]].concat()
+}
+
+/// CKA_EC_PARAMS: the curve's object identifier in DER (RFC 5480 §2.1.1).
+pub(crate) fn ec_parameters(curve: Curve) -> Vec<u8> {
+    let name = curve.object_identifier();
+    [&[0x06, name.len() as u8][..], name].concat()
+}
+
+/// The uncompressed point of a key on this curve.
+pub(crate) fn ec_point(curve: Curve, spki: &[u8]) -> Option<[u8; 65]> {
+    let point: [u8; 65] = spki.strip_prefix(&ec_prefix(curve)[..])?.try_into().ok()?;
     (point[0] == 4).then_some(point)
 }
 
@@ -27,9 +40,9 @@ pub(crate) fn ed25519_bytes(spki: &[u8]) -> Option<[u8; 32]> {
 }
 
 /// From CKA_EC_POINT, which modules give raw or as a DER OCTET STRING.
-pub(crate) fn p256_from_ec_point(ec_point: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn spki_of_ec_point(curve: Curve, ec_point: &[u8]) -> Option<Vec<u8>> {
     let point = ec_point.strip_prefix(&[0x04, 0x41]).filter(|rest| rest.len() == 65).unwrap_or(ec_point);
-    (point.len() == 65 && point[0] == 4).then(|| [&P256_PREFIX[..], point].concat())
+    (point.len() == 65 && point[0] == 4).then(|| [&ec_prefix(curve)[..], point].concat())
 }
 
 /// From CKA_EC_POINT of an Ed25519 key, raw or as a DER OCTET STRING.
@@ -135,10 +148,11 @@ mod tests {
     fn an_ec_point_is_read_raw_and_wrapped_alike() {
         let mut point = [7u8; 65];
         point[0] = 4;
-        let spki = p256_from_ec_point(&point).unwrap();
-        assert_eq!(p256_from_ec_point(&[&[0x04, 0x41], &point[..]].concat()).unwrap(), spki);
-        assert_eq!(p256_point(&spki), Some(point));
-        assert_eq!(p256_from_ec_point(&point[..64]), None);
+        let spki = spki_of_ec_point(Curve::P256, &point).unwrap();
+        assert_eq!(spki_of_ec_point(Curve::P256, &[&[0x04, 0x41], &point[..]].concat()).unwrap(), spki);
+        assert_eq!(ec_point(Curve::P256, &spki), Some(point));
+        assert_eq!(ec_point(Curve::BrainpoolP256r1, &spki), None);
+        assert_eq!(spki_of_ec_point(Curve::P256, &point[..64]), None);
         // A raw Ed25519 key may itself begin with the bytes of an OCTET STRING.
         let mut key = [9u8; 32];
         key[..2].copy_from_slice(&[0x04, 0x20]);

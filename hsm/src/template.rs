@@ -18,6 +18,7 @@ use domain::KeysetAlgorithm;
 use crate::key::{KeyKind, KeyRef, MasterAlgorithm};
 use crate::nested::{self, NestedTemplate};
 use crate::pkcs11_gaps::mechanism_type;
+use crate::spki;
 
 /// Bytes of every long-lived AES key.
 pub(crate) const TOKEN_AES_BYTES: usize = 32;
@@ -108,7 +109,7 @@ impl KeyKind {
     /// The class of the object that does the work.
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
-            Self::P256 | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
+            Self::Ec(_) | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
             Self::AesDerive
             | Self::AesCmac
             | Self::ImportedDerive(_)
@@ -120,7 +121,7 @@ impl KeyKind {
 
     const fn mechanism(self) -> Value {
         Value::Mechanism(match self {
-            Self::P256 => CKM_ECDSA,
+            Self::Ec(_) => CKM_ECDSA,
             Self::Ed25519 => CKM_EDDSA,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key | MasterAlgorithm::TripleDes3Key) => {
                 CKM_DES3_ECB_ENCRYPT_DATA
@@ -134,7 +135,7 @@ impl KeyKind {
 
     const fn key_type(self) -> CK_ULONG {
         match self {
-            Self::P256 => CKK_EC,
+            Self::Ec(_) => CKK_EC,
             Self::Ed25519 => CKK_EC_EDWARDS,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
             Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
@@ -158,7 +159,7 @@ impl KeyKind {
     /// DESTROYABLE=0: whoever holds the PIN can use keys, not end a country's keysets; tokens are planned per epoch
     /// and a key ends with the initialisation of its token.
     pub(crate) fn template(self) -> Vec<Expected> {
-        let signs = matches!(self, Self::P256 | Self::Ed25519 | Self::AesCmac);
+        let signs = matches!(self, Self::Ec(_) | Self::Ed25519 | Self::AesCmac);
         let derives = matches!(self, Self::AesDerive | Self::ImportedDerive(_));
         let mut template = vec![
             Expected {
@@ -271,11 +272,6 @@ impl KeyKind {
 
     /// The public half of a key pair, as a session object: the SPKI is kept in the record, not on the token.
     pub(crate) fn public_attributes(self) -> Vec<Attribute> {
-        // RFC 5480 prime256v1; for Ed25519 the PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants.
-        let parameters: &[u8] = match self {
-            Self::Ed25519 => b"\x13\x0cedwards25519",
-            _ => &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07],
-        };
         let mut attributes = vec![
             Attribute::Token(false),
             Attribute::Private(false),
@@ -287,7 +283,9 @@ impl KeyKind {
         match self {
             Self::RsaUnwrap => attributes
                 .extend([Attribute::ModulusBits(RSA_BITS.into()), Attribute::PublicExponent(vec![1, 0, 1])]),
-            _ => attributes.push(Attribute::EcParams(parameters.to_vec())),
+            Self::Ec(curve) => attributes.push(Attribute::EcParams(spki::ec_parameters(curve))),
+            // The PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants for Ed25519.
+            _ => attributes.push(Attribute::EcParams(b"\x13\x0cedwards25519".to_vec())),
         }
         attributes
     }
@@ -443,11 +441,13 @@ impl SessionKeyUse {
 
 #[cfg(test)]
 mod tests {
+    use domain::Curve;
+
     use super::*;
 
     #[test]
     fn every_role_states_every_usage_flag_and_holds_exactly_one() {
-        for kind in [KeyKind::P256, KeyKind::Ed25519, KeyKind::AesDerive, KeyKind::AesCmac] {
+        for kind in [KeyKind::Ec(Curve::P256), KeyKind::Ed25519, KeyKind::AesDerive, KeyKind::AesCmac] {
             let template = kind.template();
             let usages = ["SIGN", "DERIVE", "DECRYPT", "UNWRAP", "ENCRYPT", "VERIFY", "WRAP", "SIGN_RECOVER"];
             let set: Vec<_> = template

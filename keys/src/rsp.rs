@@ -6,7 +6,6 @@
 mod tlv;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use subtle::ConstantTimeEq;
 
 use self::tlv::{NotDer, Reader, element, enter_only};
@@ -74,10 +73,11 @@ impl EuiccInfo1 {
         Ok(Self { verification, signing })
     }
 
-    /// Whether the eUICC verifies servers certified under this issuer key, and has a certificate of its own under it.
-    pub fn knows(&self, ci_key_identifier: &[u8]) -> bool {
-        let contains = |list: &[Vec<u8>]| list.iter().any(|known| known == ci_key_identifier);
-        contains(&self.verification) && contains(&self.signing)
+    /// How high the eUICC ranks an issuer key under which it verifies servers and has a certificate of its own: 0 is the
+    /// first of its signing list (SGP.22 §5.6.1). `None` when it lacks one of the two.
+    pub fn rank(&self, ci_key_identifier: &[u8]) -> Option<usize> {
+        let place = |list: &[Vec<u8>]| list.iter().position(|known| known == ci_key_identifier);
+        place(&self.verification).and(place(&self.signing))
     }
 }
 
@@ -322,17 +322,6 @@ fn unsigned(value: u64) -> Vec<u8> {
 /// `signed || 5F37 40 signature`: what the next signature of the chain is made over (SGP.22 §5.7.5, §5.6.2).
 pub fn with_signature(signed: &[u8], signature: &[u8; 64]) -> Vec<u8> {
     [signed, &element(SIGNATURE, signature)].concat()
-}
-
-/// Whether `signature` (r || s) over `message` is by the key of `point`, an uncompressed point of P-256.
-pub fn is_signed_by(point: &[u8; 65], message: &[u8], signature: &[u8; 64]) -> bool {
-    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-        .is_ok_and(|key| key.verify_sig(message, signature).is_ok())
-}
-
-/// Whether the bytes are an uncompressed point on P-256 (SP 800-56A §5.6.2.3.3; the curve has no small subgroup).
-pub fn is_p256_point(point: &[u8; 65]) -> bool {
-    ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).is_ok()
 }
 
 /// Whether `hash_cc` is SHA-256(`code_digest` || transaction id), in constant time (SGP.22 §5.7.5).

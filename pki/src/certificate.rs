@@ -167,6 +167,11 @@ impl Certificate {
         self.subject_text(oid::COMMON_NAME)
     }
 
+    /// The subject's countryName.
+    pub fn country(&self) -> Option<String> {
+        self.subject_text(oid::COUNTRY)
+    }
+
     /// The subject's organizationName.
     pub fn organization(&self) -> Option<String> {
         self.subject_text(oid::ORGANIZATION)

@@ -6,9 +6,7 @@ use crate::error::PkiError;
 use crate::key::{KnownKeys, PublicKey};
 use crate::private_key::PrivateKey;
 use crate::{oid, pem};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1, VerificationAlgorithm,
-};
+use ecc::Hash;
 use rcgen::{CertificateParams, DistinguishedName, DnType};
 
 /// Bytes of the largest request that is read, PEM or DER.
@@ -43,11 +41,11 @@ pub enum CsrError {
     /// More alternative names than any certificate of ours has.
     #[error("the request asks for more than {ALTERNATIVE_NAMES_MAX} alternative names")]
     TooManyNames,
-    /// Not a P-256 key on the named curve with an uncompressed point.
+    /// Not a key on a named curve of ours with an uncompressed point.
     #[error("the request's key is unsupported: {0}")]
     UnsupportedKey(String),
     /// The point does not lie on the curve.
-    #[error("the point of the request's key is not on P-256")]
+    #[error("the point of the request's key is not on its curve")]
     PointNotOnCurve,
     /// The private half is published.
     #[error("the private half of the request's key is published")]
@@ -217,28 +215,28 @@ fn possessed(
         PkiError::Malformed { why, .. } => CsrError::Malformed(why),
         _ => CsrError::Malformed("the public key"),
     })?;
-    let verification = verification(algorithm)?;
+    let hash = hash_of(algorithm)?;
     let signature = match signature.split_first() {
         Some((0, octets)) => octets,
         _ => return Err(CsrError::Malformed("the signature is no whole number of octets")),
     };
-    key.verify_with(verification, signed, signature).map_err(|_| CsrError::BadSignature)?;
+    key.verify_with(hash, signed, signature).map_err(|_| CsrError::BadSignature)?;
     Ok(key)
 }
 
 const NOT_CRMF: CsrError = CsrError::Malformed("not a certificate request message in DER");
 const NOT_DER: CsrError = CsrError::Malformed("not a certification request in DER");
 
-/// The algorithm for a P-256 key: its curve comes from the key, only the hash from the request.
-fn verification(algorithm: &mut Reader<'_>) -> Result<&'static dyn VerificationAlgorithm, CsrError> {
+/// The hash of the signature: the curve comes from the key.
+fn hash_of(algorithm: &mut Reader<'_>) -> Result<Hash, CsrError> {
     let name = algorithm.expect(der::OBJECT_IDENTIFIER).map_err(|_| NOT_DER)?;
     let unsupported = || CsrError::UnsupportedSignature(oid::describe(name.content));
     // RFC 5758 §3.2: ecdsa-with-SHA2 has no parameters.
     algorithm.finish().map_err(|_| unsupported())?;
     match oid::decode(name.content).as_deref() {
-        Some(oid::ECDSA_WITH_SHA256) => Ok(&ECDSA_P256_SHA256_ASN1),
-        Some(oid::ECDSA_WITH_SHA384) => Ok(&ECDSA_P256_SHA384_ASN1),
-        Some(oid::ECDSA_WITH_SHA512) => Ok(&ECDSA_P256_SHA512_ASN1),
+        Some(oid::ECDSA_WITH_SHA256) => Ok(Hash::Sha256),
+        Some(oid::ECDSA_WITH_SHA384) => Ok(Hash::Sha384),
+        Some(oid::ECDSA_WITH_SHA512) => Ok(Hash::Sha512),
         _ => Err(unsupported()),
     }
 }

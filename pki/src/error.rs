@@ -63,7 +63,7 @@ pub enum PkiError {
         algorithm: String,
     },
     /// The point does not lie on the curve.
-    #[error("the public key's point is not on P-256")]
+    #[error("the public key's point is not on its curve")]
     PointNotOnCurve,
     /// A key whose private half is published.
     #[error("the public key's private half is published")]

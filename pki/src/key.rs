@@ -3,10 +3,8 @@
 use crate::der::{self, Reader};
 use crate::error::PkiError;
 use crate::oid;
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ParsedPublicKey, UnparsedPublicKey,
-    VerificationAlgorithm,
-};
+use domain::Curve;
+use ecc::{EcPublicKey, Hash};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
@@ -25,7 +23,7 @@ const RSA_BITS_MIN: usize = 3072;
 const RSA_BITS_MAX: usize = 8192;
 
 /// SHA-256 of the SubjectPublicKeyInfo of public keys whose private keys anybody can look up.
-const KNOWN_KEYS: [(&str, &str); 10] = [
+const KNOWN_KEYS: [(&str, &str); 12] = [
     ("80dbfcd67b4322590df6de16077983ccafda7381d3f25c8f7b5c3d7d5c420d55", "SGP.26 CI NIST"),
     ("cf95add35d149297cfdeecc4da59aba5a58331b034e0d1a823aae0274a818c8d", "SGP.26 EUM NIST"),
     ("b014e2adb6cd4e05d0b5bdd0b9ad9f9f89b14ce07ca4b247de91289de4183470", "SGP.26 eUICC NIST"),
@@ -36,29 +34,30 @@ const KNOWN_KEYS: [(&str, &str); 10] = [
     ("5cd252fb0ce8932436faf8ccd1040981b89ee4ad6b9fe9e2a2b7e71aacb27cd3", "private key 1"),
     ("3fda76216227ff687422fb555d659338c62577cbc3e503dddc34b7f6f1abbde5", "private key n - 1"),
     ("5a7a78cca4a0f420d9bc62bb669c3c2759e39f723d3ae10dcbe0f0815a07ecd4", "RFC 6979 A.2.5"),
+    ("1e99d749684e30628b78ac24290f52fafc662d604c7b9fc4f05dd96ad32eb953", "brainpool private key 1"),
+    ("e5723cb56a522a850c5c7e0ddcd759c7a5fc9510a466d88979252923082ae5ed", "brainpool private key n - 1"),
 ];
 
-/// A P-256 public key: named curve, uncompressed point that lies on it.
+/// An ECDSA public key: named curve, uncompressed point that lies on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PublicKey {
     spki: Vec<u8>,
-    point: [u8; 65],
+    key: EcPublicKey,
 }
 
 impl PublicKey {
     /// Parses a SubjectPublicKeyInfo in DER.
     pub fn parse(spki: &[u8], known_keys: KnownKeys) -> Result<Self, PkiError> {
-        let point = p256_point(spki)?;
-        let point: [u8; 65] = point.try_into().map_err(|_| match point.first() {
-            Some(2 | 3) => PkiError::UnsupportedKey { algorithm: "P-256 with a compressed point".into() },
-            _ => malformed("the point of a P-256 key takes 65 bytes"),
+        let (curve, point) = named_point(spki)?;
+        let point: &[u8; 65] = point.try_into().map_err(|_| match point.first() {
+            Some(2 | 3) => PkiError::UnsupportedKey { algorithm: format!("{curve} with a compressed point") },
+            _ => malformed("the point of a key takes 65 bytes"),
         })?;
         if point[0] != 4 {
             return Err(malformed("the point does not start with 04"));
         }
-        // The library accepts no point off the curve (SP 800-56A §5.6.2.3.3); P-256 has no small subgroup.
-        ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).map_err(|_| PkiError::PointNotOnCurve)?;
-        let key = Self { spki: spki.to_vec(), point };
+        let key = EcPublicKey::from_point(curve, point).ok_or(PkiError::PointNotOnCurve)?;
+        let key = Self { spki: spki.to_vec(), key };
         if known_keys == KnownKeys::Refuse && key.is_known() {
             return Err(PkiError::KnownTestKey);
         }
@@ -76,8 +75,26 @@ impl PublicKey {
     }
 
     /// From an uncompressed point, as a token gives it.
-    pub fn from_point(point: &[u8; 65], known_keys: KnownKeys) -> Result<Self, PkiError> {
-        Self::parse(&p256_spki(point), known_keys)
+    pub fn from_point(curve: Curve, point: &[u8; 65], known_keys: KnownKeys) -> Result<Self, PkiError> {
+        Self::parse(&ec_spki(curve, point), known_keys)
+    }
+
+    /// The same key when it is on this curve: TLS, approvals and sealing are P-256 alone.
+    pub fn on(self, curve: Curve) -> Result<Self, PkiError> {
+        if self.curve() == curve {
+            return Ok(self);
+        }
+        Err(PkiError::UnsupportedKey { algorithm: format!("{}, where {curve} is needed", self.curve()) })
+    }
+
+    /// The key without its encoding.
+    pub const fn ec(&self) -> &EcPublicKey {
+        &self.key
+    }
+
+    /// Its curve.
+    pub const fn curve(&self) -> Curve {
+        self.key.curve()
     }
 
     /// The SubjectPublicKeyInfo in DER, as it came.
@@ -87,7 +104,7 @@ impl PublicKey {
 
     /// The uncompressed point: 04, x, y.
     pub const fn point(&self) -> &[u8; 65] {
-        &self.point
+        self.key.point()
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo: what a principal is named by.
@@ -97,7 +114,7 @@ impl PublicKey {
 
     /// SHA-1 of the BIT STRING.
     pub fn key_identifier(&self) -> [u8; 20] {
-        Sha1::digest(self.point).into()
+        Sha1::digest(self.point()).into()
     }
 
     /// Whether the private half is published.
@@ -108,23 +125,16 @@ impl PublicKey {
 
     /// Verifies a DER ECDSA signature with SHA-256 over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), PkiError> {
-        self.verify_with(&ECDSA_P256_SHA256_ASN1, message, signature)
+        self.verify_with(Hash::Sha256, message, signature)
     }
 
     /// Verifies a 64-byte r||s ECDSA signature with SHA-256 over `message` (BSI TR-03111 plain format).
     pub fn verify_plain(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), PkiError> {
-        self.verify_with(&ECDSA_P256_SHA256_FIXED, message, signature)
+        if self.key.verifies(message, signature) { Ok(()) } else { Err(PkiError::SignatureInvalid) }
     }
 
-    pub(crate) fn verify_with(
-        &self,
-        algorithm: &'static dyn VerificationAlgorithm,
-        message: &[u8],
-        signature: &[u8],
-    ) -> Result<(), PkiError> {
-        UnparsedPublicKey::new(algorithm, self.point)
-            .verify(message, signature)
-            .map_err(|_| PkiError::SignatureInvalid)
+    pub(crate) fn verify_with(&self, hash: Hash, message: &[u8], signature: &[u8]) -> Result<(), PkiError> {
+        if self.key.verifies_der(hash, message, signature) { Ok(()) } else { Err(PkiError::SignatureInvalid) }
     }
 }
 
@@ -191,12 +201,12 @@ pub fn key_identifier(spki: &[u8]) -> Result<[u8; 20], PkiError> {
     Ok(Sha1::digest(key).into())
 }
 
-/// The SubjectPublicKeyInfo of an uncompressed P-256 point.
-pub fn p256_spki(point: &[u8; 65]) -> Vec<u8> {
+/// The SubjectPublicKeyInfo of an uncompressed point (RFC 5480 §2).
+pub fn ec_spki(curve: Curve, point: &[u8; 65]) -> Vec<u8> {
     der::nested(der::SEQUENCE, |spki| {
         spki.nested(der::SEQUENCE, |algorithm| {
             algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::EC_PUBLIC_KEY));
-            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::PRIME256V1));
+            algorithm.element(der::OBJECT_IDENTIFIER, curve.object_identifier());
         });
         let mut bits = vec![0];
         bits.extend_from_slice(point);
@@ -204,8 +214,8 @@ pub fn p256_spki(point: &[u8; 65]) -> Vec<u8> {
     })
 }
 
-/// The point of a P-256 key on the named curve, not yet checked.
-fn p256_point(spki: &[u8]) -> Result<&[u8], PkiError> {
+/// The named curve of an EC key and the octets of its point, not yet checked.
+fn named_point(spki: &[u8]) -> Result<(Curve, &[u8]), PkiError> {
     let (algorithm, mut parameters, key) = split_spki(spki)?;
     let unsupported = |algorithm: String| Err(PkiError::UnsupportedKey { algorithm });
     if algorithm == oid::RSA_ENCRYPTION {
@@ -223,10 +233,10 @@ fn p256_point(spki: &[u8]) -> Result<&[u8], PkiError> {
         // RFC 5480 §2.1.1: explicit parameters let an attacker choose the generator.
         return unsupported("EC with explicit or implicit parameters".into());
     }
-    if curve.content != oid::encode(oid::PRIME256V1) {
-        return unsupported(format!("EC on curve {}", oid::describe(curve.content)));
+    match Curve::ALL.into_iter().find(|known| known.object_identifier() == curve.content) {
+        Some(curve) => Ok((curve, key)),
+        None => unsupported(format!("EC on curve {}", oid::describe(curve.content))),
     }
-    Ok(key)
 }
 
 /// Algorithm, its parameters, and the octets of the key.

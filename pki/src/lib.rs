@@ -26,7 +26,7 @@ mod tbs;
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 pub use civil_time::CivilTime;
 pub use error::PkiError;
-pub use key::{KnownKeys, PublicKey, TransportPublicKey, key_identifier, p256_spki};
+pub use key::{KnownKeys, PublicKey, TransportPublicKey, ec_spki, key_identifier};
 pub use lint::{Bound, Finding, LintFindings, LintedTbs, lint};
 pub use oid::Arcs;
 pub use private_key::{PrivateKey, generate_p256, private_key_from_pem, private_key_to_pem};

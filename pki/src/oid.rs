@@ -42,7 +42,6 @@ pub(crate) const ROLE_DP_AUTH: Arcs = &[2, 23, 146, 1, 2, 1, 4];
 pub(crate) const ROLE_DP_PB: Arcs = &[2, 23, 146, 1, 2, 1, 5];
 
 pub(crate) const EC_PUBLIC_KEY: Arcs = &[1, 2, 840, 10045, 2, 1];
-pub(crate) const PRIME256V1: Arcs = &[1, 2, 840, 10045, 3, 1, 7];
 pub(crate) const RSA_ENCRYPTION: Arcs = &[1, 2, 840, 113549, 1, 1, 1];
 pub(crate) const ECDSA_WITH_SHA256: Arcs = &[1, 2, 840, 10045, 4, 3, 2];
 pub(crate) const ECDSA_WITH_SHA384: Arcs = &[1, 2, 840, 10045, 4, 3, 3];

@@ -6,6 +6,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
 };
+use domain::Curve;
 use zeroize::Zeroizing;
 
 const PEM_BYTES_MAX: usize = 16 * 1024;
@@ -52,7 +53,7 @@ impl PrivateKey {
 
     /// The public half's SubjectPublicKeyInfo in DER.
     pub fn spki(&self) -> Result<Vec<u8>, PkiError> {
-        Ok(crate::key::p256_spki(&self.point()?))
+        Ok(crate::key::ec_spki(Curve::P256, &self.point()?))
     }
 
     /// A DER ECDSA signature with SHA-256 over `message`.

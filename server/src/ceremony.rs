@@ -333,8 +333,8 @@ fn known(config: &Config) -> KnownValues {
 /// The token that holds keys of a role; those of the founding are made by `init` alone.
 fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
-        KeyRole::CertificateIssuer => Ok("ca"),
-        KeyRole::RspAuth | KeyRole::RspPb | KeyRole::EimSign => Ok(RSP_TOKEN),
+        KeyRole::CertificateIssuer(_) => Ok("ca"),
+        KeyRole::RspAuth(_) | KeyRole::RspPb(_) | KeyRole::EimSign => Ok(RSP_TOKEN),
         KeyRole::Master
         | KeyRole::FastMaster
         | KeyRole::ImportedMaster(_)

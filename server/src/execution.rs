@@ -4,21 +4,22 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
-use ca::{About, CertificateRequest, Issued, Issuers, KeyRegistration, Prepared, Reservation, SubjectKey};
-use domain::{Ein, PrincipalId, ReasonCode, Role, Timestamp};
-use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey};
+use ca::{About, CertificateRequest, Issued, Issuers, Prepared, Reservation, SubjectKey};
+use domain::{Curve, Ein, PrincipalId, ReasonCode, Role, Timestamp};
+use hsm::{KeyCheck, Priority};
 use kms::rotation::{Rotations, Turn};
 use kms::{Allowance, GrantTerms};
-use pki::{ProfileName, PublicKey, SubjectValues, TransportPublicKey};
+use pki::{PublicKey, TransportPublicKey};
 use proto::v1;
 use proto::v1::operation::Kind;
 use store::{Change, Commit, Precondition};
 
 use crate::accreditation;
 use crate::authority::{Accreditation, Authority, Credential, Party, Person};
+use crate::certification::NewIssuer;
 use crate::deeds::Deed;
 use crate::gate::Call;
-use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name, client_expiry, client_request};
+use crate::init::{OPERATOR_ISSUER, check_name, client_expiry, client_request};
 use crate::renewal::Renewal;
 use crate::status::ServiceError;
 use crate::tokens::own_call;
@@ -54,7 +55,7 @@ pub(crate) struct Done {
 enum Plan {
     Person { person: Person, tls: SubjectKey },
     Party { party: Party, tls: SubjectKey },
-    Issuer { name: String, party: String, key: KeyRegistration },
+    Issuer(NewIssuer),
     Certificate(Box<CertificateRequest>),
     Grant(GrantTerms),
     Credential(Renewal),
@@ -119,14 +120,17 @@ impl Execution {
                         .fact("transport_key", Fact::Digest(audit::sha256(&party.transport_key)));
                 }
                 if let Some(point) = &party.encryption_key {
-                    entry = entry.fact("encryption_key", Fact::Digest(audit::sha256(&pki::p256_spki(point))));
+                    entry = entry.fact(
+                        "encryption_key",
+                        Fact::Digest(audit::sha256(&pki::ec_spki(Curve::P256, point))),
+                    );
                 }
                 if let Some(evidence) = &party.accreditation {
                     entry = accreditation::facts(entry, evidence);
                 }
                 Ok(self.certified(&issued, &about, entry, party.create())?)
             }
-            Plan::Issuer { name, party, key } => {
+            Plan::Issuer(NewIssuer { name, party, key }) => {
                 // Every worker of the token resolves the key, reads its template back and tries it.
                 self.ca.token.add_key(key.key.clone()).await?;
                 let (key_change, key_new) = key.create();
@@ -135,7 +139,7 @@ impl Execution {
                     .fact("operation", reference.clone())
                     .role(role)
                     .actor(actor)
-                    .object(pseudonyms.party(&party))
+                    .object(pseudonyms.party(if party.is_empty() { &name } else { &party }))
                     .fact("issuer", Fact::name(&name)?);
                 let entry = match &key.key.check {
                     KeyCheck::PublicKey(spki) => entry.fact("issuer_key", Fact::Digest(audit::sha256(spki))),
@@ -187,8 +191,10 @@ impl Execution {
         match kind {
             Kind::EnrolPerson(person) => self.plan_person(person, now),
             Kind::EnrolParty(party) => self.plan_party(party, now),
-            Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer),
-            Kind::IssueCertificate(certificate) => self.plan_certificate(certificate, now),
+            Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer).map(Plan::Issuer),
+            Kind::IssueCertificate(certificate) => {
+                self.plan_certificate(certificate, now).map(Box::new).map(Plan::Certificate)
+            }
             Kind::CreateGrant(grant) => self.plan_grant(grant, now),
             Kind::RestoreDevice(restore) => self.plan_restore(restore).map(Plan::Other),
             Kind::StartRotation(start) => self.plan_rotation(start).map(Plan::Other),
@@ -248,6 +254,7 @@ impl Execution {
                 "the approval key must be another than the TLS key",
             ));
         }
+        check_person_key(&approval, "approval")?;
         // Two persons with one key would be one person who approves alone.
         let spki = approval.public_key().spki();
         if self.authority.persons()?.iter().any(|other| other.approval_key == spki) {
@@ -306,9 +313,12 @@ impl Execution {
                 planned.transport_key.clone_from(&party.transport_key);
             }
             Role::Provisioner => {
-                let key = PublicKey::parse(&party.encryption_key, self.ca.known_keys).map_err(|e| {
-                    ServiceError::refused(ReasonCode::WeakKey, format!("the encryption key is refused: {e}"))
-                })?;
+                let key = PublicKey::parse(&party.encryption_key, self.ca.known_keys)
+                    .and_then(|key| key.on(Curve::P256))
+                    .map_err(|e| {
+                        let message = format!("the encryption key is refused: {e}");
+                        ServiceError::refused(ReasonCode::WeakKey, message)
+                    })?;
                 if key == *tls.public_key() {
                     return Err(ServiceError::refused(
                         ReasonCode::WeakKey,
@@ -322,105 +332,6 @@ impl Execution {
             }
         }
         Ok(Plan::Party { party: planned, tls })
-    }
-
-    fn plan_issuer(&self, issuer: &v1::RegisterIssuer) -> Result<Plan, ServiceError> {
-        check_name("name", &issuer.name)?;
-        let party = self.party(&issuer.party, Role::Eum)?;
-        if self.ca.issuers.find(self.ca.store.as_ref(), &issuer.name).is_ok() {
-            return Err(ServiceError::refused(ReasonCode::Conflict, "an issuer of this name exists"));
-        }
-        let id = issuer.key_id.as_slice().try_into().map_err(|_| invalid("key_id has 16 bytes"))?;
-        let prefix = format!("chancery/{}/", KeyRole::CertificateIssuer.as_str());
-        if !issuer.key_label.starts_with(&prefix) {
-            return Err(invalid("key_label names no certificate issuer's key"));
-        }
-        PublicKey::parse(&issuer.public_key, self.ca.known_keys).map_err(|e| {
-            ServiceError::refused(ReasonCode::WeakKey, format!("the issuer's key is refused: {e}"))
-        })?;
-        let key = KeyRegistration {
-            token: "ca".to_owned(),
-            token_serial: self.ca.token.report().token_serial,
-            key: RegisteredKey {
-                key: KeyRef { label: issuer.key_label.clone(), id },
-                role: KeyRole::CertificateIssuer,
-                check: KeyCheck::PublicKey(issuer.public_key.clone()),
-            },
-            epoch: 1,
-            backup: String::new(),
-        };
-        Ok(Plan::Issuer { name: issuer.name.clone(), party: party.name.clone(), key })
-    }
-
-    fn plan_certificate(
-        &self,
-        certificate: &v1::IssueCertificate,
-        now: Timestamp,
-    ) -> Result<Plan, ServiceError> {
-        let profile: ProfileName =
-            certificate.profile.parse().map_err(|_| invalid("profile must be eum, dpauth, dppb or dptls"))?;
-        let needed = match profile {
-            ProfileName::Eum => Role::Eum,
-            ProfileName::DpAuth | ProfileName::DpPb | ProfileName::DpTls => Role::Provisioner,
-            ProfileName::CertificateIssuer
-            | ProfileName::Euicc
-            | ProfileName::OperatorRoot
-            | ProfileName::OperatorClient
-            | ProfileName::OperatorServer
-            | ProfileName::OcspResponder => {
-                return Err(invalid("profile must be eum, dpauth, dppb or dptls"));
-            }
-        };
-        let party = self.party(&certificate.party, needed)?;
-        let accreditation = accreditation::in_force(&party, now)?.digest();
-        check_text("common_name", &certificate.common_name, 64)?;
-        let (key, certifies) = match (&certificate.key, profile) {
-            (Some(v1::issue_certificate::Key::Issuer(name)), ProfileName::Eum) => {
-                let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
-                if issuer.party != party.name {
-                    return Err(ServiceError::refused(
-                        ReasonCode::PolicyViolation,
-                        "the issuer belongs to another party",
-                    ));
-                }
-                (SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?, Some(issuer))
-            }
-            (Some(v1::issue_certificate::Key::Csr(csr)), _) => {
-                (SubjectKey::from_request(csr, self.ca.known_keys)?, None)
-            }
-            (Some(v1::issue_certificate::Key::RspKey(name)), _) => {
-                (self.rsp_key_to_certify(certificate, profile, &party.name, name)?, None)
-            }
-            (Some(v1::issue_certificate::Key::Issuer(_)), _) => {
-                return Err(invalid("only an EUM certificate is for an issuer's key"));
-            }
-            (None, _) => return Err(invalid("key is missing")),
-        };
-        let permitted = match profile {
-            // SGP.29: one constraint per range; ranges other than eight digits are the verifier's to interpret, and
-            // the profile's lint refuses them (ESIM 1.5).
-            ProfileName::Eum => {
-                party.eins.iter().map(|ein| (party.organization.clone(), ein.to_string())).collect()
-            }
-            _ => Vec::new(),
-        };
-        let dns_name = Some(certificate.dns_name.clone()).filter(|name| !name.is_empty());
-        let request = CertificateRequest {
-            profile,
-            issuer: self.ca.issuers.find(self.ca.store.as_ref(), CERTIFICATE_ISSUER)?,
-            subject: subject(profile, party.as_ref(), &certificate.common_name),
-            key,
-            registered_id: Some(certificate.registered_id.clone()).filter(|id| !id.is_empty()),
-            dns_name,
-            ip_addresses: Vec::new(),
-            permitted,
-            holder: party.name.clone(),
-            certifies,
-            renews: Some(certificate.renews.clone()).filter(|serial| !serial.is_empty()),
-            accreditation: Some(accreditation),
-        };
-        ca::check_key_is_new(&self.ca, &request)?;
-        Ok(Plan::Certificate(Box::new(request)))
     }
 
     fn plan_grant(&self, grant: &v1::CreateGrant, now: Timestamp) -> Result<Plan, ServiceError> {
@@ -504,7 +415,14 @@ impl Execution {
     fn outcome(&self, issued: &Issued) -> Result<v1::OperationOutcome, ServiceError> {
         Ok(v1::OperationOutcome {
             certificate: issued.certificate.der().to_vec(),
-            issuer_certificate: issued.issuer().certificate()?.der().to_vec(),
+            // A root has none above itself.
+            issuer_certificate: issued
+                .issuer()
+                .certificate
+                .as_ref()
+                .unwrap_or(&issued.certificate)
+                .der()
+                .to_vec(),
         })
     }
 
@@ -531,6 +449,7 @@ impl Execution {
         key: &SubjectKey,
         now: Timestamp,
     ) -> Result<Credential, ServiceError> {
+        check_person_key(key, "TLS")?;
         let principal = PrincipalId(key.public_key().digest());
         if self.authority.actor(&principal)?.is_some() {
             return Err(ServiceError::refused(
@@ -604,18 +523,14 @@ pub(crate) async fn issue(
     }
 }
 
-/// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).
-fn subject(profile: ProfileName, party: &Party, common_name: &str) -> SubjectValues {
-    let country = match profile {
-        ProfileName::Eum => Some(party.country.clone()),
-        _ => None,
-    };
-    SubjectValues {
-        country,
-        organization: Some(party.organization.clone()),
-        organizational_unit: None,
-        common_name: Some(common_name.to_owned()),
-        eid: None,
+/// TLS and approvals are on P-256: what every tool of the field verifies.
+fn check_person_key(key: &SubjectKey, kind: &str) -> Result<(), ServiceError> {
+    match key.public_key().curve() {
+        Curve::P256 => Ok(()),
+        other => Err(ServiceError::refused(
+            ReasonCode::WeakKey,
+            format!("the {kind} key is on {other}, where {} is needed", Curve::P256),
+        )),
     }
 }
 

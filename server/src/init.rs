@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use audit::{EntryDraft, EventType, Fact, LogKey, Outcome, Pseudonyms};
 use ca::{About, CertificateRequest, Issuer, Issuers, KeyRegistration, SubjectKey};
-use domain::{Clock, PrincipalId, ReasonCode, Role, Timestamp};
+use domain::{Clock, Curve, PrincipalId, ReasonCode, Role, Timestamp};
 use hsm::ceremony::Ceremony;
 use hsm::{KeyCheck, KeyRole, Priority, Token};
 use pki::{Certificate, ProfileName, SubjectValues};
@@ -390,7 +390,7 @@ fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegi
             ],
             "ca" => &[
                 (KeyRole::CanarySign, "ca"),
-                (KeyRole::CertificateIssuer, CERTIFICATE_ISSUER),
+                (KeyRole::CertificateIssuer(Curve::P256), CERTIFICATE_ISSUER),
                 (KeyRole::OperatorIssuer, OPERATOR_ISSUER),
                 (KeyRole::OcspResponder, CERTIFICATE_ISSUER),
             ],

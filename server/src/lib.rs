@@ -10,6 +10,7 @@ mod approval;
 mod authority;
 mod authorize;
 mod ceremony;
+mod certification;
 mod checkpoint;
 mod clock;
 mod config;

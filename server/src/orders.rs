@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use audit::{EntryDraft, Fact, Outcome, Pseudonym};
 use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, SubjectKey};
-use domain::{Eid, KeyPairCurve, OrderFormat, ReasonCode, Refusal};
+use domain::{Curve, Eid, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
     ChunkKeyPairs, Fleet, FleetKeys, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms,
     OrderedDevices, Orders, OutputFiles, ReservedLine,
 };
-use pki::{ProfileName, SubjectValues};
+use pki::{KnownKeys, ProfileName, PublicKey, SubjectValues};
 use proto::v1;
 use sha2::{Digest, Sha256};
 use store::Commit;
@@ -57,6 +57,8 @@ struct Certification {
     country: String,
     organization: String,
     issuer: Arc<Issuer>,
+    /// Of the issuer's key, and so of every key that it certifies.
+    curve: Curve,
     accreditation: audit::Hash,
 }
 
@@ -97,9 +99,12 @@ impl OrderStream {
                     let message = "you have no issuer of this name";
                     return Err(ServiceError::refused(ReasonCode::UnknownIssuer, message));
                 }
-                issuer.certificate()?;
+                let spki = issuer.certificate()?.spki();
+                let curve = PublicKey::parse(spki, KnownKeys::Allow)
+                    .map_err(|_| ServiceError::Internal("an issuer's key does not read"))?
+                    .curve();
                 let (country, organization) = (party.country.clone(), party.organization.clone());
-                Some(Certification { country, organization, issuer, accreditation })
+                Some(Certification { country, organization, issuer, curve, accreditation })
             }
         };
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms, call.now)?;
@@ -213,14 +218,15 @@ impl OrderStream {
         orders: &Orders<'_>,
         lines: &[v1::OrderLine],
     ) -> Result<Option<ChunkKeyPairs>, ServiceError> {
+        let Some(curve) = self.certification.as_ref().map(|certification| certification.curve) else {
+            return Ok(None);
+        };
         let mut wanted = BTreeSet::new();
         for line in lines {
-            let Some(v1::order_line::Key::MakeKeyPair(curve)) = line.key else { continue };
-            let (Ok(KeyPairCurve::P256), Ok(eid)) =
-                (KeyPairCurve::from_code(u32::try_from(curve).unwrap_or(u32::MAX)), line.eid.parse())
-            else {
-                continue;
-            };
+            let Some(v1::order_line::Key::MakeKeyPair(asked)) = line.key else { continue };
+            // A line that asks for another curve than its issuer's is refused by itself, further on.
+            let asked = Curve::from_code(u32::try_from(asked).unwrap_or(u32::MAX));
+            let (true, Ok(eid)) = (asked == Ok(curve), line.eid.parse()) else { continue };
             let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
             if line.line > 0 && matches!(orders.check(&order_line, wanted.len() as u64)?, LineCheck::New) {
                 wanted.insert(line.line);
@@ -228,7 +234,7 @@ impl OrderStream {
         }
         let wanted: Vec<u64> = wanted.into_iter().collect();
         let options = CallOptions { deadline: Instant::now() + CHUNK_TIME, priority: Priority::Bulk };
-        Ok(orders.make_key_pairs(KeyPairCurve::P256, &wanted, options).await?)
+        Ok(orders.make_key_pairs(curve, &wanted, options).await?)
     }
 
     fn prepare(
@@ -274,7 +280,10 @@ impl OrderStream {
             Some(v1::order_line::Key::Csr(csr)) => SubjectKey::from_request(csr, self.desk.ca.known_keys),
             Some(v1::order_line::Key::MakeKeyPair(_)) => {
                 let made = made_keys.and_then(|keys| keys.public_key(line.line)).ok_or_else(|| {
-                    about(Refusal::new(ReasonCode::InvalidField, "key pairs are made on the curve P-256"))
+                    about(Refusal::new(
+                        ReasonCode::InvalidField,
+                        "key pairs are made on the curve of the order's issuer",
+                    ))
                 })?;
                 SubjectKey::made_in_token(made, self.desk.ca.known_keys)
             }

@@ -1,14 +1,17 @@
 //! Remote SIM provisioning between certificates and keys: which keys of the SM-DP+ serve a transaction, and whether an
 //! eUICC's certificates are in force. The steps are those of `docs/cycles/rsp.md`.
 
+use std::cmp::Reverse;
+
 use domain::{ReasonCode, Timestamp};
-use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
+use hsm::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
+use keys::rsp::EuiccInfo1;
 use kms::rsp::{ProvedEuicc, RspKey, ServerKey};
 use pki::{Certificate, ProfileName, PublicKey};
 use proto::v1;
 
 use crate::execution::invalid;
-use crate::init::{CERTIFICATE_ISSUER, check_name};
+use crate::init::check_name;
 use crate::status::ServiceError;
 
 /// Longest server address.
@@ -36,68 +39,88 @@ impl RspDesk {
         })
     }
 
-    /// The DPauth and DPpb keys for a server address: certified, in force, of one entity. Of several the newest.
+    /// The DPauth and DPpb keys for a server address: certified, in force, of one entity, under one certificate issuer that the
+    /// eUICC knows. Of several issuers the one that it ranks first, of several keys the newest.
     pub(crate) fn server_keys(
         &self,
         party: &str,
         server_address: &str,
+        euicc: &EuiccInfo1,
         now: Timestamp,
-    ) -> Result<(Certified, Certified), ServiceError> {
+    ) -> Result<ServerKeys, ServiceError> {
         let store = self.ca.store.as_ref();
         RspKey::check_any(store, party)?;
-        let auth = self.newest(RspKey::of_server(store, party, KeyRole::RspAuth, server_address)?, now)?;
-        let pb = self.newest(RspKey::of_server(store, party, KeyRole::RspPb, server_address)?, now)?;
-        match (auth, pb) {
-            (Found::None, _) | (_, Found::None) => Err(ServiceError::refused(
+        let refuse = |reason, message: &str| ServiceError::refused(reason, message.to_owned());
+        let is_auth = |role| matches!(role, KeyRole::RspAuth(_));
+        let is_pb = |role| matches!(role, KeyRole::RspPb(_));
+        let auth = RspKey::of_server(store, party, is_auth, server_address)?;
+        let pb = RspKey::of_server(store, party, is_pb, server_address)?;
+        if auth.is_empty() || pb.is_empty() {
+            return Err(refuse(
                 ReasonCode::ServerAddressMismatch,
                 "no DPauth and DPpb key of yours is registered for this server address",
-            )),
-            (Found::Certified(auth), Found::Certified(pb)) => {
-                // SGP.22 §5.7.5: both certificates are of one entity.
-                pki::chain::check_same_entity(&auth.certificate, &pb.certificate).map_err(|refusal| {
-                    ServiceError::refused(ReasonCode::UnknownRspKey, refusal.to_string())
-                })?;
-                Ok((*auth, *pb))
-            }
-            _ => Err(ServiceError::refused(
+            ));
+        }
+        let (auth, pb) = (self.certified(auth, now)?, self.certified(pb, now)?);
+        if auth.is_empty() || pb.is_empty() {
+            return Err(refuse(
                 ReasonCode::UnknownRspKey,
                 "a key for this server address has no certificate in force",
-            )),
+            ));
         }
+        let ranked = |key: &Certified| {
+            let above = key.certificate.authority_key_identifier()?;
+            Some((euicc.rank(above)?, Reverse(key.certificate.not_before())))
+        };
+        let best = |keys: Vec<Certified>| {
+            keys.into_iter().filter_map(|key| Some((ranked(&key)?, key))).min_by_key(|(rank, _)| *rank)
+        };
+        let (Some((_, auth)), pb) = (best(auth), pb) else {
+            return Err(refuse(
+                ReasonCode::CiNotSupported,
+                "the eUICC lists no certificate issuer under which your keys are certified",
+            ));
+        };
+        let ci_key_id = auth.certificate.authority_key_identifier().unwrap_or_default().to_vec();
+        let same = |key: &Certified| key.certificate.authority_key_identifier() == Some(&ci_key_id);
+        let Some((_, pb)) = best(pb.into_iter().filter(same).collect()) else {
+            return Err(refuse(
+                ReasonCode::UnknownRspKey,
+                "no DPpb key of yours for this server address is certified under the issuer of your DPauth key",
+            ));
+        };
+        // SGP.22 §5.7.5: both certificates are of one entity.
+        pki::chain::check_same_entity(&auth.certificate, &pb.certificate)
+            .map_err(|refusal| ServiceError::refused(ReasonCode::UnknownRspKey, refusal.to_string()))?;
+        Ok(ServerKeys { auth, pb, ci_key_id })
     }
 
     /// The key of that name, with its certificate still in force.
     pub(crate) fn key(&self, party: &str, name: &str, now: Timestamp) -> Result<Certified, ServiceError> {
         let key = RspKey::find(self.ca.store.as_ref(), party, name)?.into_iter().collect();
-        match self.newest(key, now)? {
-            Found::Certified(certified) => Ok(*certified),
-            Found::None | Found::Uncertified => Err(ServiceError::refused(
+        self.certified(key, now)?.pop().ok_or_else(|| {
+            ServiceError::refused(
                 ReasonCode::UnknownRspKey,
                 "the key that the transaction began with has no certificate in force any more",
-            )),
-        }
+            )
+        })
     }
 
-    fn newest(&self, keys: Vec<RspKey>, now: Timestamp) -> Result<Found, ServiceError> {
-        let mut found = if keys.is_empty() { Found::None } else { Found::Uncertified };
+    /// Those of the keys that have a certificate in force.
+    fn certified(&self, keys: Vec<RspKey>, now: Timestamp) -> Result<Vec<Certified>, ServiceError> {
+        let mut certified = Vec::new();
         for key in keys {
-            let Some(held) = ca::in_force_for_key(self.ca.store.as_ref(), &key.public_key, now)? else {
-                continue;
-            };
-            if let Found::Certified(other) = &found
-                && other.certificate.not_before() >= held.certificate.not_before()
-            {
-                continue;
+            if let Some(held) = ca::in_force_for_key(self.ca.store.as_ref(), &key.public_key, now)? {
+                let key = ServerKey { key, unchanged: vec![held.unrevoked] };
+                certified.push(Certified { key, certificate: held.certificate });
             }
-            let key = ServerKey { key, unchanged: vec![held.unrevoked] };
-            found = Found::Certified(Box::new(Certified { key, certificate: held.certificate }));
         }
-        Ok(found)
+        Ok(certified)
     }
 
     /// The newest key of the party's eIM of this name; the last by name where there are several.
     pub(crate) fn eim_key(&self, party: &str, eim_id: &str) -> Result<RspKey, ServiceError> {
-        let keys = RspKey::of_server(self.ca.store.as_ref(), party, KeyRole::EimSign, eim_id)?;
+        let keys = RspKey::of_server(self.ca.store.as_ref(), party, |role| role == KeyRole::EimSign, eim_id)?;
         keys.into_iter().last().ok_or_else(|| {
             ServiceError::refused(
                 ReasonCode::UnknownRspKey,
@@ -106,21 +129,18 @@ impl RspDesk {
         })
     }
 
-    /// Key identifier of the certificate issuer.
-    pub(crate) fn ci_key_identifier(&self) -> Result<Vec<u8>, ServiceError> {
-        let issuer = self.ca.issuers.find(self.ca.store.as_ref(), CERTIFICATE_ISSUER)?;
-        let identifier = issuer.certificate()?.subject_key_identifier().map(<[u8]>::to_vec);
-        identifier.ok_or(ServiceError::Internal("the certificate issuer has no key identifier"))
-    }
-
-    /// The eUICC whose certificates these are (DER), verified up to our certificate issuer.
+    /// The eUICC whose certificates these are (DER), verified up to the certificate issuer above the DPpb key: the one that the
+    /// eUICC was told to use (SGP.22 §5.6.1, euiccCiPKIdToBeUsed).
     pub(crate) fn euicc(
         &self,
+        pb: &Certified,
         euicc: &[u8],
         eum: &[u8],
         now: Timestamp,
     ) -> Result<ProvedEuicc, ServiceError> {
-        let verified = ca::verify_euicc(&self.ca, CERTIFICATE_ISSUER, euicc, eum, now)?;
+        let unknown = ServiceError::Internal("the issuer of a DPpb certificate is gone");
+        let above = pb.certificate.authority_key_identifier().ok_or(unknown)?;
+        let verified = ca::verify_euicc(&self.ca, above, euicc, eum, now)?;
         Ok(ProvedEuicc {
             eid: verified.eid,
             public_key: verified.public_key,
@@ -130,10 +150,12 @@ impl RspDesk {
     }
 }
 
-enum Found {
-    None,
-    Uncertified,
-    Certified(Box<Certified>),
+/// The keys that serve one transaction.
+pub(crate) struct ServerKeys {
+    pub(crate) auth: Certified,
+    pub(crate) pb: Certified,
+    /// Key identifier of the certificate issuer above both.
+    pub(crate) ci_key_id: Vec<u8>,
 }
 
 /// A key of an SM-DP+ on its way into the records, checked but for the party.
@@ -142,16 +164,22 @@ pub(crate) fn parse_key(
     known_keys: pki::KnownKeys,
 ) -> Result<(RspKey, RegisteredKey), ServiceError> {
     check_name("name", &register.name)?;
-    let role = [KeyRole::RspAuth, KeyRole::RspPb, KeyRole::EimSign]
+    let role = KeyRole::ALL
         .into_iter()
+        .filter(|role| matches!(role, KeyRole::RspAuth(_) | KeyRole::RspPb(_) | KeyRole::EimSign))
         .find(|role| role.as_str() == register.role)
-        .ok_or_else(|| invalid("role is rsp-auth, rsp-pb or eim-sign"))?;
+        .ok_or_else(|| {
+            invalid("role is rsp-auth or rsp-pb (or either with -brainpool-p256r1), or eim-sign")
+        })?;
     if !register.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {
         return Err(invalid("key_label names no key of this role"));
     }
     let id = register.key_id.as_slice().try_into().map_err(|_| invalid("key_id has 16 bytes"))?;
-    PublicKey::parse(&register.public_key, known_keys)
+    let public_key = PublicKey::parse(&register.public_key, known_keys)
         .map_err(|e| ServiceError::refused(ReasonCode::WeakKey, format!("the key is refused: {e}")))?;
+    if role.kind() != KeyKind::Ec(public_key.curve()) {
+        return Err(invalid("public_key is on another curve than keys of this role"));
+    }
     check_server_address(&register.server_address)?;
     // The certificate's profile says what an identifier is; here only that there is one to compare.
     let is_of_eim = role == KeyRole::EimSign;
@@ -178,8 +206,8 @@ pub(crate) fn parse_key(
 /// The profile of the certificate for a key of this role.
 pub(crate) const fn profile_of(role: KeyRole) -> Option<ProfileName> {
     match role {
-        KeyRole::RspAuth => Some(ProfileName::DpAuth),
-        KeyRole::RspPb => Some(ProfileName::DpPb),
+        KeyRole::RspAuth(_) => Some(ProfileName::DpAuth),
+        KeyRole::RspPb(_) => Some(ProfileName::DpPb),
         _ => None,
     }
 }

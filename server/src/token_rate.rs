@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
-use domain::{DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain};
+use domain::{
+    Curve, DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain,
+};
 use hsm::{
-    CardProof, CardProofJob, CardSession, Curve, Delivery, ErrorClass, HsmError, KeyRef, KeyRole,
-    OrderChunkJob, OrderKeys, Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionContext,
-    SessionKeysJob, SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
+    CardProof, CardProofJob, CardSession, Delivery, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob,
+    OrderKeys, Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionContext, SessionKeysJob,
+    SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
 };
 use keys::bsp::ProfileProtection;
 use keys::rsp::{SmdpSigned2, TransactionId};
@@ -53,14 +55,17 @@ pub(crate) async fn measure(
         RateKind::SessionKeys | RateKind::Order | RateKind::PutKey | RateKind::CardProof => {
             ("kms", KeyRole::Master)
         }
-        RateKind::Sign => ("ca", KeyRole::CertificateIssuer),
-        RateKind::Rsp => (crate::config::RSP_TOKEN, KeyRole::RspPb),
+        RateKind::Sign => ("ca", KeyRole::CertificateIssuer(Curve::P256)),
+        RateKind::Rsp => (crate::config::RSP_TOKEN, KeyRole::RspPb(Curve::P256)),
     };
     let mut work = Work::prepare(kind, devices)?;
     let records = open_records(config).await?;
     let keys = ca::KeyRegistration::all(records.store.as_ref()).map_err(crate::status::ServiceError::from)?;
     if let Work::Rsp { auth, .. } = &mut work {
-        *auth = keys.iter().find(|key| key.key.role == KeyRole::RspAuth).map(|key| key.key.key.clone());
+        *auth = keys
+            .iter()
+            .find(|key| key.key.role == KeyRole::RspAuth(Curve::P256))
+            .map(|key| key.key.key.clone());
     }
     let failed = |source| ServeError::Token { token: name, source };
     let token = tokens::start(config, name, &keys).await.map_err(failed)?;
@@ -184,7 +189,7 @@ impl Work {
                 let mut digest = vec![0; 32];
                 digest[..8].copy_from_slice(&number.to_be_bytes());
                 let options = tokens::own_call(Priority::Normal);
-                token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![digest], options).await?;
+                token.sign(key, SignatureAlgorithm::EcdsaSha256, vec![digest], options).await?;
                 Ok(1)
             }
             Self::Rsp { auth, peer } => {
@@ -198,7 +203,6 @@ impl Work {
                 token.rsp_sign(key, input, options()).await?;
                 let job = RspBindJob {
                     key: key.clone(),
-                    curve: Curve::P256,
                     euicc_key: *peer,
                     transaction_id: id,
                     host_id: b"bench".to_vec(),

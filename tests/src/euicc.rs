@@ -1,20 +1,19 @@
 //! An eUICC as far as the download of a profile goes (SGP.22 §5.7): mutual authentication with an SM-DP+, the key
-//! agreement, and the bound profile package. Signatures and the agreement are those of `p256`, which neither the
-//! authority nor its token use; objects are written and read here.
+//! agreement, and the bound profile package. Signatures and the agreement are those of `p256` and `bp256`, which the token
+//! does not use, and the authority only to verify on brainpoolP256r1; objects are written and read here.
 
 pub mod bsp;
 pub mod certificate;
+pub mod curve;
 pub mod lpa;
 pub mod package;
 pub mod tlv;
 
 use aws_lc_rs::rand;
-use p256::ecdsa::signature::{Signer, Verifier};
-use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
-use p256::{PublicKey, SecretKey};
 
 use bsp::{Agreement, BspKeys};
 use certificate::{Certificate, DP_AUTH, DP_PB};
+use curve::{PrivateKey, PublicKey};
 use package::{Parts, Profile};
 use tlv::{Malformed, Reader, tlv};
 
@@ -85,7 +84,7 @@ pub struct Personality {
     /// Packed decimal.
     pub eid: [u8; 16],
     /// SK.EUICC.ECDSA.
-    pub key: SecretKey,
+    pub key: PrivateKey,
     /// CERT.EUICC.ECDSA, DER.
     pub certificate: Vec<u8>,
     /// CERT.EUM.ECDSA, DER.
@@ -98,14 +97,14 @@ pub struct Personality {
 #[derive(Clone)]
 pub struct Euicc {
     eid: [u8; 16],
-    key: SigningKey,
+    key: PrivateKey,
     certificate: Vec<u8>,
     eum_certificate: Vec<u8>,
-    ci: VerifyingKey,
+    ci: PublicKey,
     ci_key_id: Vec<u8>,
     session: Session,
     /// The one-time key of the last prepared download, kept for a retry (SGP.22 §3.1.3).
-    kept: Option<SecretKey>,
+    kept: Option<PrivateKey>,
 }
 
 #[derive(Clone)]
@@ -113,7 +112,7 @@ enum Session {
     None,
     Challenged([u8; 16]),
     Authenticated { transaction_id: Vec<u8>, registered_id: Vec<u8>, euicc_signature1: Vec<u8> },
-    Prepared { transaction_id: Vec<u8>, server: VerifyingKey, one_time: SecretKey },
+    Prepared { transaction_id: Vec<u8>, server: PublicKey, one_time: PrivateKey },
 }
 
 impl Euicc {
@@ -122,7 +121,7 @@ impl Euicc {
         let ci = Certificate::read(&personality.ci_certificate)?;
         Ok(Self {
             eid: personality.eid,
-            key: personality.key.into(),
+            key: personality.key,
             ci_key_id: ci.key_id.ok_or(Malformed)?.to_vec(),
             ci: ci.key,
             certificate: personality.certificate,
@@ -211,7 +210,7 @@ impl Euicc {
         let info2 = self.info2();
         let signed1 =
             tlv(0x30, &[transaction_id.whole, address.whole, server_challenge.whole, &info2, context.whole]);
-        let signature1 = tlv(0x5f37, &[&self.sign(&signed1)]);
+        let signature1 = tlv(0x5f37, &[&self.key.sign(&signed1)]);
         self.session = Session::Authenticated {
             transaction_id: transaction_id.value.to_vec(),
             registered_id: certificate.registered_id.ok_or(ErrorCode::InvalidCertificate)?.to_vec(),
@@ -256,12 +255,12 @@ impl Euicc {
         server.end()?;
 
         let kept = self.kept.take();
-        let again = kept.filter(|key| used_before.is_some_and(|used| used.value == point(&key.public_key())));
-        let one_time = again.unwrap_or_else(new_key);
-        let public = tlv(0x5f49, &[&point(&one_time.public_key())]);
+        let again = kept.filter(|key| used_before.is_some_and(|used| used.value == key.public_key().point()));
+        let one_time = again.unwrap_or_else(|| PrivateKey::random(certificate.key.curve()));
+        let public = tlv(0x5f49, &[&one_time.public_key().point()]);
         let hash_cc = hash_cc.map(|hash| hash.whole).unwrap_or_default();
         let signed2 = tlv(0x30, &[&tlv(0x80, &[&transaction_id]), &public, hash_cc]);
-        let signature2 = self.sign(&[&signed2, signature.whole].concat());
+        let signature2 = self.key.sign(&[&signed2, signature.whole].concat());
         self.kept = Some(one_time.clone());
         self.session = Session::Prepared { transaction_id, server: certificate.key, one_time };
         Ok([signed2, tlv(0x5f37, &[&signature2])].concat())
@@ -288,7 +287,7 @@ impl Euicc {
         if named.value != transaction_id {
             return Err(InstallError::InvalidTransactionId);
         }
-        let own_key = tlv(0x5f49, &[&point(&one_time.public_key())]);
+        let own_key = tlv(0x5f49, &[&one_time.public_key().point()]);
         let signed = [operation.whole, named.whole, template.whole, server_key.whole, &own_key].concat();
         verify(&server, &signed, signature.value).map_err(|_| InstallError::InvalidSignature)?;
 
@@ -299,14 +298,19 @@ impl Euicc {
         let ([key_type @ 0x88], [key_len @ 16], 1..=16) = (key_type, key_len, host_id.len()) else {
             return Err(InstallError::UnsupportedTemplate);
         };
-        let server_key =
-            PublicKey::from_sec1_bytes(server_key.value).map_err(|_| InstallError::IncorrectInput)?;
-        let shared = one_time.diffie_hellman(&server_key);
+        let shared = PublicKey::from_point(one_time.curve(), server_key.value)
+            .and_then(|server_key| one_time.agree(&server_key))
+            .ok_or(InstallError::IncorrectInput)?;
         let agreement = Agreement { key_type: *key_type, key_len: *key_len, host_id, eid: &self.eid };
-        let keys = BspKeys::derive(shared.raw_secret_bytes(), &agreement);
+        let keys = BspKeys::derive(&shared, &agreement);
         let profile = parts.open(&keys).map_err(|_| InstallError::SecurityError)?;
         self.kept = None;
         Ok(profile)
+    }
+
+    /// What no eUICC does: a signature over bytes of a test's choice, to see what a server does with them.
+    pub fn sign_for_a_test(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message)
     }
 
     /// SGP.22 §4.5.2: signed by our CI, for this role. An eUICC has no clock, so it looks at no dates.
@@ -322,35 +326,6 @@ impl Euicc {
         }
         Ok(certificate)
     }
-
-    fn sign(&self, message: &[u8]) -> [u8; 64] {
-        sign(&self.key, message)
-    }
-}
-
-/// ECDSA with SHA-256, r and s as objects of remote provisioning carry them.
-pub fn sign(key: &SigningKey, message: &[u8]) -> [u8; 64] {
-    let signature: Signature = key.sign(message);
-    signature.to_bytes().into()
-}
-
-/// The uncompressed point, 65 bytes.
-pub fn point(key: &PublicKey) -> [u8; 65] {
-    key.to_sec1_bytes()[..].try_into().expect("P-256 points are written uncompressed")
-}
-
-/// A key pair of P-256 from random bytes.
-///
-/// # Panics
-/// When the system has none.
-pub fn new_key() -> SecretKey {
-    loop {
-        let mut bytes = [0; 32];
-        rand::fill(&mut bytes).expect("the system has random bytes");
-        if let Ok(key) = SecretKey::from_slice(&bytes) {
-            return key;
-        }
-    }
 }
 
 /// The code in an error response of AuthenticateServer or PrepareDownload; `None` when it is no error.
@@ -365,9 +340,8 @@ pub fn error_code(response: &[u8]) -> Option<u8> {
     }
 }
 
-fn verify(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> Result<(), ErrorCode> {
-    let signature = Signature::from_slice(signature).map_err(|_| ErrorCode::InvalidSignature)?;
-    key.verify(message, &signature).map_err(|_| ErrorCode::InvalidSignature)
+fn verify(key: &PublicKey, message: &[u8], signature: &[u8]) -> Result<(), ErrorCode> {
+    if key.verifies(message, signature) { Ok(()) } else { Err(ErrorCode::InvalidSignature) }
 }
 
 fn error(request: &[u8], tag: u16, code: ErrorCode) -> Vec<u8> {

@@ -3,14 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a vector file that does not read fails its test")]
 
-use p256::ecdsa::SigningKey;
-use p256::{PublicKey, SecretKey};
 use serde_json::Value;
 use tests::euicc::bsp::{Agreement, BspKeys, Stretch};
+use tests::euicc::curve::{Curve, PrivateKey, PublicKey};
 use tests::euicc::lpa::{self, ServerAuthentication};
 use tests::euicc::package::{Profile, bind, metadata};
 use tests::euicc::tlv::{Reader, tlv};
-use tests::euicc::{Euicc, InstallError, Personality, error_code, new_key, point, sign};
+use tests::euicc::{Euicc, InstallError, Personality, error_code};
 
 const EID: [u8; 16] =
     [0x89, 0x04, 0x90, 0x32, 0x12, 0x34, 0x51, 0x23, 0x45, 0x12, 0x34, 0x56, 0x78, 0x90, 0x12, 0x35];
@@ -23,7 +22,7 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 /// A published test key (SEC 1 in PEM).
-fn key(name: &str) -> SecretKey {
+fn key(name: &str) -> PrivateKey {
     let text = String::from_utf8(file(name)).unwrap();
     let body = text.split("-----BEGIN EC PRIVATE KEY-----").nth(1).unwrap();
     let body = body.split("-----END").next().unwrap();
@@ -32,7 +31,7 @@ fn key(name: &str) -> SecretKey {
         rustls_pki_types::pem::PemObject::from_pem_slice(pem.as_bytes()).unwrap();
     let mut fields = Reader::inside(der.secret_sec1_der(), 0x30).unwrap();
     fields.expect(0x02).unwrap();
-    SecretKey::from_slice(fields.expect(0x04).unwrap().value).unwrap()
+    PrivateKey::P256(p256::SecretKey::from_slice(fields.expect(0x04).unwrap().value).unwrap())
 }
 
 fn euicc() -> Euicc {
@@ -49,8 +48,8 @@ fn euicc() -> Euicc {
 
 /// The server's side of one transaction, with what a test may get wrong as fields.
 struct Server {
-    auth: SigningKey,
-    pb: SigningKey,
+    auth: PrivateKey,
+    pb: PrivateKey,
     auth_certificate: Vec<u8>,
     pb_certificate: Vec<u8>,
     used_before: Option<Vec<u8>>,
@@ -60,8 +59,8 @@ impl Server {
     fn new() -> Self {
         let sgp26 = |name: &str| format!("sgp26_varO_2020/{name}");
         Self {
-            auth: key(&sgp26("SK_S_SM_DPauth_ECDSA_NIST.pem")).into(),
-            pb: key(&sgp26("SK_S_SM_DPpb_ECDSA_NIST.pem")).into(),
+            auth: key(&sgp26("SK_S_SM_DPauth_ECDSA_NIST.pem")),
+            pb: key(&sgp26("SK_S_SM_DPpb_ECDSA_NIST.pem")),
             auth_certificate: file(&sgp26("CERT_S_SM_DPauth_ECDSA_NIST.der")),
             pb_certificate: file(&sgp26("CERT_S_SM_DPpb_ECDSA_NIST.der")),
             used_before: None,
@@ -83,7 +82,7 @@ impl Server {
         );
         let server = ServerAuthentication {
             server_signed1: &signed,
-            server_signature1: &sign(&self.auth, &signed),
+            server_signature1: &self.auth.sign(&signed),
             ci_key_id: ci,
             server_certificate: &self.auth_certificate,
         };
@@ -97,24 +96,24 @@ impl Server {
         let flag = tlv(0x01, &[if hash_cc.is_some() { &[0xff] } else { &[0x00] }]);
         let used = self.used_before.as_ref().map(|key| tlv(0x5f49, &[key])).unwrap_or_default();
         let signed = tlv(0x30, &[&tlv(0x80, &[&TRANSACTION]), &flag, &used]);
-        let signature = sign(&self.pb, &[&signed, euicc_signature1].concat());
+        let signature = self.pb.sign(&[&signed, euicc_signature1].concat());
         lpa::prepare_download(&signed, &signature, &self.pb_certificate, hash_cc)
     }
 
     fn bind(&self, one_time: &[u8], profile_keys: Option<&BspKeys>, profile: &Profile) -> Vec<u8> {
-        let own = new_key();
-        let shared = own.diffie_hellman(&PublicKey::from_sec1_bytes(one_time).unwrap());
+        let own = PrivateKey::random(Curve::P256);
+        let shared = own.agree(&PublicKey::from_point(Curve::P256, one_time).unwrap()).unwrap();
         let agreement = Agreement { key_type: 0x88, key_len: 16, host_id: HOST_ID, eid: &EID };
-        let keys = BspKeys::derive(shared.raw_secret_bytes(), &agreement);
+        let keys = BspKeys::derive(&shared, &agreement);
         let template = tlv(0xa6, &[&tlv(0x80, &[&[0x88]]), &tlv(0x81, &[&[16]]), &tlv(0x84, &[HOST_ID])]);
         let signed = [
             tlv(0x82, &[&[1]]),
             tlv(0x80, &[&TRANSACTION]),
             template,
-            tlv(0x5f49, &[&point(&own.public_key())]),
+            tlv(0x5f49, &[&own.public_key().point()]),
         ]
         .concat();
-        let signature = sign(&self.pb, &[&signed[..], &tlv(0x5f49, &[one_time])].concat());
+        let signature = self.pb.sign(&[&signed[..], &tlv(0x5f49, &[one_time])].concat());
         let initialise = tlv(0xbf23, &[&signed, &tlv(0x5f37, &[&signature])]);
         bind(&initialise, &keys, profile_keys, profile)
     }
@@ -217,7 +216,7 @@ fn a_server_that_does_not_prove_itself_is_refused() {
     };
     let challenge = euicc.challenge();
     let mut server = Server::new();
-    server.auth = new_key().into();
+    server.auth = PrivateKey::random(Curve::P256);
     assert_eq!(authenticate(&mut euicc, &server, &challenge), Some(2));
     assert_eq!(authenticate(&mut euicc, &Server::new(), &challenge), Some(4), "a challenge is used once");
 
@@ -239,7 +238,7 @@ fn a_server_that_does_not_prove_itself_is_refused() {
 #[test]
 fn a_download_prepared_by_another_key_or_another_role_is_refused() {
     let mut server = Server::new();
-    server.pb = new_key().into();
+    server.pb = PrivateKey::random(Curve::P256);
     assert_eq!(error_code(&prepare(&mut euicc(), &server, None)), Some(2));
     let mut server = Server::new();
     server.pb = server.auth.clone();

@@ -12,6 +12,7 @@ use ca::{
     About, CertificateRequest, Engines, Issued, Issuers, KeyRegistration, PublishedCrl, RevocationRequest,
     Root, SubjectKey,
 };
+use domain::Curve;
 use domain::{Clock, ReasonCode, RevocationReason, Role, Timestamp};
 use hsm::ceremony::Ceremony;
 use hsm::{CallOptions, KeyRole, Priority, Token, TokenConfig, WorkerCommand};
@@ -73,9 +74,9 @@ impl Authority {
         ceremony.init_token(&directory.path().join("so-pin")).unwrap();
         let mut create = |role, name| ceremony.create_key(role, name, 1).unwrap().registered();
         let keys = [
-            create(KeyRole::CertificateIssuer, "ci"),
+            create(KeyRole::CertificateIssuer(Curve::P256), "ci"),
             create(KeyRole::OperatorIssuer, "operator"),
-            create(KeyRole::CertificateIssuer, "maker"),
+            create(KeyRole::CertificateIssuer(Curve::P256), "maker"),
             create(KeyRole::OcspResponder, "ci"),
         ];
         drop(ceremony);

@@ -1,7 +1,5 @@
 //! The daemon's side of [`KeyPairsJob`].
 
-use domain::KeyPairCurve;
-
 use super::Token;
 use super::wire::{bounded, received, unexpected};
 use crate::error::HsmError;
@@ -21,9 +19,8 @@ impl Token {
     pub async fn key_pairs(&self, job: KeyPairsJob, options: CallOptions) -> Result<KeyPairs, HsmError> {
         bounded("a key-pairs job", "key pairs", job.count, KEY_PAIRS_MAX)?;
         spki::rsa_public_key(&job.recipient_spki)?;
-        let KeyPairCurve::P256 = job.curve;
         let count = u16::try_from(job.count).map_err(|_| HsmError::caller("too many key pairs"))?;
-        let wire = Job::KeyPairs { recipient_spki: job.recipient_spki, count };
+        let wire = Job::KeyPairs { curve: job.curve.code(), recipient_spki: job.recipient_spki, count };
         match received(self.inner().submit(wire, options)?.await)? {
             JobOutput::KeyPairs { wrapped_transport_key, oaep_hash, pairs } if pairs.len() == job.count => {
                 let pairs = pairs

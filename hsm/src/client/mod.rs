@@ -288,7 +288,7 @@ impl Token {
         }
         for input in inputs {
             let fits = match algorithm {
-                SignatureAlgorithm::EcdsaP256Sha256 => input.len() == 32,
+                SignatureAlgorithm::EcdsaSha256 => input.len() == 32,
                 SignatureAlgorithm::Ed25519 => input.len() <= INPUT_BYTES_MAX,
             };
             if !fits {
@@ -556,7 +556,7 @@ impl KnownKey {
             KeyCheck::PublicKey(spki) => Verifier::new(key.role.kind(), spki)?,
             KeyCheck::CheckValue(_) => None,
         };
-        let is_pair = matches!(key.role.kind(), KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap);
+        let is_pair = matches!(key.role.kind(), KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap);
         if is_pair != matches!(key.check, KeyCheck::PublicKey(_)) {
             return Err(HsmError::policy(format!(
                 "key {} is registered with the wrong kind of check",
@@ -569,7 +569,7 @@ impl KnownKey {
     fn verifier(&self, key: &KeyRef, algorithm: SignatureAlgorithm) -> Result<&Verifier, HsmError> {
         self.verifier
             .as_ref()
-            .filter(|_| self.role.kind() == algorithm.kind())
+            .filter(|_| algorithm.is_of(self.role.kind()))
             .ok_or_else(|| HsmError::caller(format!("key {key} does not sign {algorithm:?}")))
     }
 }

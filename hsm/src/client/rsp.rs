@@ -21,30 +21,33 @@ impl Token {
     ) -> Result<[u8; 64], HsmError> {
         let inner = self.inner();
         let known = inner.known_key(key)?;
-        require(key, known.role, input.role())?;
+        if !input.is_for(known.role) {
+            return Err(wrong_role(key, known.role));
+        }
         let digest = input.digest()?;
         let job = Job::RspSign(Box::new(WireRspSign { key: key.clone(), input: input.into() }));
         let signature = match received(inner.submit(job, options)?.await)? {
             JobOutput::Signatures(mut signatures) if signatures.len() == 1 => signatures.remove(0),
             other => return Err(unexpected(&other)),
         };
-        if !known.verifier(key, SignatureAlgorithm::EcdsaP256Sha256)?.accepts(&digest, &signature) {
+        if !known.verifier(key, SignatureAlgorithm::EcdsaSha256)?.accepts(&digest, &signature) {
             return Err(self.signature_failed(key));
         }
         fixed(&signature, "a signature")
     }
 
     /// Binds a profile to an eUICC's one-time key; see [`RspBindJob`]. The signature of the secure channel is verified in
-    /// software before it is returned. Whether the one-time key is on its curve is the token's to refuse: check a P-256 one
-    /// before ([`keys::rsp::is_p256_point`]), so that the refusal is the caller's.
+    /// software before it is returned. A one-time key that is no point of the DPpb key's curve is refused with class `caller`.
     pub async fn rsp_bind(&self, job: RspBindJob, options: CallOptions) -> Result<RspBound, HsmError> {
         let inner = self.inner();
         let known = inner.known_key(&job.key)?;
-        require(&job.key, known.role, KeyRole::RspPb)?;
+        let KeyRole::RspPb(curve) = known.role else { return Err(wrong_role(&job.key, known.role)) };
+        if !ecc::is_point(curve, &job.euicc_key) {
+            return Err(HsmError::caller(format!("the one-time key is no point of {curve}")));
+        }
         let key = job.key.clone();
         let wire = WireRspBind {
             key: job.key,
-            curve: job.curve,
             euicc_key: job.euicc_key.to_vec(),
             transaction_id: job.transaction_id.0,
             host_id: job.host_id.clone(),
@@ -63,7 +66,7 @@ impl Token {
             server_key: fixed(&server_key, "a one-time key")?,
         };
         let digest = sha256(&channel.signed(&job.euicc_key));
-        if !known.verifier(&key, SignatureAlgorithm::EcdsaP256Sha256)?.accepts(&digest, &signature) {
+        if !known.verifier(&key, SignatureAlgorithm::EcdsaSha256)?.accepts(&digest, &signature) {
             return Err(self.signature_failed(&key));
         }
         Ok(RspBound {
@@ -74,9 +77,6 @@ impl Token {
     }
 }
 
-fn require(key: &KeyRef, is: KeyRole, wanted: KeyRole) -> Result<(), HsmError> {
-    if is == wanted {
-        return Ok(());
-    }
-    Err(HsmError::caller(format!("key {key} is a {}; this takes a {}", is.as_str(), wanted.as_str())))
+fn wrong_role(key: &KeyRef, is: KeyRole) -> HsmError {
+    HsmError::caller(format!("key {key} is a {}, whose keys do not do this", is.as_str()))
 }

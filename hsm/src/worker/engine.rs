@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::OrderFormat;
+use domain::{Curve, OrderFormat};
 
 use super::incoming::Incoming;
 use super::open::{OpenToken, ResolvedKey, sign};
@@ -75,12 +75,12 @@ impl Engine {
         match job {
             Job::Sign { key, algorithm, inputs } => {
                 let key =
-                    self.key_of(key, |kind, role| kind == algorithm.kind() && !role.is_bound_to_a_purpose())?;
+                    self.key_of(key, |kind, role| algorithm.is_of(kind) && !role.is_bound_to_a_purpose())?;
                 let mut signatures = Vec::with_capacity(inputs.len());
                 for input in inputs {
                     order::in_time(deadline)?;
                     self.dawdle();
-                    signatures.push(sign(session, algorithm.kind(), key.handle, input)?);
+                    signatures.push(sign(session, key.registered.role.kind(), key.handle, input)?);
                 }
                 Ok(JobOutput::Signatures(signatures))
             }
@@ -118,9 +118,10 @@ impl Engine {
                     order::in_time(deadline)
                 })
             }
-            Job::KeyPairs { recipient_spki, count } => {
+            Job::KeyPairs { curve, recipient_spki, count } => {
                 self.dawdle();
-                key_pairs::key_pairs(session, &self.token.abilities, recipient_spki, *count, deadline)
+                let curve = Curve::from_code(*curve).map_err(|e| HsmError::caller(e.to_string()))?;
+                key_pairs::key_pairs(session, &self.token.abilities, curve, recipient_spki, *count, deadline)
             }
             Job::PutKey(job) => {
                 let (old, new) = (self.keysets(&job.old)?, self.keysets(&job.new)?);
@@ -159,12 +160,12 @@ impl Engine {
             }
             Job::RspSign(job) => {
                 let input = RspInput::try_from(&job.input)?;
-                let key = self.key_of(&job.key, |_, role| role == input.role())?;
+                let key = self.key_of(&job.key, |_, role| input.is_for(role))?;
                 self.dawdle();
                 rsp::rsp_sign(session, &key, &input)
             }
             Job::RspBind(job) => {
-                let key = self.key_of(&job.key, |_, role| role == KeyRole::RspPb)?;
+                let key = self.key_of(&job.key, |_, role| matches!(role, KeyRole::RspPb(_)))?;
                 self.dawdle();
                 rsp::rsp_bind(session, &self.token.abilities, &key, job)
             }

@@ -9,6 +9,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys::CKM_ECDSA;
+use domain::Curve;
 
 use super::open::sign;
 use super::order::{in_time, recipient_key, wrap_oaep};
@@ -31,10 +32,15 @@ const PAIR_DIGEST: [u8; 32] = *b"chancery device key, pair check.";
 pub(crate) fn key_pairs(
     session: &TokenSession,
     abilities: &Abilities,
+    curve: Curve,
     recipient_spki: &[u8],
     count: u16,
     deadline: Option<Instant>,
 ) -> Result<JobOutput, HsmError> {
+    if curve == Curve::BrainpoolP256r1 && !abilities.brainpool {
+        return Err(HsmError::policy("the token has no brainpoolP256r1"));
+    }
+    let kind = KeyKind::Ec(curve);
     let kwp = abilities.kwp.ok_or_else(|| HsmError::policy("the token has no AES-KWP; no key pairs"))?;
     let oaep_hash = abilities
         .oaep_hash
@@ -48,12 +54,12 @@ pub(crate) fn key_pairs(
     let mut pairs = Vec::with_capacity(count.into());
     for _ in 0..count {
         in_time(deadline)?;
-        let (public, private) = generate_pair(session, KeyKind::P256, &private_attributes())?;
+        let (public, private) = generate_pair(session, kind, &private_attributes())?;
         // Destroyed when this round ends, like its public half.
         let private = session.guard(private);
-        let spki = public_key_info(session, KeyKind::P256, &public)?;
-        let signature = sign(session, KeyKind::P256, private.handle(), &PAIR_DIGEST)?;
-        match Verifier::new(KeyKind::P256, &spki)? {
+        let spki = public_key_info(session, kind, &public)?;
+        let signature = sign(session, kind, private.handle(), &PAIR_DIGEST)?;
+        match Verifier::new(kind, &spki)? {
             Some(verifier) if verifier.accepts(&PAIR_DIGEST, &signature) => {}
             _ => return Err(HsmError::token("a new key pair does not verify its own signature")),
         }

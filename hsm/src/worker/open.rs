@@ -236,7 +236,7 @@ pub(crate) fn key_check(
         KeyKind::AesWrap | KeyKind::AesImport | KeyKind::AesKek => {
             return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
         }
-        KeyKind::P256 | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+        KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
             return Err(HsmError::policy("a key pair has no check value"));
         }
     };
@@ -252,7 +252,7 @@ pub(crate) fn sign(
 ) -> Result<Vec<u8>, HsmError> {
     let signature = match kind {
         // SoftHSM 2.6 has no CKM_ECDSA_SHA256: the digest is computed by the caller.
-        KeyKind::P256 => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
+        KeyKind::Ec(_) => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
         KeyKind::Ed25519 => session.sign::<64>(
             &Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
             handle,
@@ -306,7 +306,7 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         KeyRole::LogMac | KeyRole::Pseudonym => {
             vec![format!("{key_name}: service secrets, CMAC outputs used in zeroized memory of the daemon")]
         }
-        KeyRole::RspPb => vec![if abilities.x963 {
+        KeyRole::RspPb(_) => vec![if abilities.x963 {
             format!(
                 "{key_name}: keys of bound profile packages, derived in the token and sealed in zeroized worker memory"
             )
@@ -315,8 +315,8 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
                 "{key_name}: shared secrets of key agreements, from which keys of bound profile packages are derived and sealed in zeroized worker memory: the token has no X9.63"
             )
         }],
-        KeyRole::CertificateIssuer
-        | KeyRole::RspAuth
+        KeyRole::CertificateIssuer(_)
+        | KeyRole::RspAuth(_)
         | KeyRole::EimSign
         | KeyRole::OperatorIssuer
         | KeyRole::OcspResponder

@@ -26,11 +26,10 @@ use crate::error::HsmError;
 use crate::key::{KeyKind, KeyRole, OaepHash};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::report::Probe;
-use crate::rsp::Curve;
 use crate::signature::Verifier;
 use crate::spki::{self, RsaPublicKey};
 use crate::template::SessionKeyUse;
-use domain::KeysetAlgorithm;
+use domain::{Curve, KeysetAlgorithm};
 
 /// What the known answers showed.
 pub(crate) struct Abilities {
@@ -53,6 +52,8 @@ pub(crate) struct Abilities {
     triple_des_derive: bool,
     cmac: bool,
     ecdsa: bool,
+    /// Without it nothing but keys of that curve is refused.
+    pub(crate) brainpool: bool,
     eddsa: bool,
     /// SENSITIVE, EXTRACTABLE and ALLOWED_MECHANISMS are enforced.
     rules: bool,
@@ -67,12 +68,19 @@ impl Abilities {
     /// Whether a key of this role can do its work on this token, and is held to it.
     pub(crate) fn suffice_for(&self, role: KeyRole, boundary: Boundary) -> Result<(), HsmError> {
         let needed: &[(&str, bool)] = match role.kind() {
-            KeyKind::P256 if role == KeyRole::RspPb => &[
+            KeyKind::Ec(Curve::BrainpoolP256r1) => &[
+                ("brainpoolP256r1", self.brainpool),
+                (
+                    "X9.63-SHA256 (and is inside_only)",
+                    !role.agrees_on_keys() || self.x963 || boundary == Boundary::Worker,
+                ),
+            ],
+            KeyKind::Ec(Curve::P256) if role.agrees_on_keys() => &[
                 ("CKM_ECDSA", self.ecdsa),
                 ("CKM_ECDH1_DERIVE", self.ecdh),
                 ("X9.63-SHA256 (and is inside_only)", self.x963 || boundary == Boundary::Worker),
             ],
-            KeyKind::P256 => &[("CKM_ECDSA", self.ecdsa)],
+            KeyKind::Ec(Curve::P256) => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
             KeyKind::AesCmac if role == KeyRole::FastMaster => &[
                 ("CKM_AES_CMAC", self.cmac),
@@ -137,7 +145,12 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         x963: note("ECDH with X9.63-SHA256 inside", x963_is_right(session)),
         ecdh: note("ECDH P-256", both_sides_agree(session, Curve::P256)),
         cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
-        ecdsa: note("ECDSA P-256", signs(session, KeyKind::P256)),
+        ecdsa: note("ECDSA P-256", signs(session, KeyKind::Ec(Curve::P256))),
+        brainpool: note(
+            "ECDSA and ECDH brainpoolP256r1",
+            signs(session, KeyKind::Ec(Curve::BrainpoolP256r1))
+                .and_then(|()| both_sides_agree(session, Curve::BrainpoolP256r1)),
+        ),
         eddsa: note("EdDSA Ed25519", signs(session, KeyKind::Ed25519)),
         rules: [
             note("rule: SENSITIVE keys are not read", sensitive_is_enforced(session)),
@@ -391,8 +404,8 @@ pub(crate) fn public_key_info(
     }
     let point = session.attribute(public.handle(), CKA_EC_POINT)?;
     match kind {
-        KeyKind::Ed25519 => spki::ed25519_from_ec_point(&point),
-        _ => spki::p256_from_ec_point(&point),
+        KeyKind::Ec(curve) => spki::spki_of_ec_point(curve, &point),
+        _ => spki::ed25519_from_ec_point(&point),
     }
     .ok_or_else(|| HsmError::policy("the token's CKA_EC_POINT is no point of the curve asked for"))
 }

@@ -4,6 +4,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys::{CKA_EC_POINT, CKM_ECDH1_DERIVE};
+use domain::Curve;
 use keys::bsp::{
     BoundKeys, BspKeys, HOST_ID_MAX, KEY_DATA_BYTES, ProfileProtection, SecureChannel, key_data, shared_info,
 };
@@ -15,10 +16,11 @@ use super::open::{ResolvedKey, sign};
 use super::probe::Abilities;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
-use crate::key::KeyKind;
+use crate::key::KeyRole;
 use crate::pkcs11_gaps::mechanism_type;
 use crate::protocol::JobOutput;
-use crate::rsp::{Curve, RspInput, WireRspBind, fixed, sha256};
+use crate::rsp::{RspInput, WireRspBind, fixed, sha256};
+use crate::spki::ec_parameters;
 
 /// Signs one input, whose role the engine has compared with the key's.
 pub(crate) fn rsp_sign(
@@ -26,7 +28,7 @@ pub(crate) fn rsp_sign(
     key: &ResolvedKey,
     input: &RspInput,
 ) -> Result<JobOutput, HsmError> {
-    let signature = sign(session, KeyKind::P256, key.handle, &input.digest()?)?;
+    let signature = sign(session, key.registered.role.kind(), key.handle, &input.digest()?)?;
     Ok(JobOutput::Signatures(vec![signature]))
 }
 
@@ -44,7 +46,10 @@ pub(crate) fn rsp_bind(
     if !(1..=HOST_ID_MAX).contains(&job.host_id.len()) {
         return Err(HsmError::caller("a host id has 1 to 16 bytes"));
     }
-    let pair = one_time_pair(session, job.curve)?;
+    let KeyRole::RspPb(curve) = key.registered.role else {
+        return Err(HsmError::caller("only a DPpb key answers for a key agreement"));
+    };
+    let pair = one_time_pair(session, curve)?;
     let info = shared_info(&job.host_id, &job.eid);
     let material = if abilities.x963 {
         agree_inside(session, &pair.private, &euicc_key, &info)?
@@ -66,7 +71,8 @@ pub(crate) fn rsp_bind(
         host_id: job.host_id.clone(),
         server_key: pair.public,
     };
-    let signature = sign(session, KeyKind::P256, key.handle, &sha256(&channel.signed(&euicc_key)))?;
+    let signature =
+        sign(session, key.registered.role.kind(), key.handle, &sha256(&channel.signed(&euicc_key)))?;
     let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
     let sealed = seal(&recipient, &job.info, &bound.encode(), ephemeral)
         .map_err(|e| HsmError::caller(e.to_string()))?;
@@ -93,7 +99,7 @@ pub(crate) fn one_time_pair(session: &TokenSession, curve: Curve) -> Result<OneT
         Attribute::Encrypt(false),
         Attribute::Wrap(false),
         Attribute::Derive(false),
-        Attribute::EcParams(curve.parameters().to_vec()),
+        Attribute::EcParams(ec_parameters(curve)),
     ];
     let private = [
         Attribute::Class(ObjectClass::PRIVATE_KEY),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use domain::KeysetAlgorithm;
+use domain::{Curve, KeysetAlgorithm};
 use hsm::{ErrorClass, KeyRole, SignatureAlgorithm, Token};
 use rustix::process::Signal;
 
@@ -69,7 +69,7 @@ async fn killing_every_worker_under_load_costs_retryable_errors_only_and_service
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_worker_costs_its_callers_a_deadline_and_is_replaced() {
     let fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let hanging = token.worker_pids()[0];
     signal(hanging, Signal::STOP);
@@ -122,7 +122,7 @@ async fn a_refused_pin_is_tried_once_by_all_workers_together() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pin_changed_under_a_running_service_stops_it_after_one_attempt() {
     let mut fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let trace = through_spy(&mut fixture);
     let token = fixture.start(&keys).await.unwrap();
     write_private(&fixture.config.pin_file, "not-the-pin");
@@ -141,7 +141,7 @@ async fn a_pin_changed_under_a_running_service_stops_it_after_one_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_initialised_again_is_found_out_by_the_canary_and_not_served() {
     let fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer, KeyRole::CanarySign]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256), KeyRole::CanarySign]);
     let token = fixture.start(&keys).await.unwrap();
     token.check().await.unwrap();
     let (name, value) = fixture.environment();
@@ -168,7 +168,7 @@ async fn a_token_initialised_again_is_found_out_by_the_canary_and_not_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_directory_that_disappears_is_a_token_fault_and_service_returns_with_it() {
     let fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let (here, away) = (fixture.token_files(), fixture.dir.path().join("away"));
     fs::rename(&here, &away).unwrap();
@@ -183,7 +183,7 @@ async fn a_token_directory_that_disappears_is_a_token_fault_and_service_returns_
 async fn workers_end_with_the_last_handle() {
     let mut fixture = Fixture::new("ca");
     fixture.config.workers = 2;
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let pids = token.worker_pids();
     drop(token);
@@ -216,5 +216,5 @@ pub async fn sign_one(
     key: &hsm::KeyRef,
     time: Duration,
 ) -> Result<Vec<Vec<u8>>, hsm::HsmError> {
-    token.sign(key, SignatureAlgorithm::EcdsaP256Sha256, vec![vec![7; 32]], within(time)).await
+    token.sign(key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], within(time)).await
 }

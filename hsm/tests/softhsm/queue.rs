@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use domain::Curve;
 use hsm::{CallOptions, ErrorClass, KeyRef, KeyRole, Priority, SignatureAlgorithm, Token};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
@@ -15,7 +16,7 @@ fn sign(token: &Token, key: &KeyRef, priority: Priority, time: Duration) -> Join
     let (token, key) = (token.clone(), key.clone());
     tokio::spawn(async move {
         let options = CallOptions { deadline: Instant::now() + time, priority };
-        token.sign(&key, SignatureAlgorithm::EcdsaP256Sha256, vec![vec![7; 32]], options).await
+        token.sign(&key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], options).await
     })
 }
 
@@ -27,7 +28,7 @@ async fn queued(token: &Token, count: usize) {
 async fn a_full_queue_refuses_at_once_other_priorities_still_wait_and_all_that_waited_is_done() {
     let mut fixture = Fixture::new("ca");
     fixture.config.queue_depth_max = 2;
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let key = &keys[0].key;
     let worker = token.worker_pids()[0];
@@ -57,7 +58,7 @@ async fn a_full_queue_refuses_at_once_other_priorities_still_wait_and_all_that_w
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_past_its_deadline_or_without_a_caller_never_reaches_the_token() {
     let fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let key = &keys[0].key;
     sign_one(&token, key, Duration::from_secs(10)).await.unwrap();
@@ -87,7 +88,7 @@ async fn a_job_past_its_deadline_or_without_a_caller_never_reaches_the_token() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shutdown_finishes_what_has_begun_and_refuses_what_comes_after() {
     let fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256)]);
     let token = fixture.start(&keys).await.unwrap();
     let key = &keys[0].key;
     let worker = token.worker_pids()[0];

@@ -7,9 +7,10 @@ use std::process::Command;
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey as Verifier};
+use domain::Curve;
+use ecc::EcPublicKey;
 use hsm::{
-    Curve, ErrorClass, KeyCheck, KeyRole, RegisteredKey, RspBindJob, RspBound, RspInput, SignatureAlgorithm,
-    Token,
+    ErrorClass, KeyCheck, KeyRole, RegisteredKey, RspBindJob, RspBound, RspInput, SignatureAlgorithm, Token,
 };
 use keys::bsp::{BoundKeys, BspKeys, ProfileProtection};
 use keys::rsp::TransactionId;
@@ -24,12 +25,12 @@ const INFO: &[u8] = b"test info";
 
 fn point(key: &RegisteredKey) -> &[u8] {
     let KeyCheck::PublicKey(spki) = &key.check else { panic!("a key pair") };
-    &spki[26..]
+    &spki[spki.len() - 65..]
 }
 
-async fn sm_dp_plus() -> (Fixture, Token, RegisteredKey, RegisteredKey) {
+async fn sm_dp_plus(curve: Curve) -> (Fixture, Token, RegisteredKey, RegisteredKey) {
     let fixture = Fixture::new("rsp");
-    let mut keys = fixture.create_all(&[KeyRole::RspAuth, KeyRole::RspPb]);
+    let mut keys = fixture.create_all(&[KeyRole::RspAuth(curve), KeyRole::RspPb(curve)]);
     let token = fixture.start(&keys).await.unwrap();
     let pb = keys.remove(1);
     (fixture, token, keys.remove(0), pb)
@@ -41,7 +42,7 @@ fn smdp_signed2() -> RspInput {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_key_of_an_sm_dp_plus_signs_its_own_objects_and_refuses_the_others() {
-    let (_fixture, token, auth, pb) = sm_dp_plus().await;
+    let (_fixture, token, auth, pb) = sm_dp_plus(Curve::P256).await;
     let one = token.rsp_sign(&auth.key, RspInput::ServerSigned1(SIGNED1.to_vec()), soon()).await.unwrap();
     Verifier::new(&ECDSA_P256_SHA256_FIXED, point(&auth)).verify(SIGNED1, &one).unwrap();
     let two = token.rsp_sign(&pb.key, smdp_signed2(), soon()).await.unwrap();
@@ -53,11 +54,8 @@ async fn each_key_of_an_sm_dp_plus_signs_its_own_objects_and_refuses_the_others(
         token.rsp_sign(&pb.key, RspInput::ServerSigned1(SIGNED1.to_vec()), soon()).await.unwrap_err(),
         // What the DPpb key signs, offered to the DPauth key as if it were its own.
         token.rsp_sign(&auth.key, RspInput::ServerSigned1(message), soon()).await.unwrap_err(),
-        token.rsp_bind(job(&auth, Curve::P256, [4; 65], recipient().1), soon()).await.unwrap_err(),
-        token
-            .sign(&auth.key, SignatureAlgorithm::EcdsaP256Sha256, vec![vec![0; 32]], soon())
-            .await
-            .unwrap_err(),
+        token.rsp_bind(job(&auth, [4; 65], recipient().1), soon()).await.unwrap_err(),
+        token.sign(&auth.key, SignatureAlgorithm::EcdsaSha256, vec![vec![0; 32]], soon()).await.unwrap_err(),
     ];
     for error in refused {
         assert_eq!(error.class, ErrorClass::Caller, "{error}");
@@ -65,10 +63,9 @@ async fn each_key_of_an_sm_dp_plus_signs_its_own_objects_and_refuses_the_others(
     token.shutdown().await;
 }
 
-fn job(key: &RegisteredKey, curve: Curve, euicc_key: [u8; 65], recipient: [u8; 65]) -> RspBindJob {
+fn job(key: &RegisteredKey, euicc_key: [u8; 65], recipient: [u8; 65]) -> RspBindJob {
     RspBindJob {
         key: key.key.clone(),
-        curve,
         euicc_key,
         transaction_id: TRANSACTION,
         host_id: b"host".to_vec(),
@@ -93,7 +90,9 @@ fn server_key(bound: &RspBound, pb: &RegisteredKey, euicc_key: &[u8; 65]) -> [u8
     let (fields, signature) =
         bound.initialise_secure_channel[4..].split_at(bound.initialise_secure_channel.len() - 4 - 67);
     let signed = [fields, &[0x5f, 0x49, 0x41], euicc_key].concat();
-    Verifier::new(&ECDSA_P256_SHA256_FIXED, point(pb)).verify(&signed, &signature[3..]).unwrap();
+    let KeyRole::RspPb(curve) = pb.role else { panic!("a DPpb key") };
+    let key = EcPublicKey::from_point(curve, point(pb).try_into().unwrap()).unwrap();
+    assert!(key.verifies(&signed, &signature[3..]));
     fields[fields.len() - 65..].try_into().unwrap()
 }
 
@@ -110,13 +109,13 @@ fn same(one: &BspKeys, other: &BspKeys) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bound_profile_has_the_keys_that_the_euicc_derives_and_each_time_others() {
-    let (_fixture, token, _, pb) = sm_dp_plus().await;
+    let (_fixture, token, _, pb) = sm_dp_plus(Curve::P256).await;
     let (private, public) = recipient();
     let euicc = PrivateKey::generate(&ECDH_P256).unwrap();
     let euicc_key: [u8; 65] = euicc.compute_public_key().unwrap().as_ref().try_into().unwrap();
     let mut server_keys = Vec::new();
     for protection in [ProfileProtection::SessionKeys, ProfileProtection::ProfileKeys] {
-        let job = RspBindJob { protection, ..job(&pb, Curve::P256, euicc_key, public) };
+        let job = RspBindJob { protection, ..job(&pb, euicc_key, public) };
         let bound = token.rsp_bind(job, soon()).await.unwrap();
         let server_key = server_key(&bound, &pb, &euicc_key);
         let peer = UnparsedPublicKey::new(&ECDH_P256, server_key);
@@ -131,6 +130,17 @@ async fn a_bound_profile_has_the_keys_that_the_euicc_derives_and_each_time_other
     token.shutdown().await;
 }
 
+/// r || s as the DER that openssl reads.
+fn ecdsa_der(signature: &[u8; 64]) -> Vec<u8> {
+    let integer = |half: &[u8]| {
+        let number = &half[half.iter().take(31).take_while(|byte| **byte == 0).count()..];
+        let sign: &[u8] = if number[0] >= 0x80 { &[0] } else { &[] };
+        [&[2, (sign.len() + number.len()) as u8], sign, number].concat()
+    };
+    let both = [integer(&signature[..32]), integer(&signature[32..])].concat();
+    [&[0x30, both.len() as u8], &both[..]].concat()
+}
+
 /// Runs openssl in `folder`.
 fn openssl(folder: &Path, arguments: &str) -> Vec<u8> {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
@@ -140,30 +150,42 @@ fn openssl(folder: &Path, arguments: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_is_bound_on_brainpool_p256r1_too() {
-    let (fixture, token, _, pb) = sm_dp_plus().await;
+    let (fixture, token, auth, pb) = sm_dp_plus(Curve::BrainpoolP256r1).await;
     let (private, public) = recipient();
     let folder = fixture.dir.path();
     openssl(folder, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1 -out euicc.pem");
     let spki = openssl(folder, "pkey -in euicc.pem -pubout -outform DER");
     let (prefix, euicc_key) = spki.split_at(spki.len() - 65);
     let euicc_key: [u8; 65] = euicc_key.try_into().unwrap();
-    let bound = token.rsp_bind(job(&pb, Curve::BrainpoolP256r1, euicc_key, public), soon()).await.unwrap();
+    let bound = token.rsp_bind(job(&pb, euicc_key, public), soon()).await.unwrap();
     let server_key = server_key(&bound, &pb, &euicc_key);
     fs::write(folder.join("server.der"), [prefix, &server_key].concat()).unwrap();
     openssl(folder, "pkey -pubin -inform DER -in server.der -out server.pem");
     let secret = openssl(folder, "pkeyutl -derive -inkey euicc.pem -peerkey server.pem");
     assert!(same(&opened(&bound, &private).session, &expected(&secret)));
-    // A key of the other curve is bad input, not a broken token.
-    let other = token.rsp_bind(job(&pb, Curve::P256, euicc_key, public), soon()).await.unwrap_err();
-    assert_eq!(other.class, ErrorClass::Blob, "{other}");
-    token.rsp_sign(&pb.key, smdp_signed2(), soon()).await.unwrap();
+    // A one-time key of the other curve is bad input, not a broken token.
+    let other = token.rsp_bind(job(&pb, public, public), soon()).await.unwrap_err();
+    assert_eq!(other.class, ErrorClass::Caller, "{other}");
+    // Both keys sign on their curve, as openssl sees it.
+    for (key, input, message) in [
+        (&auth, RspInput::ServerSigned1(SIGNED1.to_vec()), SIGNED1.to_vec()),
+        (&pb, smdp_signed2(), [SIGNED1, &[0x5f, 0x37, 0x40], &[7; 64]].concat()),
+    ] {
+        let signature = token.rsp_sign(&key.key, input, soon()).await.unwrap();
+        let KeyCheck::PublicKey(spki) = &key.check else { panic!("a key pair") };
+        fs::write(folder.join("signer.der"), spki).unwrap();
+        fs::write(folder.join("message"), &message).unwrap();
+        fs::write(folder.join("signature"), ecdsa_der(&signature)).unwrap();
+        openssl(folder, "pkey -pubin -inform DER -in signer.der -out signer.pem");
+        openssl(folder, "dgst -sha256 -verify signer.pem -signature signature message");
+    }
     token.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_must_do_all_inside_and_cannot_takes_no_dppb_key() {
     let mut fixture = Fixture::new("rsp");
-    let keys = fixture.create_all(&[KeyRole::RspAuth, KeyRole::RspPb]);
+    let keys = fixture.create_all(&[KeyRole::RspAuth(Curve::P256), KeyRole::RspPb(Curve::P256)]);
     fixture.config.inside_only = true;
     let refused = fixture.start(&keys).await.err().unwrap();
     assert_eq!(refused.class, ErrorClass::Policy);
@@ -177,7 +199,7 @@ async fn a_token_that_must_do_all_inside_and_cannot_takes_no_dppb_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_report_says_where_the_shared_secret_is() {
-    let (_fixture, token, auth, pb) = sm_dp_plus().await;
+    let (_fixture, token, auth, pb) = sm_dp_plus(Curve::BrainpoolP256r1).await;
     let report = token.report();
     let [sentence] = &report.leaves_the_token[..] else { panic!("{:?}", report.leaves_the_token) };
     assert!(sentence.starts_with(&pb.key.to_string()) && sentence.contains("has no X9.63"), "{sentence}");

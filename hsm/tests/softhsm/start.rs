@@ -5,6 +5,7 @@ use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
+use domain::Curve;
 use hsm::{ErrorClass, KeyCheck, KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 
 use crate::support::{Fixture, PIN, eventually, in_child, kill, soon};
@@ -34,7 +35,7 @@ async fn a_start_reports_the_token_what_it_can_do_what_leaves_it_and_what_nobody
 #[tokio::test(flavor = "multi_thread")]
 async fn several_workers_with_several_threads_start_on_one_token_and_sign() {
     let mut fixture = Fixture::new("ca");
-    let keys = fixture.create_all(&[KeyRole::CertificateIssuer, KeyRole::CanarySign]);
+    let keys = fixture.create_all(&[KeyRole::CertificateIssuer(Curve::P256), KeyRole::CanarySign]);
     fixture.config.workers = 3;
     fixture.config.threads_per_worker = 2;
     let token = fixture.start(&keys).await.unwrap();
@@ -42,7 +43,7 @@ async fn several_workers_with_several_threads_start_on_one_token_and_sign() {
     // 100 inputs make several frames; the answers keep the order, which only a verifier for each can tell.
     let digests: Vec<Vec<u8>> = (0..100u8).map(|i| vec![i; 32]).collect();
     let signatures =
-        token.sign(&keys[0].key, SignatureAlgorithm::EcdsaP256Sha256, digests.clone(), soon()).await.unwrap();
+        token.sign(&keys[0].key, SignatureAlgorithm::EcdsaSha256, digests.clone(), soon()).await.unwrap();
     assert_eq!(signatures.len(), 100);
     let KeyCheck::PublicKey(spki) = &keys[0].check else { panic!("an issuer is a key pair") };
     use aws_lc_rs::{digest, signature};
@@ -56,7 +57,7 @@ async fn several_workers_with_several_threads_start_on_one_token_and_sign() {
     token.shutdown().await;
     assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
     let error = token
-        .sign(&keys[0].key, SignatureAlgorithm::EcdsaP256Sha256, digests[..1].to_vec(), soon())
+        .sign(&keys[0].key, SignatureAlgorithm::EcdsaSha256, digests[..1].to_vec(), soon())
         .await
         .unwrap_err();
     assert_eq!(error.class, ErrorClass::ShuttingDown);
@@ -93,9 +94,9 @@ async fn a_key_made_by_a_ceremony_while_the_service_runs_is_added_everywhere_and
     fixture.config.workers = 2;
     let keys = fixture.create_all(&[KeyRole::CanarySign]);
     let token = fixture.start(&keys).await.unwrap();
-    let issuer = fixture.create(KeyRole::CertificateIssuer).registered();
+    let issuer = fixture.create(KeyRole::CertificateIssuer(Curve::P256)).registered();
     let sign = async |token: &hsm::Token| {
-        token.sign(&issuer.key, SignatureAlgorithm::EcdsaP256Sha256, vec![vec![9; 32]; 64], soon()).await
+        token.sign(&issuer.key, SignatureAlgorithm::EcdsaSha256, vec![vec![9; 32]; 64], soon()).await
     };
     assert_eq!(sign(&token).await.unwrap_err().class, ErrorClass::Caller);
     token.add_key(issuer.clone()).await.unwrap();
@@ -114,7 +115,7 @@ async fn a_key_made_by_a_ceremony_while_the_service_runs_is_added_everywhere_and
     let mut ghost = issuer.clone();
     ghost.key.id = [0; 16];
     assert_eq!(token.add_key(ghost.clone()).await.unwrap_err().class, ErrorClass::Handle);
-    let error = token.sign(&ghost.key, SignatureAlgorithm::EcdsaP256Sha256, vec![vec![9; 32]], soon()).await;
+    let error = token.sign(&ghost.key, SignatureAlgorithm::EcdsaSha256, vec![vec![9; 32]], soon()).await;
     assert_eq!(error.unwrap_err().class, ErrorClass::Caller);
 }
 

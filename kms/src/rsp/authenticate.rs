@@ -2,7 +2,7 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonyms};
 use domain::{ReasonCode, Role, Timestamp};
-use keys::rsp::{EuiccAuthentication, SmdpSigned2, is_signed_by};
+use keys::rsp::{EuiccAuthentication, SmdpSigned2};
 use proto::records;
 use store::Commit;
 
@@ -52,7 +52,7 @@ pub async fn authenticate(
     let record = &transaction.record;
     // 6. The device's proof: its signature over what names our challenge, our address and our transaction.
     let said = &request.euicc;
-    if !is_signed_by(&proved.public_key, &said.euicc_signed1, &said.signature) {
+    if !proved.public_key.verifies(&said.euicc_signed1, &said.signature) {
         return Err(KmsError::refused(
             ReasonCode::EuiccSignatureMismatch,
             "euiccSignature1 does not verify under the eUICC's certificate",
@@ -84,7 +84,8 @@ pub async fn authenticate(
     // 9. The row, the entry, and that nothing it rests on has changed.
     let next = records::RspTransaction {
         eid: proved.eid.bcd().to_vec(),
-        euicc_key: proved.public_key.to_vec(),
+        euicc_key: proved.public_key.point().to_vec(),
+        euicc_curve: proved.public_key.curve().code(),
         serial_numbers: proved.serial_numbers.clone(),
         matching_id: said.matching_id.clone(),
         smdp_signature2: smdp_signature2.to_vec(),

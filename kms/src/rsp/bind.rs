@@ -2,8 +2,9 @@
 
 use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{Eid, ReasonCode, Role, Timestamp};
+use hsm::KeyRole;
 use keys::bsp::{HOST_ID_MAX, ProfileProtection, bound_keys_info};
-use keys::rsp::{DownloadPreparation, confirms, is_p256_point, is_signed_by, with_signature};
+use keys::rsp::{DownloadPreparation, confirms, with_signature};
 use prost::Message;
 use proto::records;
 use sha2::{Digest, Sha256};
@@ -77,12 +78,10 @@ pub async fn bind(
     let granted = engines.granted(&caller.name, &eid, &request.purpose, now, object)?;
     // 12. The eUICC's signature over its one-time key and our signature before.
     let said = &request.euicc;
-    let (Ok(euicc_key), Ok(before)) =
-        (record.euicc_key.as_slice().try_into(), record.smdp_signature2.as_slice().try_into())
-    else {
+    let Ok(before) = record.smdp_signature2.as_slice().try_into() else {
         return Err(KmsError::Record("RSP transaction"));
     };
-    if !is_signed_by(euicc_key, &with_signature(&said.euicc_signed2, before), &said.signature)
+    if !transaction.euicc_key()?.verifies(&with_signature(&said.euicc_signed2, before), &said.signature)
         || said.transaction_id != transaction.id.0
     {
         return Err(refuse(
@@ -121,16 +120,17 @@ pub async fn bind(
     if record.bindings >= BINDINGS_MAX {
         return Err(refuse(ReasonCode::TransactionStep, "the transaction has bound too many one-time keys"));
     }
-    if !is_p256_point(&said.one_time_key) {
-        return Err(refuse(ReasonCode::InvalidField, "otPK.EUICC.ECKA is no point of the curve P-256"));
+    // SGP.22 §2.6.4: the curve of CERT.DPpb is that of both one-time keys.
+    let KeyRole::RspPb(curve) = pb.key.role else { return Err(KmsError::Record("RSP key")) };
+    if !ecc::is_point(curve, &said.one_time_key) {
+        let message = format!("otPK.EUICC.ECKA is no point of {curve}, the curve of CERT.DPpb");
+        return Err(refuse(ReasonCode::InvalidField, &message));
     }
     // 15. Key pair, agreement, derivation, signature, sealing: one job inside the worker.
     let info = bound_keys_info(&caller.principal, &eid, &transaction.id, request.request_id.as_bytes())
         .map_err(|e| refuse(ReasonCode::InvalidField, &e.to_string()))?;
     let job = hsm::RspBindJob {
         key: pb.key.key.clone(),
-        // The curve of all certificates of this authority, and so of CERT.DPpb (SGP.22 §2.6.4).
-        curve: hsm::Curve::P256,
         euicc_key: said.one_time_key,
         transaction_id: transaction.id,
         host_id: request.host_id.clone(),

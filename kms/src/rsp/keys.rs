@@ -57,18 +57,18 @@ impl RspKey {
         store.get(RSP_KEYS, &row_key(party, name))?.map(|row| Self::decode(&row)).transpose()
     }
 
-    /// The party's keys of one role for one server address, in the order of their names.
+    /// The party's keys of the wanted roles for one server address, in the order of their names.
     pub fn of_server(
         store: &dyn Store,
         party: &str,
-        role: KeyRole,
+        is_wanted: impl Fn(KeyRole) -> bool,
         server_address: &str,
     ) -> Result<Vec<Self>, KmsError> {
         let all = store.scan(RSP_KEYS, &row_key(party, ""), None, KEYS_PER_PARTY_MAX)?;
         let keys = all.into_iter().map(|(_, row)| Self::decode(&row)).collect::<Result<Vec<_>, _>>()?;
         Ok(keys
             .into_iter()
-            .filter(|key| key.role == role && key.server_address.eq_ignore_ascii_case(server_address))
+            .filter(|key| is_wanted(key.role) && key.server_address.eq_ignore_ascii_case(server_address))
             .collect())
     }
 

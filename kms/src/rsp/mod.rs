@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use audit::Pseudonym;
 use domain::{Eid, ReasonCode, Refusal};
+use ecc::EcPublicKey;
 use store::Precondition;
 
 pub use authenticate::{Authenticated, Authentication, authenticate};
@@ -69,8 +70,8 @@ pub struct ServerKey {
 pub struct ProvedEuicc {
     /// The EID in the certificate.
     pub eid: Eid,
-    /// PK.EUICC.ECDSA, an uncompressed P-256 point.
-    pub public_key: [u8; 65],
+    /// PK.EUICC.ECDSA.
+    pub public_key: EcPublicKey,
     /// Serial numbers of its certificate and of its manufacturer's, to look at again at the binding.
     pub serial_numbers: Vec<Vec<u8>>,
     /// That both still are in force when the deed is committed.

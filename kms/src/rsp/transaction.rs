@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use domain::{Eid, ReasonCode, Timestamp};
+use domain::{Curve, Eid, ReasonCode, Timestamp};
+use ecc::EcPublicKey;
 use keys::rsp::TransactionId;
 use prost::Message;
 use proto::records;
@@ -91,6 +92,20 @@ impl Transaction {
     /// Serial numbers of the eUICC's certificate and its manufacturer's, once it has proved itself.
     pub fn serial_numbers(&self) -> &[Vec<u8>] {
         &self.record.serial_numbers
+    }
+
+    /// The eUICC's key, once it has proved itself.
+    pub(super) fn euicc_key(&self) -> Result<EcPublicKey, KmsError> {
+        // Transactions of before there were others say nothing of the curve.
+        let curve = match self.record.euicc_curve {
+            0 => Some(Curve::P256),
+            code => Curve::from_code(code).ok(),
+        };
+        let point = self.record.euicc_key.as_slice().try_into().ok();
+        curve
+            .zip(point)
+            .and_then(|(curve, point)| EcPublicKey::from_point(curve, point))
+            .ok_or(KmsError::Record("RSP transaction"))
     }
 
     /// The device, once it has proved itself.

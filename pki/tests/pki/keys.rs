@@ -3,6 +3,7 @@
 use crate::authority::new_key;
 use crate::der::{hex, tlv};
 use crate::sgp26;
+use domain::Curve;
 use pki::*;
 
 #[test]
@@ -31,8 +32,30 @@ fn keys_from_trivial_scalars_and_documents_are_known() {
             .to_owned(),
     ] {
         let point: [u8; 65] = hex(&point).try_into().unwrap();
-        assert!(matches!(PublicKey::from_point(&point, KnownKeys::Refuse), Err(PkiError::KnownTestKey)));
+        assert!(matches!(
+            PublicKey::from_point(Curve::P256, &point, KnownKeys::Refuse),
+            Err(PkiError::KnownTestKey)
+        ));
     }
+}
+
+#[test]
+fn a_brainpool_key_is_taken_where_it_is_asked_for() {
+    // RFC 5639 §3.4: the base point; its private key is 1.
+    let base = "048bd2aeb9cb7e57cb2c4b482ffc81b7afb9de27e1e3bd23c23a4453bd9ace3262\
+                547ef835c3dac4fd97f8461a14611dc9c27745132ded8e545c1d54c72f046997";
+    let point: [u8; 65] = hex(base).try_into().unwrap();
+    let curve = Curve::BrainpoolP256r1;
+    assert!(matches!(PublicKey::from_point(curve, &point, KnownKeys::Refuse), Err(PkiError::KnownTestKey)));
+    let key = PublicKey::from_point(curve, &point, KnownKeys::Allow).unwrap();
+    assert_eq!(key.curve(), curve);
+    assert_eq!(hex("301406072a8648ce3d020106092b2403030208010107"), key.spki()[2..24]);
+    assert!(matches!(key.on(Curve::P256), Err(PkiError::UnsupportedKey { .. })));
+    // The same numbers under the name of the other curve are no point of it.
+    assert!(matches!(
+        PublicKey::from_point(Curve::P256, &point, KnownKeys::Allow),
+        Err(PkiError::PointNotOnCurve)
+    ));
 }
 
 #[test]
@@ -43,7 +66,7 @@ fn a_fresh_key_is_taken_with_its_bytes_and_identifiers() {
     assert_eq!(public.spki(), spki);
     assert_eq!(public.point(), &key.point().unwrap());
     assert_eq!(public.key_identifier(), key_identifier(&spki).unwrap());
-    assert_eq!(PublicKey::from_point(public.point(), KnownKeys::Refuse).unwrap(), public);
+    assert_eq!(PublicKey::from_point(Curve::P256, public.point(), KnownKeys::Refuse).unwrap(), public);
 }
 
 #[test]
@@ -54,7 +77,10 @@ fn points_that_are_no_points_are_refused() {
     let zero = [&[4], &[0; 64][..]].concat();
     for bytes in [off_curve, too_large, zero] {
         let bytes: [u8; 65] = bytes.try_into().unwrap();
-        assert!(matches!(PublicKey::from_point(&bytes, KnownKeys::Refuse), Err(PkiError::PointNotOnCurve)));
+        assert!(matches!(
+            PublicKey::from_point(Curve::P256, &bytes, KnownKeys::Refuse),
+            Err(PkiError::PointNotOnCurve)
+        ));
     }
     // Infinity, a hybrid point, and a bit string that is no whole number of octets.
     let hybrid = [&[0, 6 + (point[64] & 1)], &point[1..]].concat();

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 
 use crate::deeds::parse_eid;
 use crate::gate::{Call, Completed, Gate, OnRepeat};
-use crate::rsp::RspDesk;
+use crate::rsp::{RspDesk, ServerKeys};
 use crate::status::ServiceError;
 
 #[derive(Clone)]
@@ -124,14 +124,8 @@ impl RspApi {
             return Err(ServiceError::refused(ReasonCode::InvalidField, "server_address is too long"));
         }
         // 1. Keys for this address, and a certificate issuer that both sides know.
-        let (auth, pb) = self.desk.server_keys(&caller.name, &message.server_address, call.now)?;
-        let ci_key_id = self.desk.ci_key_identifier()?;
-        if !info.knows(&ci_key_id) {
-            return Err(ServiceError::refused(
-                ReasonCode::CiNotSupported,
-                "the eUICC lists no certificate issuer under which your keys are certified",
-            ));
-        }
+        let ServerKeys { auth, pb, ci_key_id } =
+            self.desk.server_keys(&caller.name, &message.server_address, &info, call.now)?;
         let request = Initiation {
             euicc_challenge,
             purpose: message.purpose.clone(),
@@ -179,8 +173,8 @@ impl RspApi {
                 return Err(refused_by_euicc("authenticateErrorCode", code));
             }
         };
-        let proved = self.desk.euicc(&euicc.euicc_certificate, &euicc.eum_certificate, call.now)?;
         let pb = self.desk.key(&caller.name, transaction.pb_key(), call.now)?;
+        let proved = self.desk.euicc(&pb, &euicc.euicc_certificate, &euicc.eum_certificate, call.now)?;
         let matching_id = euicc.matching_id.clone();
         let request = Authentication {
             euicc: *euicc,

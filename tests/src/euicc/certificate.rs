@@ -1,8 +1,6 @@
 //! As much of a certificate as an eUICC looks at (SGP.22 §4.5.2), read with no library of X.509.
 
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{Signature, VerifyingKey};
-
+use super::curve::{Curve, PublicKey};
 use super::tlv::{Malformed, Reader};
 
 /// id-rspRole-dp-auth, 2.23.146.1.2.1.4, as its content octets.
@@ -13,13 +11,14 @@ pub const DP_PB: [u8; 7] = [0x67, 0x81, 0x12, 0x01, 0x02, 0x01, 0x05];
 const ECDSA_WITH_SHA256: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 const EC_PUBLIC_KEY: [u8; 7] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
 const PRIME256V1: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const BRAINPOOL_P256R1: [u8; 9] = [0x2b, 0x24, 0x03, 0x03, 0x02, 0x08, 0x01, 0x01, 0x07];
 
 /// What stands in a certificate of a server or of the CI.
 pub struct Certificate<'a> {
     tbs: &'a [u8],
-    signature: Signature,
+    signature: [u8; 64],
     /// Of the subject.
-    pub key: VerifyingKey,
+    pub key: PublicKey,
     /// Subject key identifier.
     pub key_id: Option<&'a [u8]>,
     /// Authority key identifier.
@@ -35,7 +34,7 @@ pub struct Certificate<'a> {
 }
 
 impl<'a> Certificate<'a> {
-    /// Reads one certificate of the curve P-256.
+    /// Reads one certificate of either curve.
     pub fn read(der: &'a [u8]) -> Result<Self, Malformed> {
         let mut outer = Reader::inside(der, 0x30)?;
         let tbs = outer.expect(0x30)?;
@@ -72,8 +71,8 @@ impl<'a> Certificate<'a> {
     }
 
     /// Whether the holder of this key signed it.
-    pub fn is_signed_by(&self, issuer: &VerifyingKey) -> bool {
-        issuer.verify(self.tbs, &self.signature).is_ok()
+    pub fn is_signed_by(&self, issuer: &PublicKey) -> bool {
+        issuer.verifies(self.tbs, &self.signature)
     }
 
     fn extension(&mut self, bytes: &'a [u8]) -> Result<(), Malformed> {
@@ -118,19 +117,24 @@ fn algorithm(bytes: &[u8]) -> Result<(), Malformed> {
     if found == ECDSA_WITH_SHA256 { Ok(()) } else { Err(Malformed) }
 }
 
-fn public_key(spki: &[u8]) -> Result<VerifyingKey, Malformed> {
+fn public_key(spki: &[u8]) -> Result<PublicKey, Malformed> {
     let mut fields = Reader::new(spki);
     let mut algorithm = Reader::new(fields.expect(0x30)?.value);
-    if algorithm.expect(0x06)?.value != EC_PUBLIC_KEY || algorithm.expect(0x06)?.value != PRIME256V1 {
+    if algorithm.expect(0x06)?.value != EC_PUBLIC_KEY {
         return Err(Malformed);
     }
+    let curve = match algorithm.expect(0x06)?.value {
+        name if name == PRIME256V1 => Curve::P256,
+        name if name == BRAINPOOL_P256R1 => Curve::BrainpoolP256r1,
+        _ => return Err(Malformed),
+    };
     let bits = fields.expect(0x03)?.value;
     let point = bits.strip_prefix(&[0x00]).ok_or(Malformed)?;
-    VerifyingKey::from_sec1_bytes(point).map_err(|_| Malformed)
+    PublicKey::from_point(curve, point).ok_or(Malformed)
 }
 
 /// Certificates have the DER of two integers where the objects of remote provisioning have r and s in 64 bytes.
-fn signature(bits: &[u8]) -> Result<Signature, Malformed> {
+fn signature(bits: &[u8]) -> Result<[u8; 64], Malformed> {
     let mut numbers = Reader::inside(bits.strip_prefix(&[0x00]).ok_or(Malformed)?, 0x30)?;
     let mut number = || -> Result<[u8; 32], Malformed> {
         let value = numbers.expect(0x02)?.value;
@@ -141,12 +145,16 @@ fn signature(bits: &[u8]) -> Result<Signature, Malformed> {
         Ok(padded)
     };
     let (r, s) = (number()?, number()?);
-    Signature::from_scalars(r, s).map_err(|_| Malformed)
+    [r, s].concat().try_into().map_err(|_| Malformed)
 }
 
 /// SubjectPublicKeyInfo of a key, as an order takes it.
-pub fn subject_public_key_info(key: &VerifyingKey) -> Vec<u8> {
+pub fn subject_public_key_info(key: &PublicKey) -> Vec<u8> {
     use super::tlv::tlv;
-    let algorithm = tlv(0x30, &[&tlv(0x06, &[&EC_PUBLIC_KEY]), &tlv(0x06, &[&PRIME256V1])]);
-    tlv(0x30, &[&algorithm, &tlv(0x03, &[&[0x00], &super::point(&key.into())])])
+    let curve: &[u8] = match key.curve() {
+        Curve::P256 => &PRIME256V1,
+        Curve::BrainpoolP256r1 => &BRAINPOOL_P256R1,
+    };
+    let algorithm = tlv(0x30, &[&tlv(0x06, &[&EC_PUBLIC_KEY]), &tlv(0x06, &[curve])]);
+    tlv(0x30, &[&algorithm, &tlv(0x03, &[&[0x00], &key.point()])])
 }

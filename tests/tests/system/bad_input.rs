@@ -239,7 +239,7 @@ fn bad_requests(rsa: &Rsa1024) -> [(&'static str, Vec<u8>, &'static str); 5] {
     [
         ("a request with a bad signature", bad_signature, "signature does not verify"),
         ("a request for somebody else's key", key.csr_naming(&other.point), "signature does not verify"),
-        ("a request with a point off the curve", key.csr_naming(&off_curve), "not on P-256"),
+        ("a request with a point off the curve", key.csr_naming(&off_curve), "not on its curve"),
         ("a request for RSA-1024", rsa.csr.clone(), "RSA-1024"),
         ("a request that is junk", vec![0x30; 40_000], "exceeds"),
     ]
@@ -361,7 +361,7 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
     let off_curve = {
         let mut point = KeyPair::new().point;
         point[64] ^= 1;
-        pki::p256_spki(&point)
+        pki::ec_spki(domain::Curve::P256, &point)
     };
     let wanted = eid(GRANTED, 3);
     for (what, reason, line) in [
@@ -403,6 +403,7 @@ async fn bad_input_is_refused_with_a_reason_recorded_and_leaves_nothing_else() {
             registered_id: "2.999.10".to_owned(),
             dns_name: String::new(),
             renews: Vec::new(),
+            under: String::new(),
         })
     };
     let invalid = Code::InvalidArgument;

@@ -50,6 +50,7 @@ async fn issue(deployment: &Deployment, persons: &TwoPersons, profile: &str, nam
         registered_id: "2.999.10".to_owned(),
         dns_name: String::new(),
         renews: Vec::new(),
+        under: String::new(),
     };
     let outcome = persons.carry_out(Kind::IssueCertificate(issue)).await.unwrap().outcome.unwrap();
     let certificate = Certificate::from_der(&outcome.certificate).unwrap();
@@ -88,7 +89,7 @@ fn verify(deployment: &Deployment, list: &Crl, name: &str) -> Option<u32> {
 }
 
 /// A file of the public listener, if it is there.
-fn get(port: u16, path: &str) -> Option<Vec<u8>> {
+pub fn get(port: u16, path: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;

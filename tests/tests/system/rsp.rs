@@ -1,5 +1,6 @@
 //! Profile downloads of an SM-DP+ whose keys are in the authority's token, with an eUICC of our own.
 
+pub mod curves;
 pub mod download;
 
 use audit::{Entry, Outcome};

@@ -9,7 +9,8 @@ use proto::v1::{
     InitiateAuthenticationRequest, InitiateAuthenticationResponse, ProfileProtection,
 };
 use tests::euicc::certificate::subject_public_key_info;
-use tests::euicc::{Euicc, Personality, lpa, new_key};
+use tests::euicc::curve::{Curve, PrivateKey};
+use tests::euicc::{Euicc, Personality, lpa};
 use tonic::Status;
 
 use crate::caller::Caller;
@@ -40,22 +41,81 @@ pub struct Download {
     before: Option<Euicc>,
 }
 
+/// The certificate issuer and the manufacturer's of the second curve.
+pub const BRAINPOOL_CI: &str = "ci-brainpool";
+pub const BRAINPOOL_ISSUER: &str = "eum-brainpool";
+
+/// Which issuers a site lives under, and the suffix of its keys' roles and names.
+struct Hierarchy {
+    curve: Curve,
+    suffix: &'static str,
+    ci: &'static str,
+    issuer: &'static str,
+}
+
+impl Hierarchy {
+    const fn on(curve: Curve) -> Self {
+        match curve {
+            Curve::P256 => Self { curve, suffix: "", ci: "ci", issuer: ISSUER },
+            Curve::BrainpoolP256r1 => {
+                Self { curve, suffix: "-brainpool-p256r1", ci: BRAINPOOL_CI, issuer: BRAINPOOL_ISSUER }
+            }
+        }
+    }
+
+    fn ci_certificate(&self, deployment: &Deployment) -> Vec<u8> {
+        match self.curve {
+            Curve::P256 => deployment.ci_certificate(),
+            Curve::BrainpoolP256r1 => {
+                let path = deployment.path("received/ci-brainpool/certificate.pem");
+                pki::Certificate::from_pem(&fs::read(path).unwrap()).unwrap().der().to_vec()
+            }
+        }
+    }
+}
+
+/// A second certificate issuer of the authority, on the second curve, and the manufacturer's issuer under it.
+pub fn provide_brainpool(deployment: &Deployment) {
+    let role = "certificate-issuer-brainpool-p256r1";
+    let create = |name: &str, more: &[&str]| {
+        let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", role, "--name", name];
+        deployment.chanceryd(&[&create[..], more].concat());
+    };
+    create(BRAINPOOL_CI, &["--out", "ci-brainpool.json"]);
+    let register = ["issuer", "register", "--key-file", "ci-brainpool.json", "--authority"];
+    deployment.two_persons(&[&register[..], &["--reason", "second curve"]].concat(), None);
+    let certify = ["issuer", "certify", "--issuer", BRAINPOOL_CI, "--common-name", "CI brainpoolP256r1"];
+    deployment.two_persons(&[&certify[..], &["--reason", "second curve"]].concat(), Some("ci-brainpool"));
+    create(BRAINPOOL_ISSUER, &["--party", "eum", "--out", "eum-brainpool.json"]);
+    let register = ["issuer", "register", "--key-file", "eum-brainpool.json", "--reason", "second curve"];
+    deployment.two_persons(&register, None);
+    let request = ["certificate", "request", "--profile", "eum", "--party", "eum"];
+    let which = ["--issuer", BRAINPOOL_ISSUER, "--under", BRAINPOOL_CI, "--reason", "second curve"];
+    let subject = ["--common-name", "EUM brainpoolP256r1", "--registered-id", "2.999.5"];
+    deployment.two_persons(&[&request[..], &which, &subject].concat(), None);
+}
+
 /// The SM-DP+'s keys at a ceremony, registered and certified by two persons, and a grant to download profiles.
 pub fn provide(deployment: &Deployment) {
+    provide_keys(deployment, &Hierarchy::on(Curve::P256));
+    deployment.grant("downloads", PURPOSE, GRANTED, "9d");
+}
+
+fn provide_keys(deployment: &Deployment, hierarchy: &Hierarchy) {
     for (role, profile) in [("rsp-auth", "dpauth"), ("rsp-pb", "dppb")] {
-        let file = format!("{profile}.json");
+        let (role, name) = (format!("{role}{}", hierarchy.suffix), format!("{profile}{}", hierarchy.suffix));
+        let file = format!("{name}.json");
         let create =
-            ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", role, "--name", profile];
+            ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", &role, "--name", &name];
         deployment.chanceryd(&[&create[..], &["--party", "provisioner", "--out", &file]].concat());
         let register = ["rsp", "key-register", "--key-file", &file, "--server-address", ADDRESS];
         let terms = ["--registered-id", OID, "--reason", "ceremony"];
         deployment.two_persons(&[&register[..], &terms].concat(), None);
         let request = ["certificate", "request", "--profile", profile, "--party", "provisioner"];
         let subject =
-            ["--common-name", "SM-DP+", "--rsp-key", profile, "--registered-id", OID, "--reason", "ceremony"];
-        deployment.two_persons(&[&request[..], &subject].concat(), None);
+            ["--common-name", "SM-DP+", "--rsp-key", &name, "--registered-id", OID, "--under", hierarchy.ci];
+        deployment.two_persons(&[&request[..], &subject, &["--reason", "ceremony"]].concat(), None);
     }
-    deployment.grant("downloads", PURPOSE, GRANTED, "9d");
 }
 
 impl Site {
@@ -69,34 +129,17 @@ impl Site {
             ["rsp", "key-register", "--key-file", "eim.json", "--server-address", EIM_ID, "--reason", "x"];
         deployment.two_persons(&register, None);
         let eids: Vec<String> = (0..devices).map(|number| eid(GRANTED, number + 70)).collect();
-        let keys: Vec<_> = eids.iter().map(|_| new_key()).collect();
-        let spki = |key: &p256::SecretKey| hex::encode(subject_public_key_info(&key.public_key().into()));
-        let lines = eids.iter().zip(&keys).map(|(eid, key)| format!("{eid},{}\n", spki(key)));
-        fs::write(deployment.path("euiccs.csv"), format!("eid,public_key\n{}", lines.collect::<String>()))
-            .unwrap();
-        let place = ["order", "place", "--order", "euiccs", "--issuer", ISSUER, "--devices", "euiccs.csv"];
-        let terms = ["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"];
-        deployment.chancery(&[&place[..], &terms].concat());
-        let mut euiccs = Vec::new();
-        let mut chain = None;
-        for (eid, key) in eids.iter().zip(keys) {
-            let file = format!("{eid}.der");
-            deployment.chancery(&["certificate", "get", "--eid", eid, "--out", &file, "--identity", "eum"]);
-            let read = |name: &str| fs::read(deployment.path(name)).unwrap();
-            let eum_certificate = read(&format!("{eid}.issuer.der"));
-            let ci_certificate: &Vec<u8> = chain.get_or_insert_with(|| deployment.ci_certificate());
-            euiccs.push(
-                Euicc::new(Personality {
-                    eid: hex::decode(eid).unwrap().try_into().unwrap(),
-                    key,
-                    certificate: read(&file),
-                    eum_certificate,
-                    ci_certificate: ci_certificate.clone(),
-                })
-                .unwrap(),
-            );
-        }
+        let euiccs = make_euiccs(deployment, &Hierarchy::on(Curve::P256), &eids);
         Self { sm_dp_plus: deployment.caller("provisioner").await, euiccs, eids }
+    }
+
+    /// The same SM-DP+ with keys on the second curve too, and further devices whose certificates are on it alone.
+    pub fn add_brainpool(&mut self, deployment: &Deployment, devices: usize) {
+        let hierarchy = Hierarchy::on(Curve::BrainpoolP256r1);
+        provide_keys(deployment, &hierarchy);
+        let eids: Vec<String> = (0..devices).map(|number| eid(GRANTED, number + 170)).collect();
+        self.euiccs.extend(make_euiccs(deployment, &hierarchy, &eids));
+        self.eids.extend(eids);
     }
 
     /// Connects again, after a restart.
@@ -234,6 +277,35 @@ impl Site {
     }
 }
 
+/// Devices of which we hold the keys, certified by an order.
+fn make_euiccs(deployment: &Deployment, hierarchy: &Hierarchy, eids: &[String]) -> Vec<Euicc> {
+    let keys: Vec<_> = eids.iter().map(|_| PrivateKey::random(hierarchy.curve)).collect();
+    let spki = |key: &PrivateKey| hex::encode(subject_public_key_info(&key.public_key()));
+    let lines = eids.iter().zip(&keys).map(|(eid, key)| format!("{eid},{}\n", spki(key)));
+    let (order, file) = (format!("euiccs{}", hierarchy.suffix), format!("euiccs{}.csv", hierarchy.suffix));
+    fs::write(deployment.path(&file), format!("eid,public_key\n{}", lines.collect::<String>())).unwrap();
+    let place = ["order", "place", "--order", &order, "--issuer", hierarchy.issuer, "--devices", &file];
+    let terms = ["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"];
+    deployment.chancery(&[&place[..], &terms].concat());
+    let ci_certificate = hierarchy.ci_certificate(deployment);
+    let read = |name: &str| fs::read(deployment.path(name)).unwrap();
+    eids.iter()
+        .zip(keys)
+        .map(|(eid, key)| {
+            let file = format!("{eid}.der");
+            deployment.chancery(&["certificate", "get", "--eid", eid, "--out", &file, "--identity", "eum"]);
+            Euicc::new(Personality {
+                eid: hex::decode(eid).unwrap().try_into().unwrap(),
+                key,
+                certificate: read(&file),
+                eum_certificate: read(&format!("{eid}.issuer.der")),
+                ci_certificate: ci_certificate.clone(),
+            })
+            .unwrap()
+        })
+        .collect()
+}
+
 /// The content of the choice in an answer that does not fit its lengths any more.
 fn inside(response: &[u8]) -> Vec<u8> {
     // BF38 82 LL LL A0 82 LL LL
@@ -298,6 +370,16 @@ impl Download {
         self.euicc = before.clone();
         self.before = Some(before);
         self.euicc.prepare_download(&request)
+    }
+
+    /// PrepareDownloadResponse that the eUICC signs over a one-time key on P-256, whatever its curve.
+    pub fn prepare_on_p256(&mut self, offer: &AuthenticateClientResponse) -> Vec<u8> {
+        use tests::euicc::tlv::tlv;
+        let one_time = PrivateKey::random(Curve::P256).public_key().point();
+        let signed2 = tlv(0x30, &[&tlv(0x80, &[&self.id]), &tlv(0x5f49, &[&one_time])]);
+        let before = tlv(0x5f37, &[&offer.smdp_signature2]);
+        let signature = self.euicc.sign_for_a_test(&[&signed2[..], &before].concat());
+        tlv(0xbf21, &[&tlv(0xa0, &[&signed2, &tlv(0x5f37, &[&signature])])])
     }
 
     /// A well-formed response that nobody signed.

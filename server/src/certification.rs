@@ -1,0 +1,204 @@
+//! Issuers that are taken into use, and the certificates that persons approve: [`crate::execution`]'s plans of both.
+
+use std::sync::Arc;
+
+use ca::{CertificateRequest, Issuer, KeyRegistration, SubjectKey};
+use domain::{ReasonCode, Role, Timestamp};
+use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
+use pki::{ProfileName, PublicKey, SubjectValues};
+use proto::v1;
+
+use crate::accreditation;
+use crate::authority::Party;
+use crate::execution::{Execution, check_text, invalid};
+use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name};
+use crate::status::ServiceError;
+
+/// An issuer whose key is to be taken into use.
+pub(crate) struct NewIssuer {
+    pub(crate) name: String,
+    /// Empty: the authority itself.
+    pub(crate) party: String,
+    pub(crate) key: KeyRegistration,
+}
+
+impl Execution {
+    /// An issuer of a manufacturer, or, without a party, a further certificate issuer (CI) of the authority.
+    pub(crate) fn plan_issuer(&self, issuer: &v1::RegisterIssuer) -> Result<NewIssuer, ServiceError> {
+        check_name("name", &issuer.name)?;
+        let party = match &issuer.party[..] {
+            "" => String::new(),
+            party => self.party(party, Role::Eum)?.name.clone(),
+        };
+        if self.ca.issuers.find(self.ca.store.as_ref(), &issuer.name).is_ok() {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "an issuer of this name exists"));
+        }
+        let id = issuer.key_id.as_slice().try_into().map_err(|_| invalid("key_id has 16 bytes"))?;
+        let public_key = PublicKey::parse(&issuer.public_key, self.ca.known_keys).map_err(|e| {
+            ServiceError::refused(ReasonCode::WeakKey, format!("the issuer's key is refused: {e}"))
+        })?;
+        let role = KeyRole::CertificateIssuer(public_key.curve());
+        if !issuer.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {
+            return Err(invalid("key_label names no certificate issuer's key on the curve of public_key"));
+        }
+        let key = KeyRegistration {
+            token: "ca".to_owned(),
+            token_serial: self.ca.token.report().token_serial,
+            key: RegisteredKey {
+                key: KeyRef { label: issuer.key_label.clone(), id },
+                role,
+                check: KeyCheck::PublicKey(issuer.public_key.clone()),
+            },
+            epoch: 1,
+            backup: String::new(),
+        };
+        Ok(NewIssuer { name: issuer.name.clone(), party, key })
+    }
+
+    pub(crate) fn plan_certificate(
+        &self,
+        certificate: &v1::IssueCertificate,
+        now: Timestamp,
+    ) -> Result<CertificateRequest, ServiceError> {
+        let unknown = || invalid("profile must be ci, eum, dpauth, dppb or dptls");
+        let profile: ProfileName = certificate.profile.parse().map_err(|_| unknown())?;
+        let needed = match profile {
+            ProfileName::Eum => Role::Eum,
+            ProfileName::DpAuth | ProfileName::DpPb | ProfileName::DpTls => Role::Provisioner,
+            ProfileName::CertificateIssuer => return self.plan_root(certificate),
+            ProfileName::Euicc
+            | ProfileName::OperatorRoot
+            | ProfileName::OperatorClient
+            | ProfileName::OperatorServer
+            | ProfileName::OcspResponder => {
+                return Err(unknown());
+            }
+        };
+        let party = self.party(&certificate.party, needed)?;
+        let accreditation = accreditation::in_force(&party, now)?.digest();
+        check_text("common_name", &certificate.common_name, 64)?;
+        let (key, certifies) = match (&certificate.key, profile) {
+            (Some(v1::issue_certificate::Key::Issuer(name)), ProfileName::Eum) => {
+                let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
+                if issuer.party != party.name {
+                    return Err(ServiceError::refused(
+                        ReasonCode::PolicyViolation,
+                        "the issuer belongs to another party",
+                    ));
+                }
+                (SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?, Some(issuer))
+            }
+            (Some(v1::issue_certificate::Key::Csr(csr)), _) => {
+                (SubjectKey::from_request(csr, self.ca.known_keys)?, None)
+            }
+            (Some(v1::issue_certificate::Key::RspKey(name)), _) => {
+                (self.rsp_key_to_certify(certificate, profile, &party.name, name)?, None)
+            }
+            (Some(v1::issue_certificate::Key::Issuer(_)), _) => {
+                return Err(invalid("only an EUM certificate is for an issuer's key"));
+            }
+            (None, _) => return Err(invalid("key is missing")),
+        };
+        let permitted = match profile {
+            // SGP.29: one constraint per range; ranges other than eight digits are the verifier's to interpret, and
+            // the profile's lint refuses them (ESIM 1.5).
+            ProfileName::Eum => {
+                party.eins.iter().map(|ein| (party.organization.clone(), ein.to_string())).collect()
+            }
+            _ => Vec::new(),
+        };
+        let dns_name = Some(certificate.dns_name.clone()).filter(|name| !name.is_empty());
+        let request = CertificateRequest {
+            profile,
+            issuer: self.authority_issuer(&certificate.under)?,
+            subject: subject(profile, party.as_ref(), &certificate.common_name),
+            key,
+            registered_id: Some(certificate.registered_id.clone()).filter(|id| !id.is_empty()),
+            dns_name,
+            ip_addresses: Vec::new(),
+            permitted,
+            holder: party.name.clone(),
+            certifies,
+            renews: Some(certificate.renews.clone()).filter(|serial| !serial.is_empty()),
+            accreditation: Some(accreditation),
+        };
+        ca::check_key(&self.ca, &request)?;
+        Ok(request)
+    }
+
+    /// The certificate of a further certificate issuer: self-signed, its subject that of the first but for the name.
+    fn plan_root(&self, certificate: &v1::IssueCertificate) -> Result<CertificateRequest, ServiceError> {
+        let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
+            certificate;
+        let is_plain = [party, registered_id, dns_name, under].into_iter().all(String::is_empty);
+        let (Some(v1::issue_certificate::Key::Issuer(name)), true, true) = (key, is_plain, renews.is_empty())
+        else {
+            return Err(invalid("a ci certificate has a common name and the issuer that it is for, no more"));
+        };
+        check_text("common_name", common_name, 64)?;
+        let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
+        if !issuer.party.is_empty() || issuer.name == OPERATOR_ISSUER {
+            return Err(invalid(
+                "a ci certificate is for an issuer of the authority, registered without a party",
+            ));
+        }
+        if issuer.certificate.is_some() {
+            return Err(ServiceError::refused(
+                ReasonCode::Conflict,
+                "the issuer has its certificate already",
+            ));
+        }
+        let first = self.authority_issuer("")?;
+        let first = first.certificate()?;
+        let request = CertificateRequest {
+            profile: ProfileName::CertificateIssuer,
+            subject: SubjectValues {
+                country: first.country(),
+                organization: first.organization(),
+                organizational_unit: first.organizational_unit(),
+                common_name: Some(common_name.clone()),
+                eid: None,
+            },
+            key: SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?,
+            registered_id: first.registered_id(),
+            dns_name: None,
+            ip_addresses: Vec::new(),
+            permitted: Vec::new(),
+            holder: issuer.name.clone(),
+            certifies: Some(Arc::clone(&issuer)),
+            renews: None,
+            accreditation: None,
+            issuer,
+        };
+        ca::check_key(&self.ca, &request)?;
+        Ok(request)
+    }
+
+    /// A certificate issuer (CI) of the authority by its name; the first one without a name.
+    fn authority_issuer(&self, name: &str) -> Result<Arc<Issuer>, ServiceError> {
+        let name = if name.is_empty() { CERTIFICATE_ISSUER } else { name };
+        let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
+        if !issuer.party.is_empty() || issuer.name == OPERATOR_ISSUER {
+            return Err(ServiceError::refused(
+                ReasonCode::UnknownIssuer,
+                "under names no certificate issuer of the authority",
+            ));
+        }
+        Ok(issuer)
+    }
+}
+
+/// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).
+fn subject(profile: ProfileName, party: &Party, common_name: &str) -> SubjectValues {
+    let country = match profile {
+        ProfileName::Eum => Some(party.country.clone()),
+        _ => None,
+    };
+    SubjectValues {
+        country,
+        organization: Some(party.organization.clone()),
+        organizational_unit: None,
+        common_name: Some(common_name.to_owned()),
+        eid: None,
+    }
+}
