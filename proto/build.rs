@@ -1,7 +1,7 @@
 //! Compiles the contract without protoc; keeps the descriptor bytes with their custom options.
 use std::{env, error::Error, fs, path::PathBuf};
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "chancery/options/v1/rule.proto",
     "chancery/v1/common.proto",
     "chancery/v1/rotation.proto",
@@ -12,6 +12,7 @@ const SOURCES: [&str; 15] = [
     "chancery/v1/session_keys.proto",
     "chancery/v1/rsp.proto",
     "chancery/v1/ota.proto",
+    "chancery/v1/scp11.proto",
     "chancery/v1/keyset.proto",
     "chancery/v1/certificate.proto",
     "chancery/v1/audit.proto",

@@ -103,6 +103,10 @@ events! {
     StandingChanged = "standing.changed";
     /// An epoch of keys under which random keys are stored was taken into use.
     StorageKeysRegistered = "storage_keys.registered";
+    /// The key of a platform for sessions of SCP11 was taken into use.
+    OceKeyRegistered = "oce_key.registered";
+    /// The key of a card for sessions of SCP11 was registered by its manufacturer.
+    CardKeyRegistered = "card_key.registered";
     /// A party's accreditation is another, or ends at another time.
     AccreditationRecorded = "accreditation.recorded";
     /// A person or party has one more credential; the certificate is an entry of its own.

@@ -281,6 +281,7 @@ pub const FACT_FIELDS: &[FactField] = &[
         FactKind::Digest,
         "SubjectPublicKeyInfo: the approval key in operation entries, else the subject's key",
     ),
+    row("key_agreement", FactKind::Number, "1: the grant allows sessions of SCP11"),
     row("key_pairs", FactKind::Number, "key pairs made for devices"),
     row(
         "key_source",

@@ -83,6 +83,7 @@ impl QuorumBook {
                 | EventType::StandingChanged
                 | EventType::AccreditationRecorded
                 | EventType::StorageKeysRegistered
+                | EventType::OceKeyRegistered
                 | EventType::CredentialRenewed
                 | EventType::RspKeyRegistered
                 | EventType::KeysetStateChanged
@@ -223,7 +224,7 @@ impl QuorumBook {
 /// Whether the certificate is one that only an approved operation issues: not a device's, which an approved order
 /// covers, and not a credential, whose enrolment is the deed.
 fn is_for_a_party(entry: &Entry) -> bool {
-    matches!(entry.name("profile"), Some("eum" | "dpauth" | "dppb" | "dptls"))
+    matches!(entry.name("profile"), Some("ci" | "eum" | "dpauth" | "dppb" | "dptls"))
 }
 
 /// The kind of the operations that a protected deed can come from (`docs/formats/log-entry.md`).
@@ -246,6 +247,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::StandingChanged => "change-standing",
         EventType::AccreditationRecorded => "record-accreditation",
         EventType::StorageKeysRegistered => "register-storage-keys",
+        EventType::OceKeyRegistered => "register-oce-key",
         EventType::CredentialRenewed => "renew-credential",
         EventType::RspKeyRegistered => "register-rsp-key",
         EventType::KeysetStateChanged => "change-keyset-state",

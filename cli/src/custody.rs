@@ -246,7 +246,12 @@ impl KeyFile {
         })
     }
 
-    fn token_key(&self) -> Result<TokenKey, CliError> {
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn token_key(&self) -> Result<TokenKey, CliError> {
         let bytes = |name: &str, text: Option<&String>| {
             hex::decode(text.map(String::as_str).unwrap_or_default()).map_err(|_| {
                 CliError::invalid(format!("{name} is not hex"), "name the JSON file that the ceremony wrote")

@@ -9,7 +9,7 @@ use crate::error::CliError;
 use crate::order_lines::OutputReader;
 use crate::order_submit::Order;
 use crate::rotation::{reports, terms};
-use crate::{identity, issuer, render, session_keys};
+use crate::{files, identity, issuer, render, scp11, session_keys};
 
 /// Reads a file as one of a kind, by a number that never changes; whether it was accepted. There is none of the others.
 pub fn read_file(kind: u8, path: &Path) -> bool {
@@ -37,6 +37,7 @@ pub fn read_file(kind: u8, path: &Path) -> bool {
             let columns = ["enc", "mac", "dek"].map(str::to_owned).to_vec();
             devices(path, |path| DeviceFile::open_moving_in(path, &MovingKeys::Wrapped(columns.clone())))
         }
+        13 => files::read(path).is_ok_and(|bytes| scp11::read_card_keys(&bytes).is_ok()),
         _ => false,
     }
 }

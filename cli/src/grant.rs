@@ -67,6 +67,9 @@ pub struct Create {
     /// Most packets and scripts a minute for one device [default with --tar or --ins: 60]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=6000))]
     packets_per_minute: Option<u32>,
+    /// Allow sessions of SCP11a and SCP11c with the devices
+    #[arg(long)]
+    key_agreement: bool,
     /// Allow session keys that are not sealed, in the TLS channel alone
     #[arg(long)]
     tls_delivery: bool,
@@ -141,6 +144,7 @@ impl GrantCommand {
                 if args.tars.is_empty() && args.instructions.is_empty() { 0 } else { PACKETS_PER_MINUTE },
             ),
             tls_delivery: args.tls_delivery,
+            key_agreement: args.key_agreement,
         };
         operation::request(Kind::CreateGrant(grant), &args.request, output).await?;
         Ok(ExitCode::SUCCESS)

@@ -139,7 +139,7 @@ pub enum DomainArg {
 }
 
 impl DomainArg {
-    fn code(self) -> u32 {
+    pub(crate) fn code(self) -> u32 {
         u32::from(match self {
             Self::IsdR => SecurityDomain::IsdR.code(),
             Self::Ecasd => SecurityDomain::Ecasd.code(),

@@ -37,6 +37,7 @@ mod output;
 mod render;
 mod rotation;
 mod rsp;
+mod scp11;
 mod session_keys;
 mod standing;
 
@@ -112,6 +113,9 @@ enum Command {
     /// Session keys for a card
     #[command(subcommand)]
     SessionKeys(session_keys::SessionKeysCommand),
+    /// Sessions of SCP11a and SCP11c, and the keys that they need
+    #[command(subcommand)]
+    Scp11(scp11::Scp11Command),
     /// Packets and scripts for cards, made by the authority: no key leaves it
     #[command(subcommand)]
     Ota(Box<ota::OtaCommand>),
@@ -163,6 +167,7 @@ impl Command {
             Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
             Self::Ota(command) => command.run(output).await,
+            Self::Scp11(command) => command.run(output).await,
             Self::Audit(command) => command.run(output).await,
             Self::Bench(command) => command.run(output).await,
         }

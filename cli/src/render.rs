@@ -43,6 +43,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::ChangeStanding(_) => "change_standing",
         Kind::RecordAccreditation(_) => "record_accreditation",
         Kind::RegisterStorageKeys(_) => "register_storage_keys",
+        Kind::RegisterOceKey(_) => "register_oce_key",
         Kind::RegisterMaster(_) => "register_master",
         Kind::RegisterTransportKey(_) => "register_transport_key",
         Kind::RetireTransportKey(_) => "retire_transport_key",
@@ -76,6 +77,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
         Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
         Some(Kind::RegisterStorageKeys(keys)) => custody::register_storage_keys(&mut out, keys),
+        Some(Kind::RegisterOceKey(key)) => custody::register_oce_key(&mut out, key),
         Some(Kind::RecordAccreditation(record)) => record_accreditation(&mut out, record),
         Some(Kind::RegisterMaster(master)) => custody::register_master(&mut out, master),
         Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),
@@ -206,6 +208,7 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
         instructions,
         packets_per_minute,
         tls_delivery,
+        key_agreement,
     } = grant;
     out.text("name", name);
     out.text("provisioner", provisioner);
@@ -226,6 +229,11 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
         );
     } else {
         out.add("without_device_proof", "no: the device must prove its keys");
+    }
+    if *key_agreement {
+        out.add("key_agreement", "YES: sessions of SCP11 may be opened");
+    } else {
+        out.add("key_agreement", "no: no sessions of SCP11");
     }
     out.list("tars", tars.iter().map(hex::encode));
     out.list("instructions", instructions.iter().map(|ins| format!("{ins:02X}")));
@@ -431,6 +439,7 @@ mod tests {
             instructions: vec![0xf2],
             packets_per_minute: 60,
             tls_delivery: true,
+            key_agreement: true,
             ..CreateGrant::default()
         }));
         for words in [
@@ -440,6 +449,7 @@ mod tests {
             "F2",
             "60",
             "YES: session keys may be answered unsealed",
+            "YES: sessions of SCP11",
         ] {
             assert!(text.contains(words), "{words} is not in\n{text}");
         }

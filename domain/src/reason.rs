@@ -143,6 +143,8 @@ reasons! {
     LintFailed = "LINT_FAILED", retry: false, next: "correct what the findings name";
     /// No such certificate.
     UnknownCertificate = "UNKNOWN_CERTIFICATE", retry: false, next: "check the serial number";
+    /// No key SK.OCE.ECKA of this name is registered for the caller's platform.
+    UnknownOceKey = "UNKNOWN_OCE_KEY", retry: false, next: "have the platform's key for SCP11 registered";
     /// No certified DPauth or DPpb key of the caller is in the token.
     UnknownRspKey = "UNKNOWN_RSP_KEY", retry: false, next: "have the SM-DP+'s keys registered and certified, or serve the rsp token";
     /// The server address is not the one registered with the key.

@@ -87,6 +87,7 @@ impl ReasonCode {
             | Self::UnknownIssuer
             | Self::AccreditationEnded
             | Self::LintFailed
+            | Self::UnknownOceKey
             | Self::UnknownCertificate => return None,
         };
         Some(Sgp22Status { subject, reason })

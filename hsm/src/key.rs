@@ -56,6 +56,10 @@ pub enum KeyRole {
     PartyTransport,
     /// AES-256 of a party, imported; unwraps by AES-KWP the device keys that the party brings in, into keys of one job.
     PartyImport,
+    /// P-256; agrees on secrets with cards of SCP11 (SK.OCE.ECKA of one platform), nothing else.
+    OceAgreement,
+    /// AES-256; CMAC, from which the one-time keys of SCP11 sessions are made.
+    OceSeed,
     /// AES-256; wraps random device keys for the store by AES-KWP and unwraps them into keys that never leave again.
     Kek,
     /// AES-256; CMAC, which binds each stored key to its keyset.
@@ -101,7 +105,7 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::CertificateIssuer(Curve::P256),
         Self::CertificateIssuer(Curve::BrainpoolP256r1),
         Self::OperatorIssuer,
@@ -126,6 +130,8 @@ impl KeyRole {
         Self::RspPb(Curve::P256),
         Self::RspPb(Curve::BrainpoolP256r1),
         Self::EimSign,
+        Self::OceAgreement,
+        Self::OceSeed,
         Self::Kek,
         Self::BlobMac,
     ];
@@ -157,6 +163,8 @@ impl KeyRole {
             Self::RspPb(Curve::P256) => "rsp-pb",
             Self::RspPb(Curve::BrainpoolP256r1) => "rsp-pb-brainpool-p256r1",
             Self::EimSign => "eim-sign",
+            Self::OceAgreement => "oce-agreement",
+            Self::OceSeed => "oce-seed",
             Self::Kek => "kek",
             Self::BlobMac => "blob-mac",
         }
@@ -171,7 +179,10 @@ impl KeyRole {
             }
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
-            Self::LogMac | Self::Pseudonym | Self::BlobMac | Self::FastMaster => KeyKind::AesCmac,
+            Self::LogMac | Self::Pseudonym | Self::BlobMac | Self::FastMaster | Self::OceSeed => {
+                KeyKind::AesCmac
+            }
+            Self::OceAgreement => KeyKind::EcAgreement,
             Self::Kek => KeyKind::AesKek,
             Self::ImportedMaster(algorithm) => KeyKind::ImportedDerive(algorithm),
             Self::PartyTransport => KeyKind::AesWrap,
@@ -200,7 +211,7 @@ impl KeyRole {
             | KeyKind::AesWrap
             | KeyKind::AesImport
             | KeyKind::AesKek => Some(32),
-            KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
+            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
         }
     }
 
@@ -229,6 +240,8 @@ impl KeyRole {
 pub enum KeyKind {
     /// Private key of a curve, SIGN, CKM_ECDSA.
     Ec(Curve),
+    /// P-256 private key, DERIVE, CKM_ECDH1_DERIVE.
+    EcAgreement,
     /// Ed25519 private key, SIGN, CKM_EDDSA.
     Ed25519,
     /// AES-256, DERIVE, CKM_AES_ECB_ENCRYPT_DATA.

@@ -21,6 +21,7 @@ mod inspect;
 mod incoming;
 mod lock;
 mod protocol;
+mod scp11;
 mod session;
 mod signature;
 mod source;
@@ -58,6 +59,7 @@ pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
 pub use ota::{OTA_BYTES_MAX, OTA_ITEMS_MAX, OtaJob, OtaOutcome, OtaWork, PreparedChannel, WrappedScript};
 pub use report::{Probe, StartReport};
 pub use rsp::{RspBindJob, RspBound, RspInput};
+pub use scp11::{Scp11Job, Scp11Outcome, Scp11Sealing, Scp11Session};
 pub use session::{
     CardSession, ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SequenceOrigin, SessionContext,
     SessionKeysJob, SessionKeysOutcome,

@@ -15,6 +15,7 @@ use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
 use crate::ota::{WireOta, WireOtaOutcome};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
+use crate::scp11::{WireScp11, WireScp11Outcome};
 use crate::session::CardSession;
 use crate::source::StoredBlob;
 use crate::tls_psk::WireTlsSecret;
@@ -72,6 +73,7 @@ pub(crate) enum Job {
     Ota(Box<WireOta>),
     Incoming(Box<WireIncoming>),
     TlsSecret(Box<WireTlsSecret>),
+    Scp11(Box<WireScp11>),
     AddKey(RegisteredKey),
     Canary,
 }
@@ -96,6 +98,7 @@ impl Job {
             Self::Ota(job) => job.keysets.keys.iter().collect(),
             Self::Incoming(job) => job.keys.iter().collect(),
             Self::TlsSecret(job) => job.keysets.keys.iter().collect(),
+            Self::Scp11(job) => job.keys.iter().collect(),
             Self::CheckValues(keysets) => keysets.keys.iter().collect(),
             Self::Export(job) => job.keysets.keys.iter().chain(&job.party_key).collect(),
             // Both search for themselves, or are the answer.
@@ -263,6 +266,7 @@ pub(crate) enum JobOutput {
     Incoming(Vec<WireIncomingOutcome>),
     /// Encapsulated key and ciphertext; none: the client has not proved itself.
     TlsSecret(Option<(Vec<u8>, Vec<u8>)>),
+    Scp11(WireScp11Outcome),
     RspBound {
         server_key: Vec<u8>,
         signature: Vec<u8>,

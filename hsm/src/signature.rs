@@ -28,7 +28,8 @@ impl Verifier {
                 let bytes = spki::ed25519_bytes(spki_der).ok_or_else(malformed)?;
                 Self::Ed25519(ParsedPublicKey::new(&ED25519, bytes).map_err(|_| malformed())?)
             }
-            KeyKind::AesDerive
+            KeyKind::EcAgreement
+            | KeyKind::AesDerive
             | KeyKind::AesCmac
             | KeyKind::ImportedDerive(_)
             | KeyKind::AesWrap

@@ -10,10 +10,11 @@ use cryptoki_sys::{
     CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_UNWRAP_TEMPLATE, CKA_VALUE_LEN,
     CKA_VERIFY, CKA_WRAP, CKA_WRAP_WITH_TRUSTED, CKK_AES, CKK_DES2, CKK_DES3, CKK_EC, CKK_EC_EDWARDS,
     CKK_RSA, CKM_AES_CBC, CKM_AES_CMAC, CKM_AES_ECB, CKM_AES_ECB_ENCRYPT_DATA, CKM_AES_KEY_WRAP_KWP,
-    CKM_AES_KEY_WRAP_PAD, CKM_DES3_ECB_ENCRYPT_DATA, CKM_ECDSA, CKM_EDDSA, CKM_RSA_PKCS_OAEP,
+    CKM_AES_KEY_WRAP_PAD, CKM_DES3_ECB_ENCRYPT_DATA, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_EDDSA,
+    CKM_RSA_PKCS_OAEP,
 };
 
-use domain::KeysetAlgorithm;
+use domain::{Curve, KeysetAlgorithm};
 
 use crate::key::{KeyKind, KeyRef, MasterAlgorithm};
 use crate::nested::{self, NestedTemplate};
@@ -109,7 +110,7 @@ impl KeyKind {
     /// The class of the object that does the work.
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
-            Self::Ec(_) | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
+            Self::Ec(_) | Self::EcAgreement | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
             Self::AesDerive
             | Self::AesCmac
             | Self::ImportedDerive(_)
@@ -122,6 +123,7 @@ impl KeyKind {
     const fn mechanism(self) -> Value {
         Value::Mechanism(match self {
             Self::Ec(_) => CKM_ECDSA,
+            Self::EcAgreement => CKM_ECDH1_DERIVE,
             Self::Ed25519 => CKM_EDDSA,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key | MasterAlgorithm::TripleDes3Key) => {
                 CKM_DES3_ECB_ENCRYPT_DATA
@@ -135,7 +137,7 @@ impl KeyKind {
 
     const fn key_type(self) -> CK_ULONG {
         match self {
-            Self::Ec(_) => CKK_EC,
+            Self::Ec(_) | Self::EcAgreement => CKK_EC,
             Self::Ed25519 => CKK_EC_EDWARDS,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
             Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
@@ -160,7 +162,7 @@ impl KeyKind {
     /// and a key ends with the initialisation of its token.
     pub(crate) fn template(self) -> Vec<Expected> {
         let signs = matches!(self, Self::Ec(_) | Self::Ed25519 | Self::AesCmac);
-        let derives = matches!(self, Self::AesDerive | Self::ImportedDerive(_));
+        let derives = matches!(self, Self::AesDerive | Self::ImportedDerive(_) | Self::EcAgreement);
         let mut template = vec![
             Expected {
                 attribute: CKA_KEY_TYPE,
@@ -275,7 +277,7 @@ impl KeyKind {
         let mut attributes = vec![
             Attribute::Token(false),
             Attribute::Private(false),
-            Attribute::Verify(!matches!(self, Self::RsaUnwrap)),
+            Attribute::Verify(!matches!(self, Self::RsaUnwrap | Self::EcAgreement)),
             Attribute::Encrypt(false),
             Attribute::Wrap(false),
             Attribute::Derive(false),
@@ -284,6 +286,7 @@ impl KeyKind {
             Self::RsaUnwrap => attributes
                 .extend([Attribute::ModulusBits(RSA_BITS.into()), Attribute::PublicExponent(vec![1, 0, 1])]),
             Self::Ec(curve) => attributes.push(Attribute::EcParams(spki::ec_parameters(curve))),
+            Self::EcAgreement => attributes.push(Attribute::EcParams(spki::ec_parameters(Curve::P256))),
             // The PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants for Ed25519.
             _ => attributes.push(Attribute::EcParams(b"\x13\x0cedwards25519".to_vec())),
         }
@@ -441,13 +444,17 @@ impl SessionKeyUse {
 
 #[cfg(test)]
 mod tests {
-    use domain::Curve;
-
     use super::*;
 
     #[test]
     fn every_role_states_every_usage_flag_and_holds_exactly_one() {
-        for kind in [KeyKind::Ec(Curve::P256), KeyKind::Ed25519, KeyKind::AesDerive, KeyKind::AesCmac] {
+        for kind in [
+            KeyKind::Ec(Curve::P256),
+            KeyKind::EcAgreement,
+            KeyKind::Ed25519,
+            KeyKind::AesDerive,
+            KeyKind::AesCmac,
+        ] {
             let template = kind.template();
             let usages = ["SIGN", "DERIVE", "DECRYPT", "UNWRAP", "ENCRYPT", "VERIFY", "WRAP", "SIGN_RECOVER"];
             let set: Vec<_> = template

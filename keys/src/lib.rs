@@ -1,4 +1,4 @@
-//! Key derivation and card formats: SCP03 with its channel, SCP80 packets, our derivation scheme, PUT KEY and DELETE KEY,
+//! Key derivation and card formats: SCP03 with its channel, SCP11 sessions, SCP80 packets, our derivation scheme, PUT KEY and DELETE KEY,
 //! key information, RSP objects and the protection of bound profile packages, key check values, sealing, and the formats in
 //! which keys leave for manufacturers: key blocks (TR-31), PSKC, cells of pySim's CSV; pure.
 //!
@@ -22,6 +22,7 @@ pub mod put_key;
 pub mod pysim_csv;
 pub mod rsp;
 pub mod scp03;
+pub mod scp11;
 pub mod scp80;
 pub mod seal;
 pub mod tls_psk;

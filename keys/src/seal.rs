@@ -98,7 +98,7 @@ pub fn tls_secret_info(
     Ok(parts.concat())
 }
 
-fn request_id_length(request_id: &[u8]) -> Result<u8, KeyError> {
+pub(crate) fn request_id_length(request_id: &[u8]) -> Result<u8, KeyError> {
     match u8::try_from(request_id.len()) {
         Ok(length) if request_id.len() <= REQUEST_ID_MAX => Ok(length),
         _ => Err(KeyError::RequestIdLength { actual: request_id.len() }),

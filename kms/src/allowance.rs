@@ -29,6 +29,7 @@ pub struct Allowance {
     instructions: Vec<u8>,
     packets_per_minute: u32,
     tls_delivery: bool,
+    key_agreement: bool,
 }
 
 impl Default for Allowance {
@@ -40,6 +41,7 @@ impl Default for Allowance {
             instructions: Vec::new(),
             packets_per_minute: 0,
             tls_delivery: false,
+            key_agreement: false,
         }
     }
 }
@@ -57,6 +59,8 @@ pub enum Need {
     Instruction(u8),
     /// Keys that are not sealed, in the TLS channel alone.
     TlsDelivery,
+    /// Sessions of SCP11.
+    KeyAgreement,
 }
 
 impl Need {
@@ -65,7 +69,9 @@ impl Need {
         let reason = match self {
             Self::Tar(_) => ReasonCode::TarNotGranted,
             Self::Instruction(_) => ReasonCode::InstructionNotGranted,
-            Self::Protocol(_) | Self::ReleaseWithoutProof | Self::TlsDelivery => ReasonCode::GrantTooNarrow,
+            Self::Protocol(_) | Self::ReleaseWithoutProof | Self::TlsDelivery | Self::KeyAgreement => {
+                ReasonCode::GrantTooNarrow
+            }
         };
         let message = match self {
             Self::Protocol(_) => "the grant over this device is not for this protocol".to_owned(),
@@ -78,6 +84,7 @@ impl Need {
             Self::Instruction(ins) => {
                 format!("the grant over this device does not name the instruction {ins:02X}")
             }
+            Self::KeyAgreement => "the grant over this device does not allow sessions of SCP11".to_owned(),
             Self::TlsDelivery => "the grant over this device does not allow unsealed keys".to_owned(),
         };
         Refusal::new(reason, message)
@@ -122,6 +129,7 @@ impl Allowance {
             instructions: grant.instructions.clone(),
             packets_per_minute: grant.packets_per_minute,
             tls_delivery: grant.tls_delivery,
+            key_agreement: grant.key_agreement,
         })
     }
 
@@ -155,6 +163,11 @@ impl Allowance {
         self.tls_delivery
     }
 
+    /// Whether sessions of SCP11 may be opened.
+    pub const fn key_agreement(&self) -> bool {
+        self.key_agreement
+    }
+
     /// Whether this is allowed.
     pub fn allows(&self, need: Need) -> bool {
         match need {
@@ -165,6 +178,7 @@ impl Allowance {
                 self.instructions.contains(&ins) && !KEY_MANAGEMENT_INSTRUCTIONS.contains(&ins)
             }
             Need::TlsDelivery => self.tls_delivery,
+            Need::KeyAgreement => self.key_agreement,
         }
     }
 
@@ -175,6 +189,7 @@ impl Allowance {
         record.instructions.clone_from(&self.instructions);
         record.packets_per_minute = self.packets_per_minute;
         record.tls_delivery = self.tls_delivery;
+        record.key_agreement = self.key_agreement;
     }
 
     pub(crate) fn read(record: &records::Grant) -> Result<Self, KmsError> {
@@ -190,6 +205,7 @@ impl Allowance {
             instructions: kept,
             packets_per_minute: if is_for_packets { record.packets_per_minute } else { 0 },
             tls_delivery: record.tls_delivery,
+            key_agreement: record.key_agreement,
             ..v1::CreateGrant::default()
         })
         .map_err(|_| KmsError::Record("grant"))
@@ -212,6 +228,7 @@ mod tests {
             instructions: vec![0xf2],
             packets_per_minute: 60,
             tls_delivery: true,
+            key_agreement: true,
             ..v1::CreateGrant::default()
         }
     }

@@ -47,8 +47,20 @@ impl ChallengePairs {
         now: Timestamp,
         commit: &mut Commit,
     ) -> Result<Result<(), Refusal>, KmsError> {
+        self.claim_within(store, &keyset.row_key(eid), challenges, now, commit)
+    }
+
+    /// The same of what opens a session within `scope`, whose bytes are those of no keyset.
+    pub(crate) fn claim_within(
+        &self,
+        store: &dyn Store,
+        scope: &[u8],
+        challenges: &[u8],
+        now: Timestamp,
+        commit: &mut Commit,
+    ) -> Result<Result<(), Refusal>, KmsError> {
         let bucket = bucket(now);
-        let digest = digest(eid, keyset, challenges);
+        let digest = digest(scope, challenges);
         let [this, before] = [bucket, bucket.wrapping_sub(1)].map(|bucket| row_key(bucket, &digest));
         if store.get(CHALLENGE_PAIRS, &this)?.is_some() || store.get(CHALLENGE_PAIRS, &before)?.is_some() {
             return Ok(Err(Refusal::new(
@@ -90,8 +102,8 @@ fn bucket(now: Timestamp) -> u16 {
     u16::try_from(now.seconds() / BUCKET_SECONDS).unwrap_or(0)
 }
 
-fn digest(eid: &Eid, keyset: &KeysetName, challenges: &[u8]) -> [u8; 16] {
-    let digest = Sha256::new().chain_update(keyset.row_key(eid)).chain_update(challenges).finalize();
+fn digest(scope: &[u8], challenges: &[u8]) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(scope).chain_update(challenges).finalize();
     let mut short = [0; 16];
     short.copy_from_slice(&digest[..16]);
     short

@@ -54,6 +54,11 @@ pub(crate) const RSP_CODE_TRIES: Keyspace = Keyspace { code: 92, name: "rsp_code
 /// When wrong codes are forgotten: end (8 bytes, microseconds), then the key of their count -> empty.
 pub(crate) const RSP_CODE_ENDS: Keyspace = Keyspace { code: 93, name: "rsp_code_ends", home: Home::View };
 
+/// Keys of platforms for sessions of SCP11: party 00 name -> `records::OceKey`.
+pub(crate) const OCE_KEYS: Keyspace = Keyspace { code: 31, name: "oce_keys", home: Home::Memory };
+/// Keys PK.SD.ECKA of cards: EID, security domain, KVN -> `records::CardKey`.
+pub(crate) const CARD_KEYS: Keyspace = Keyspace { code: 115, name: "card_keys", home: Home::View };
+
 /// Counter values of eIMs: party 00 eimId 00 EID -> `records::Counter`.
 pub(crate) const EIM_COUNTERS: Keyspace = Keyspace { code: 94, name: "eim_counters", home: Home::View };
 /// Static keys for parties: party 00 digest of the operation -> `records::KeysetExport`.
@@ -78,7 +83,7 @@ pub(crate) const OTA_RESERVATIONS: Keyspace =
     Keyspace { code: 107, name: "ota_reservations", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 30] = [
+pub const KEYSPACES: [Keyspace; 32] = [
     GRANTS,
     FROZEN,
     MASTERS,
@@ -100,6 +105,8 @@ pub const KEYSPACES: [Keyspace; 30] = [
     RSP_CODE_TRIES,
     RSP_CODE_ENDS,
     EIM_COUNTERS,
+    OCE_KEYS,
+    CARD_KEYS,
     CHALLENGE_PAIRS,
     SEQUENCES,
     KEYSET_EXPORTS,

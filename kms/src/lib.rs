@@ -23,6 +23,7 @@ mod output;
 mod receipt;
 pub mod rotation;
 pub mod rsp;
+pub mod scp11;
 mod sequence;
 mod session_keys;
 mod session_request;

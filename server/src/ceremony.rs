@@ -342,7 +342,9 @@ fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
         | KeyRole::PartyImport
         | KeyRole::TransportImport
         | KeyRole::Kek
-        | KeyRole::BlobMac => Ok("kms"),
+        | KeyRole::BlobMac
+        | KeyRole::OceAgreement
+        | KeyRole::OceSeed => Ok("kms"),
         other => Err(wrong(&format!("a {} is made by `chanceryd init` alone", other.as_str()))),
     }
 }

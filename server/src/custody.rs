@@ -5,10 +5,11 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::KeyRegistration;
 use domain::{KekEpoch, KeyCheckValue, MasterGeneration, ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, Priority, RegisteredKey, StorageKeys};
+use kms::scp11::OceKey;
 use kms::{ExportRequest, MasterRecord, StorageEpoch, TransportKey, TransportMaterial};
 use pki::TransportPublicKey;
 use proto::v1;
-use store::Commit;
+use store::{Change, Commit, Precondition};
 
 use crate::deeds::parse_eid;
 use crate::execution::{Execution, check_text, invalid};
@@ -30,6 +31,7 @@ pub(crate) enum Custody {
     ImportKey(KeyRegistration),
     Export(ExportRequest),
     Storage { record: StorageEpoch, keys: [KeyRegistration; 2] },
+    Oce { record: OceKey, keys: [KeyRegistration; 2] },
 }
 
 impl Execution {
@@ -89,6 +91,39 @@ impl Execution {
             registered: now,
         };
         Ok(Custody::Storage { record, keys })
+    }
+
+    pub(crate) fn plan_oce_key(&self, request: &v1::RegisterOceKey) -> Result<Custody, ServiceError> {
+        check_name("name", &request.name)?;
+        check_text("backup", &request.backup, BACKUP_CHARACTERS_MAX)?;
+        let party = self.party(&request.party, Role::Provisioner)?;
+        if OceKey::find(self.kms.store.as_ref(), &party.name, &request.name)?.is_some() {
+            return Err(ServiceError::refused(ReasonCode::Conflict, "the party has a key of this name"));
+        }
+        let key = |key: Option<&v1::TokenKey>, role: KeyRole| {
+            let registration = self.token_key(key, 1, &request.backup)?;
+            if registration.key.role == role {
+                Ok(registration)
+            } else {
+                Err(invalid(&format!("label names no {} key", role.as_str())))
+            }
+        };
+        let agreement = key(request.agreement.as_ref(), KeyRole::OceAgreement)?;
+        let seed = key(request.seed.as_ref(), KeyRole::OceSeed)?;
+        let KeyCheck::PublicKey(public_key) = agreement.key.check.clone() else {
+            return Err(invalid("agreement: a key pair has a public_key"));
+        };
+        pki::PublicKey::parse(&public_key, self.ca.known_keys)
+            .and_then(|key| key.on(domain::Curve::P256))
+            .map_err(|e| ServiceError::refused(ReasonCode::WeakKey, format!("the key is refused: {e}")))?;
+        let record = OceKey {
+            name: request.name.clone(),
+            party: party.name.clone(),
+            agreement: agreement.key.key.clone(),
+            seed: seed.key.key.clone(),
+            public_key,
+        };
+        Ok(Custody::Oce { record, keys: [agreement, seed] })
     }
 
     pub(crate) fn plan_transport_key(
@@ -239,6 +274,23 @@ impl Execution {
         })
     }
 
+    /// Two keys that serve together.
+    async fn take_two(
+        &self,
+        entry: EntryDraft,
+        (change, is_new): (Change, Precondition),
+        keys: [KeyRegistration; 2],
+    ) -> Result<Commit, ServiceError> {
+        let mut commit = Commit { entries: vec![entry], changes: vec![change], preconditions: vec![is_new] };
+        for key in keys {
+            self.kms.token.add_key(key.key.clone()).await?;
+            let (change, is_new) = key.create();
+            commit.changes.push(change);
+            commit.preconditions.push(is_new);
+        }
+        Ok(commit)
+    }
+
     /// Carries out, up to the commit. Every worker of the token finds the key, reads its template back and sees it work
     /// before it is recorded.
     pub(crate) async fn take_into_custody(
@@ -263,16 +315,13 @@ impl Execution {
             Custody::Storage { record, keys } => {
                 let entry = entry(EventType::StorageKeysRegistered)
                     .fact("epoch", Fact::Number(record.epoch.0.into()));
-                let writes = record.create();
-                let mut commit =
-                    Commit { entries: vec![entry], changes: vec![writes.0], preconditions: vec![writes.1] };
-                for key in keys {
-                    self.kms.token.add_key(key.key.clone()).await?;
-                    let (change, is_new) = key.create();
-                    commit.changes.push(change);
-                    commit.preconditions.push(is_new);
-                }
-                return Ok(commit);
+                return self.take_two(entry, record.create(), keys).await;
+            }
+            Custody::Oce { record, keys } => {
+                let entry = entry(EventType::OceKeyRegistered)
+                    .object(call.pseudonyms.party(&record.party))
+                    .fact("key", Fact::Digest(audit::sha256(&record.public_key)));
+                return self.take_two(entry, record.create(), keys).await;
             }
             Custody::Master { record, key } => {
                 let entry = entry(EventType::MasterRegistered)

@@ -209,6 +209,7 @@ impl Execution {
             Kind::RegisterStorageKeys(keys) => {
                 self.plan_storage_keys(keys, now).map(Deed::custody).map(Plan::Other)
             }
+            Kind::RegisterOceKey(key) => self.plan_oce_key(key).map(Deed::custody).map(Plan::Other),
             Kind::RegisterTransportKey(key) => {
                 self.plan_transport_key(key, now).map(Deed::custody).map(Plan::Other)
             }
@@ -485,6 +486,9 @@ fn allowance_facts(mut entry: EntryDraft, allowance: &Allowance) -> Result<Entry
     entry = entry.fact("protocols", Fact::bytes(&protocols)?);
     if allowance.without_device_proof() {
         entry = entry.fact("without_device_proof", Fact::Number(1));
+    }
+    if allowance.key_agreement() {
+        entry = entry.fact("key_agreement", Fact::Number(1));
     }
     if allowance.tls_delivery() {
         entry = entry.fact("tls_delivery", Fact::Number(1));

@@ -22,6 +22,7 @@ use proto::v1::order_service_server::OrderServiceServer;
 use proto::v1::ota_service_server::OtaServiceServer;
 use proto::v1::rotation_service_server::RotationServiceServer;
 use proto::v1::rsp_service_server::RspServiceServer;
+use proto::v1::scp11_service_server::Scp11ServiceServer;
 use proto::v1::session_key_service_server::SessionKeyServiceServer;
 use proto::v1::standing_service_server::StandingServiceServer;
 use proto::v1::transport_key_service_server::TransportKeyServiceServer;
@@ -47,7 +48,7 @@ use crate::rsp::RspDesk;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
     AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, OtaApi, RotationApi, RspApi,
-    SessionKeyApi, StandingApi, TransportKeyApi,
+    Scp11Api, SessionKeyApi, StandingApi, TransportKeyApi,
 };
 use crate::status::ServiceError;
 use crate::tls;
@@ -278,6 +279,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let order_api = OrderApi { gate: Arc::clone(&gate), desk, checkpointer: Arc::clone(&checkpointer) };
     let transport_key_api = TransportKeyApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let ota_api = OtaApi { gate: Arc::clone(&gate), kms: kms.clone() };
+    let scp11_api = Scp11Api { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let rsp_api = RspApi { gate: Arc::clone(&gate), desk: RspDesk { rsp, ca: ca.clone() } };
     let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
@@ -298,6 +300,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(OrderServiceServer::new(order_api).max_decoding_message_size(limit))
         .add_service(SessionKeyServiceServer::new(session_key_api).max_decoding_message_size(limit))
         .add_service(OtaServiceServer::new(ota_api).max_decoding_message_size(limit))
+        .add_service(Scp11ServiceServer::new(scp11_api).max_decoding_message_size(limit))
         .add_service(RspServiceServer::new(rsp_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))

@@ -237,6 +237,7 @@ pub(crate) const fn code(reason: ReasonCode) -> Code {
         | ReasonCode::UnknownOrder
         | ReasonCode::UnknownRotation
         | ReasonCode::UnknownIssuer
+        | ReasonCode::UnknownOceKey
         | ReasonCode::UnknownRspKey
         | ReasonCode::UnknownTransaction
         | ReasonCode::UnknownTransportKey

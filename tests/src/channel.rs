@@ -92,6 +92,11 @@ impl Channel {
         Self { s_enc, s_mac, s_rmac, level: SecurityLevel(0), chain: [0; 16], counter: 0, mac_bytes }
     }
 
+    /// Starts the MAC chain at a value that both sides know.
+    pub(crate) const fn chain_from(&mut self, value: [u8; 16]) {
+        self.chain = value;
+    }
+
     /// Appends the C-MAC to a command that is otherwise as it goes out (§6.2.4), and moves the chain on.
     pub(crate) fn mac(&mut self, mut command: Apdu) -> Apdu {
         self.chain = self.mac_over(&command);

@@ -13,6 +13,7 @@ pub mod euicc;
 pub mod host;
 pub mod ota_card;
 pub mod process;
+pub mod scp11_card;
 pub mod transport;
 
 pub use channel::{Apdu, SecurityLevel};

@@ -1,8 +1,8 @@
 //! Operations on masters and transport keys, field by field.
 
 use proto::v1::{
-    ExportKeyset, RegisterImportKey, RegisterMaster, RegisterStorageKeys, RegisterTransportKey,
-    RetireTransportKey, TokenKey, register_transport_key::Key,
+    ExportKeyset, RegisterImportKey, RegisterMaster, RegisterOceKey, RegisterStorageKeys,
+    RegisterTransportKey, RetireTransportKey, TokenKey, register_transport_key::Key,
 };
 
 use super::Fields;
@@ -32,6 +32,16 @@ pub(super) fn register_storage_keys(out: &mut Fields, keys: &RegisterStorageKeys
     token_key(out, blob_mac.as_ref());
     out.text("backup", backup);
     out.add("effect", "random keys made from now on are stored under these; without them they are lost");
+}
+
+pub(super) fn register_oce_key(out: &mut Fields, key: &RegisterOceKey) {
+    let RegisterOceKey { name, party, agreement, seed, backup } = key;
+    out.text("name", name);
+    out.text("party", party);
+    token_key(out, agreement.as_ref());
+    token_key(out, seed.as_ref());
+    out.text("backup", backup);
+    out.add("effect", "the party opens sessions of SCP11 with it, where a grant allows them");
 }
 
 pub(super) fn register_transport_key(out: &mut Fields, key: &RegisterTransportKey) {

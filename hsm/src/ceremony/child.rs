@@ -234,7 +234,7 @@ impl OpenToken {
         let key = KeyRef { label, id: new_id()? };
         let attributes = kind.creation_attributes(&key, wrapping.kwp);
         let (handle, check) = match kind {
-            KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
                 let (public, private) = worker::generate_pair(session, kind, &attributes)?;
                 (private, KeyCheck::PublicKey(worker::public_key_info(session, kind, &public)?))
             }

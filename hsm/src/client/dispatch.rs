@@ -37,7 +37,8 @@ impl PendingJob {
             | Job::ServiceSecret { .. }
             | Job::RspSign(_)
             | Job::RspBind(_)
-            | Job::TlsSecret(_) => 1,
+            | Job::TlsSecret(_)
+            | Job::Scp11(_) => 1,
             Job::CardProofs(job) => job.proofs.len().max(1),
             Job::Ota(job) => job.work.len().max(1),
             Job::CheckValues(keysets) => keysets.keysets.len().max(1),

@@ -7,6 +7,7 @@ mod key_pairs;
 mod ota;
 mod process;
 mod rsp;
+mod scp11;
 mod sessions;
 mod tls_psk;
 mod wire;
@@ -556,7 +557,10 @@ impl KnownKey {
             KeyCheck::PublicKey(spki) => Verifier::new(key.role.kind(), spki)?,
             KeyCheck::CheckValue(_) => None,
         };
-        let is_pair = matches!(key.role.kind(), KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap);
+        let is_pair = matches!(
+            key.role.kind(),
+            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap
+        );
         if is_pair != matches!(key.check, KeyCheck::PublicKey(_)) {
             return Err(HsmError::policy(format!(
                 "key {} is registered with the wrong kind of check",

@@ -88,6 +88,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
             JobOutput::Ota(_) => "packets and scripts",
             JobOutput::Incoming(_) => "stored keys",
             JobOutput::TlsSecret(_) => "a TLS secret",
+            JobOutput::Scp11(_) => "an SCP11 session",
             JobOutput::RspBound { .. } => "a bound profile",
             JobOutput::Done => "done",
         }

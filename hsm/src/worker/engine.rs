@@ -13,7 +13,7 @@ use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::stored::OpenStorage;
 use super::token_session::TokenSession;
-use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03, tls_psk};
+use super::{derive, export, key_pairs, order, ota, put_key, rsp, scp03, scp11, tls_psk};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireSecret};
@@ -196,6 +196,13 @@ impl Engine {
                 let keysets = self.keysets(&job.keysets)?;
                 self.dawdle();
                 tls_psk::tls_secret(session, self.token.boundary, &keysets.get(0)?, job)
+            }
+            Job::Scp11(job) => {
+                let [agreement, seed] = &job.keys;
+                let agreement = self.key_of(agreement, |_, role| role == KeyRole::OceAgreement)?;
+                let seed = self.key_of(seed, |_, role| role == KeyRole::OceSeed)?;
+                self.dawdle();
+                scp11::scp11(session, (&agreement, &seed), job)
             }
             Job::CheckValues(keysets) => {
                 let keysets = self.keysets(keysets)?;

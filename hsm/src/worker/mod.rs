@@ -18,6 +18,7 @@ mod probe;
 mod put_key;
 mod rsp;
 mod scp03;
+mod scp11;
 mod source;
 mod stored;
 mod tls_psk;

@@ -13,6 +13,7 @@ use super::boundary::Boundary;
 use super::derive::{self, MasterConstants};
 use super::import::{self, Wrapping};
 use super::probe::{self, Abilities};
+use super::rsp;
 use super::stored;
 use super::token_session::{Module, TokenSession};
 use crate::error::{ErrorClass, HsmError};
@@ -205,6 +206,13 @@ pub(crate) fn prove_value(
         KeyCheck::PublicKey(spki) if kind == KeyKind::RsaUnwrap => {
             if import::unwraps(session, wrapping, handle, spki)? { Ok(()) } else { Err(another()) }
         }
+        KeyCheck::PublicKey(spki) if kind == KeyKind::EcAgreement => {
+            if rsp::agrees(session, handle, spki)? {
+                Ok(())
+            } else {
+                Err(another())
+            }
+        }
         KeyCheck::PublicKey(spki) => {
             let verifier = Verifier::new(kind, spki)?.ok_or_else(another)?;
             let signature = sign(session, kind, handle, &CANARY_DIGEST)?;
@@ -236,7 +244,7 @@ pub(crate) fn key_check(
         KeyKind::AesWrap | KeyKind::AesImport | KeyKind::AesKek => {
             return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
         }
-        KeyKind::Ec(_) | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+        KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
             return Err(HsmError::policy("a key pair has no check value"));
         }
     };
@@ -258,7 +266,8 @@ pub(crate) fn sign(
             handle,
             input,
         )?,
-        KeyKind::AesDerive
+        KeyKind::EcAgreement
+        | KeyKind::AesDerive
         | KeyKind::AesCmac
         | KeyKind::ImportedDerive(_)
         | KeyKind::AesWrap
@@ -332,6 +341,12 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
             ),
             Boundary::InsideOnly => format!("{key_name}: imports of pySim's CSV are refused (inside_only)"),
         }],
+        KeyRole::OceAgreement => vec![format!(
+            "{key_name}: shared secrets with cards of SCP11, from which session keys are derived and sealed in zeroized worker memory"
+        )],
+        KeyRole::OceSeed => vec![format!(
+            "{key_name}: one-time keys of SCP11 sessions, made of its CMAC in zeroized worker memory for as long as a job takes"
+        )],
         KeyRole::TransportImport | KeyRole::Kek | KeyRole::BlobMac => Vec::new(),
     };
     if key.role == KeyRole::ImportedMaster(MasterAlgorithm::Aes192) {

@@ -81,12 +81,20 @@ impl Abilities {
                 ("X9.63-SHA256 (and is inside_only)", self.x963 || boundary == Boundary::Worker),
             ],
             KeyKind::Ec(Curve::P256) => &[("CKM_ECDSA", self.ecdsa)],
+            KeyKind::EcAgreement => &[
+                ("CKM_ECDH1_DERIVE", self.ecdh),
+                ("session keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
+            ],
             KeyKind::Ed25519 => &[("CKM_EDDSA", self.eddsa)],
             KeyKind::AesCmac if role == KeyRole::FastMaster => &[
                 ("CKM_AES_CMAC", self.cmac),
                 ("device keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
                 ("AES-KWP", self.kwp.is_some()),
                 ("RSA-OAEP", self.oaep_hash.is_some()),
+            ],
+            KeyKind::AesCmac if role == KeyRole::OceSeed => &[
+                ("CKM_AES_CMAC", self.cmac),
+                ("one-time keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
             ],
             KeyKind::AesCmac => &[("CKM_AES_CMAC", self.cmac)],
             KeyKind::ImportedDerive(algorithm) if algorithm.is_triple_des() => {
@@ -405,6 +413,7 @@ pub(crate) fn public_key_info(
     let point = session.attribute(public.handle(), CKA_EC_POINT)?;
     match kind {
         KeyKind::Ec(curve) => spki::spki_of_ec_point(curve, &point),
+        KeyKind::EcAgreement => spki::spki_of_ec_point(Curve::P256, &point),
         _ => spki::ed25519_from_ec_point(&point),
     }
     .ok_or_else(|| HsmError::policy("the token's CKA_EC_POINT is no point of the curve asked for"))

@@ -2,7 +2,7 @@
 
 use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
-use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 use cryptoki_sys::{CKA_EC_POINT, CKM_ECDH1_DERIVE};
 use domain::Curve;
 use keys::bsp::{
@@ -54,7 +54,7 @@ pub(crate) fn rsp_bind(
     let material = if abilities.x963 {
         agree_inside(session, &pair.private, &euicc_key, &info)?
     } else {
-        key_data(&*agree(session, &pair.private, &euicc_key)?, &info)
+        key_data(&*agree(session, pair.private.handle(), &euicc_key)?, &info)
     };
     let profile = match protection {
         ProfileProtection::SessionKeys => None,
@@ -131,11 +131,11 @@ pub(crate) fn one_time_pair(session: &TokenSession, curve: Curve) -> Result<OneT
 /// Z of the key agreement, in zeroizing memory of this worker: CKD_NULL.
 pub(crate) fn agree(
     session: &TokenSession,
-    private: &SessionObject<'_>,
+    private: ObjectHandle,
     peer: &[u8; 65],
 ) -> Result<Zeroizing<[u8; 32]>, HsmError> {
     let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), peer));
-    let secret = session.derive(&mechanism, private.handle(), &readable_secret(32))?;
+    let secret = session.derive(&mechanism, private, &readable_secret(32))?;
     session.key_value(secret.handle())
 }
 
@@ -174,19 +174,27 @@ fn readable_secret(bytes: usize) -> Vec<Attribute> {
 /// Two key pairs of the token agree on one secret: what ECDH is for.
 pub(crate) fn both_sides_agree(session: &TokenSession, curve: Curve) -> Result<(), HsmError> {
     let (ours, theirs) = (one_time_pair(session, curve)?, one_time_pair(session, curve)?);
-    let there = agree(session, &ours.private, &theirs.public)?;
-    if there == agree(session, &theirs.private, &ours.public)? {
+    let there = agree(session, ours.private.handle(), &theirs.public)?;
+    if there == agree(session, theirs.private.handle(), &ours.public)? {
         Ok(())
     } else {
         Err(HsmError::policy("the two sides of a key agreement differ"))
     }
 }
 
+/// Whether a key of the token is the private half of a P-256 key: both sides of an agreement with it come to the same.
+pub(crate) fn agrees(session: &TokenSession, key: ObjectHandle, spki: &[u8]) -> Result<bool, HsmError> {
+    let Some(public) = crate::spki::ec_point(Curve::P256, spki) else { return Ok(false) };
+    let other = one_time_pair(session, Curve::P256)?;
+    let there = agree(session, other.private.handle(), &public)?;
+    Ok(there == agree(session, key, &other.public)?)
+}
+
 /// X9.63-SHA256 of the token against our own over the same secret.
 pub(crate) fn x963_is_right(session: &TokenSession) -> Result<(), HsmError> {
     const INFO: &[u8] = b"chancery probe";
     let (ours, theirs) = (one_time_pair(session, Curve::P256)?, one_time_pair(session, Curve::P256)?);
-    let expected = key_data(&*agree(session, &ours.private, &theirs.public)?, INFO);
+    let expected = key_data(&*agree(session, ours.private.handle(), &theirs.public)?, INFO);
     if agree_inside(session, &ours.private, &theirs.public, INFO)? == expected {
         Ok(())
     } else {

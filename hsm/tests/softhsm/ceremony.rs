@@ -39,7 +39,8 @@ fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stay
             assert_eq!(read(evidence), if role.is_imported() { "absent" } else { "true" }, "{role:?}");
         }
         let (derives, wraps, unwraps) = (
-            (role.is_master() && role != KeyRole::FastMaster) || role == KeyRole::CanaryDerive,
+            (role.is_master() && role != KeyRole::FastMaster)
+                || matches!(role, KeyRole::CanaryDerive | KeyRole::OceAgreement),
             matches!(role, KeyRole::PartyTransport | KeyRole::PartyImport | KeyRole::Kek),
             matches!(role, KeyRole::TransportImport | KeyRole::PartyImport | KeyRole::Kek),
         );

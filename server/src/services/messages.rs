@@ -41,6 +41,8 @@ keyed!(
     v1::ConfirmOrderOutputRequest,
     v1::FetchSessionKeysRequest,
     v1::FetchTlsSecretRequest,
+    v1::RegisterCardKeysRequest,
+    v1::FetchScp11KeysRequest,
     v1::InitiateAuthenticationRequest,
     v1::AuthenticateClientRequest,
     v1::BindProfileRequest,
@@ -59,6 +61,7 @@ keyed!(
     v1::FetchKeysetExportRequest
 );
 unkeyed!(
+    v1::OpenScp11SessionRequest,
     v1::OpenResponseRequest,
     v1::FetchOrderReceiptRequest,
     v1::ListOperationsRequest,
@@ -85,6 +88,8 @@ indexed!(
     v1::FetchOrderReceiptResponse,
     v1::FetchSessionKeysResponse,
     v1::FetchTlsSecretResponse,
+    v1::RegisterCardKeysResponse,
+    v1::FetchScp11KeysResponse,
     v1::InitiateAuthenticationResponse,
     v1::AuthenticateClientResponse,
     v1::BindProfileResponse,
@@ -104,6 +109,7 @@ indexed!(
     v1::FetchKeysetExportResponse
 );
 unindexed!(
+    v1::OpenScp11SessionResponse,
     v1::ListOperationsResponse,
     v1::GetOperationResponse,
     v1::GetCertificateResponse,

@@ -34,6 +34,7 @@ mod renewal;
 mod revocation;
 mod rotation;
 mod rsp;
+mod scp11;
 mod secrets;
 mod session_modes;
 mod session_streams;
