@@ -63,6 +63,10 @@ events! {
     CertificateFailed = "certificate.failed";
     /// A certificate was revoked for good; the next revocation list shows it.
     CertificateRevoked = "certificate.revoked";
+    /// A certificate is revoked for the time being, by one person.
+    CertificateHeld = "certificate.held";
+    /// A held certificate is in force again.
+    CertificateReleased = "certificate.released";
     /// The number of a revocation list is taken and the token will be asked to sign it.
     CrlIntent = "crl.intent";
     /// A revocation list was signed, verified and stored.

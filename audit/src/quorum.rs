@@ -80,6 +80,7 @@ impl QuorumBook {
                 | EventType::RotationStarted
                 | EventType::RotationRollBackStarted
                 | EventType::CertificateRevoked
+                | EventType::CertificateReleased
                 | EventType::StandingChanged
                 | EventType::AccreditationRecorded
                 | EventType::StorageKeysRegistered
@@ -244,6 +245,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::RotationRollBackStarted => "roll-back-rotation",
         EventType::CertificateIssued => "issue-certificate",
         EventType::CertificateRevoked => "revoke-certificate",
+        EventType::CertificateReleased => "release-certificate",
         EventType::StandingChanged => "change-standing",
         EventType::AccreditationRecorded => "record-accreditation",
         EventType::StorageKeysRegistered => "register-storage-keys",

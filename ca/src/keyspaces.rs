@@ -16,10 +16,13 @@ pub(crate) const RESERVATIONS: Keyspace = Keyspace { code: 82, name: "reservatio
 pub(crate) const DEVICE_CERTIFICATES: Keyspace =
     Keyspace { code: 83, name: "device_certificates", home: Home::View };
 
-/// Revoked certificates: issuer's name, a zero byte, serial number -> `records::Revocation`. Nothing ever leaves it.
+/// Revoked certificates: issuer's name, a zero byte, serial number -> `records::Revocation`. Only the release of
+/// a hold takes one out.
 pub(crate) const REVOCATIONS: Keyspace = Keyspace { code: 84, name: "revocations", home: Home::Memory };
 /// The newest revocation lists: issuer's name -> `records::CrlRecord`.
 pub(crate) const CRLS: Keyspace = Keyspace { code: 85, name: "crls", home: Home::View };
+/// The DER of the newest revocation lists: issuer's name, a zero byte, number of the part (2 bytes, big endian) -> at most 60 KiB.
+pub(crate) const CRL_PARTS: Keyspace = Keyspace { code: 122, name: "crl_parts", home: Home::View };
 /// Numbers of revocation lists: issuer's name -> `records::CrlNumber`.
 pub(crate) const CRL_NUMBERS: Keyspace = Keyspace { code: 86, name: "crl_numbers", home: Home::View };
 /// The newest certificate of an issuer's OCSP responder: issuer's name -> serial number.
@@ -31,7 +34,7 @@ pub(crate) const HOLDER_CERTIFICATES: Keyspace =
     Keyspace { code: 128, name: "holder_certificates", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 11] = [
+pub const KEYSPACES: [Keyspace; 12] = [
     KEYS,
     ISSUERS,
     CERTIFICATES,
@@ -40,6 +43,7 @@ pub const KEYSPACES: [Keyspace; 11] = [
     DEVICE_CERTIFICATES,
     REVOCATIONS,
     CRLS,
+    CRL_PARTS,
     CRL_NUMBERS,
     RESPONDERS,
     HOLDER_CERTIFICATES,

@@ -36,7 +36,9 @@ pub use register::{
     CERTIFICATES_PER_PAGE, CertificateFilter, CertificateIndex, CertificatePage, CertificateView,
     Reservation, find_by_eid, find_by_serial, list_certificates, reservations,
 };
-pub use revocation::{REVOCATIONS_MAX, Revocation, RevocationRequest, Revoking, revoke};
+pub use revocation::{
+    HOLDS_MAX, REVOCATIONS_MAX, Releasing, Revocation, RevocationRequest, Revoking, hold, release, revoke,
+};
 pub use standing::{InForce, VerifiedEuicc, in_force_for_key, still_in_force, verify_euicc};
 pub use verification::{Finding, JudgedLink, Judgement, Question, RegisterStanding, judge};
 

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::{ReasonCode, Timestamp};
 use hsm::{CallOptions, SignatureAlgorithm};
-use pki::crl::{Crl, CrlInputs, LintedTbsCertList};
+use pki::crl::{Crl, CrlInputs, LintedTbsCertList, RevokedCertificate};
 use pki::{Certificate, CivilTime, PkiError};
 use prost::Message;
 use proto::records;
+use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Store};
 
 use crate::issuers::Issuer;
-use crate::keyspaces::{CRL_NUMBERS, CRLS, ISSUERS};
+use crate::keyspaces::{CRL_NUMBERS, CRL_PARTS, CRLS, ISSUERS};
 use crate::revocation::revoked_by;
 use crate::{CaError, Engines};
 
@@ -26,6 +27,8 @@ pub const CRL_PATH: &str = "/crl/";
 pub const CRL_DISTRIBUTION_POINTS: [&str; 2] = ["a", "b"];
 
 const ISSUERS_MAX: usize = 10_000;
+/// Bytes of a list in one row: below what the store takes.
+const PART_BYTES: usize = 60 * 1024;
 
 /// The file names of an issuer's lists below [`CRL_PATH`], one per distribution point.
 pub fn crl_files(issuer: &str) -> [String; 2] {
@@ -59,7 +62,7 @@ pub struct PublishedCrl {
 pub enum DueReason {
     /// There is none yet.
     None,
-    /// A revocation is not on the newest one: the service stopped between the two, or the token failed.
+    /// A revocation, hold or release is not on the newest one: the service stopped between the two, or the token failed.
     Revocation,
     /// The newest one is past half of its validity.
     Age,
@@ -82,12 +85,19 @@ fn publishes(issuer: &Certificate) -> bool {
 
 /// The newest list of an issuer, as it was signed, verified and stored; absent when there is none.
 pub fn newest_crl(store: &dyn Store, issuer: &str) -> Result<Option<PublishedCrl>, CaError> {
-    Ok(stored(store, issuer)?.map(|(record, _)| PublishedCrl {
+    let Some((record, _)) = stored(store, issuer)? else { return Ok(None) };
+    let mut der = record.der;
+    for at in 0..record.parts {
+        let at = u16::try_from(at).map_err(|_| CaError::Record("revocation list"))?;
+        let part = store.get(CRL_PARTS, &part_key(issuer, at))?;
+        der.extend_from_slice(&part.ok_or(CaError::Record("revocation list"))?.value);
+    }
+    Ok(Some(PublishedCrl {
         number: record.number,
         this_update: Timestamp::from_micros(record.this_update_micros),
         next_update: Timestamp::from_micros(record.next_update_micros),
         entries: record.entries,
-        der: record.der,
+        der,
     }))
 }
 
@@ -101,13 +111,17 @@ pub fn crls_due(engines: &Engines, now: Timestamp) -> Result<Vec<Due>, CaError> 
         if !issuer.certificate.as_ref().is_some_and(publishes) {
             continue;
         }
-        let revoked = revoked_by(store, &name)?.len() as u64;
-        let reason = match newest_crl(store, &name)? {
+        let revoked = revoked_by(store, &name)?;
+        let reason = match stored(store, &name)? {
             None => DueReason::None,
-            // Nothing ever leaves the index, and a list is made of nothing else: equal counts mean the same certificates.
-            Some(crl) if crl.entries != revoked => DueReason::Revocation,
-            Some(crl) if now >= crl.this_update.plus_seconds(CRL_REFRESH_AFTER_SECONDS) => DueReason::Age,
-            Some(_) => continue,
+            Some((crl, _)) if crl.entries_digest != entries_digest(&revoked) => DueReason::Revocation,
+            Some((crl, _)) => {
+                let made = Timestamp::from_micros(crl.this_update_micros);
+                if now < made.plus_seconds(CRL_REFRESH_AFTER_SECONDS) {
+                    continue;
+                }
+                DueReason::Age
+            }
         };
         due.push(Due { issuer: name, reason });
     }
@@ -126,7 +140,11 @@ pub async fn publish_crl(
     options: CallOptions,
 ) -> Result<PublishedCrl, CaError> {
     let _turn = engines.issuers.publication.lock().await;
-    let prepared = prepare_crl(engines, issuer, now)?;
+    // A long list takes seconds to build and lint: not on a thread that answers requests.
+    let (of, name) = (engines.clone(), issuer.to_owned());
+    let prepared = tokio::task::spawn_blocking(move || prepare_crl(&of, &name, now))
+        .await
+        .map_err(|_| CaError::Record("revocation list"))??;
     let receipt = engines.store.commit(prepared.intent()).await?;
     let reserved = prepared.reserved(receipt.first_index);
     let signed = match sign_crl(engines, reserved, options).await {
@@ -148,6 +166,9 @@ pub struct PreparedCrl {
     issuer: Arc<Issuer>,
     linted: LintedTbsCertList,
     entries: u64,
+    entries_digest: [u8; 32],
+    /// Parts of the newest list, which this one takes the place of.
+    parts_before: u32,
     this_update: CivilTime,
     next_update: CivilTime,
     /// The number that a stop or a fault left between intent and outcome.
@@ -194,11 +215,12 @@ pub fn prepare_crl(engines: &Engines, issuer: &str, now: Timestamp) -> Result<Pr
         this_update = this_update.max(CivilTime::from_timestamp(before).map_err(build_error)?);
     }
     let next_update = this_update.plus_days(CRL_VALIDITY_DAYS).map_err(build_error)?;
-    let entries = revoked.len() as u64;
+    let (entries, entries_digest) = (revoked.len() as u64, entries_digest(&revoked));
     let inputs = CrlInputs { issuer: certificate, number, this_update, next_update, revoked };
     let tbs = pki::crl::build_tbs(&inputs).map_err(build_error)?;
     let linted =
         pki::crl::lint(&inputs, tbs).map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))?;
+    let parts_before = stored.as_ref().map_or(0, |(record, _)| record.parts);
     let newest = match stored {
         Some((_, version)) => Precondition::Version { keyspace: CRLS, key, version },
         None => Precondition::Absent { keyspace: CRLS, key },
@@ -206,6 +228,8 @@ pub fn prepare_crl(engines: &Engines, issuer: &str, now: Timestamp) -> Result<Pr
     Ok(PreparedCrl {
         linted,
         entries,
+        entries_digest,
+        parts_before,
         this_update,
         next_update,
         abandoned: (taken.open != 0).then_some(taken.open),
@@ -261,6 +285,8 @@ pub struct SignedCrl {
     crl: Crl,
     number: u64,
     entries: u64,
+    entries_digest: [u8; 32],
+    parts_before: u32,
     this_update: CivilTime,
     next_update: CivilTime,
     preconditions: Vec<Precondition>,
@@ -289,19 +315,20 @@ pub async fn sign_crl(
         .sign(&issuer.key, SignatureAlgorithm::EcdsaSha256, digests, options)
         .await
         .map_err(|error| failure(error.into(), ReasonCode::TokenUnavailable))?;
-    let assembled = signatures
-        .first()
-        .and_then(|signature| <&[u8; 64]>::try_from(signature.as_slice()).ok())
-        .ok_or(PkiError::SignatureInvalid)
-        .and_then(|signature| {
-            let certificate = issuer.certificate.as_ref().ok_or(PkiError::CrlIssuerDiffers)?;
-            prepared.linted.assemble(signature, certificate)
-        });
+    let signature = signatures.first().and_then(|signature| <[u8; 64]>::try_from(signature.as_slice()).ok());
+    let (linted, of) = (prepared.linted, Arc::clone(&issuer));
+    let assembled = tokio::task::spawn_blocking(move || {
+        let certificate = of.certificate.as_ref().ok_or(PkiError::CrlIssuerDiffers)?;
+        linted.assemble(&signature.ok_or(PkiError::SignatureInvalid)?, certificate)
+    });
+    let assembled = assembled.await.unwrap_or(Err(PkiError::SignatureInvalid));
     match assembled {
         Ok(crl) => Ok(SignedCrl {
             crl,
             number,
             entries: prepared.entries,
+            entries_digest: prepared.entries_digest,
+            parts_before: prepared.parts_before,
             this_update: prepared.this_update,
             next_update: prepared.next_update,
             preconditions: vec![precondition, prepared.newest],
@@ -321,9 +348,23 @@ impl SignedCrl {
             number: self.number,
             this_update_micros: timestamp(self.this_update).micros(),
             next_update_micros: timestamp(self.next_update).micros(),
-            der: self.crl.der().to_vec(),
+            der: Vec::new(),
             entries: self.entries,
+            entries_digest: self.entries_digest.to_vec(),
+            parts: u32::try_from(self.crl.der().len().div_ceil(PART_BYTES)).unwrap_or(u32::MAX),
         };
+        let mut changes = vec![
+            Change::put(CRLS, self.issuer.name.as_bytes(), record.encode_to_vec()),
+            numbers(&self.issuer, self.number, 0),
+        ];
+        for (at, part) in (0u16..).zip(self.crl.der().chunks(PART_BYTES)) {
+            changes.push(Change::put(CRL_PARTS, part_key(&self.issuer.name, at), part));
+        }
+        // What a longer list before it left behind.
+        for at in record.parts..self.parts_before {
+            let at = u16::try_from(at).unwrap_or(u16::MAX);
+            changes.push(Change::delete(CRL_PARTS, part_key(&self.issuer.name, at)));
+        }
         Commit {
             entries: vec![
                 entry(EventType::CrlSigned, Outcome::Done, &self.issuer, self.number)
@@ -331,10 +372,7 @@ impl SignedCrl {
                     .fact("count", Fact::Number(self.entries))
                     .fact("expires", Fact::Time(timestamp(self.next_update))),
             ],
-            changes: vec![
-                Change::put(CRLS, self.issuer.name.as_bytes(), record.encode_to_vec()),
-                numbers(&self.issuer, self.number, 0),
-            ],
+            changes,
             preconditions: self.preconditions.clone(),
         }
     }
@@ -348,6 +386,24 @@ impl SignedCrl {
             der: self.crl.der().to_vec(),
         }
     }
+}
+
+fn part_key(issuer: &str, part: u16) -> Vec<u8> {
+    [issuer.as_bytes(), &[0], &part.to_be_bytes()].concat()
+}
+
+/// What a list says of its certificates. One of before this was recorded has none, and is followed by another.
+fn entries_digest(revoked: &[RevokedCertificate]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for entry in revoked {
+        let serial = entry.serial.as_bytes();
+        hasher.update([serial.len() as u8]);
+        hasher.update(serial);
+        hasher.update(entry.revoked_at.unix_seconds().to_be_bytes());
+        hasher.update([entry.reason.code()]);
+        hasher.update(entry.invalid_since.map_or(i64::MIN, CivilTime::unix_seconds).to_be_bytes());
+    }
+    hasher.finalize().into()
 }
 
 fn stored(store: &dyn Store, issuer: &str) -> Result<Option<(records::CrlRecord, u64)>, CaError> {

@@ -11,9 +11,13 @@ use crate::issuance::{About, serial_fact};
 use crate::keyspaces::{CERTIFICATES, ISSUERS, RESERVATIONS, REVOCATIONS};
 use crate::{CaError, Engines};
 
-/// Certificates that one issuer can revoke. An entry of a list takes at most 55 bytes, so the fullest list fits one row of
-/// the store.
-pub const REVOCATIONS_MAX: usize = 1_000;
+/// Certificates that one issuer can revoke. An entry of a list takes at most 82 bytes, so the fullest list fits one commit of the
+/// store.
+pub const REVOCATIONS_MAX: usize = 100_000;
+/// Certificates that are held at a time: what one person can do alone is bounded.
+pub const HOLDS_MAX: usize = 100;
+/// Rows of an index that are read at a time.
+const ROWS_PER_SCAN: usize = 10_000;
 /// Revocations under way at the same time, for which there is still room on the list.
 const ROOM: usize = 100;
 
@@ -24,6 +28,8 @@ pub struct RevocationRequest {
     pub serial: SerialNumber,
     /// The reason that the list gives.
     pub reason: RevocationReason,
+    /// Since when its key is, or may be, in other hands; not after now and not before the certificate.
+    pub invalid_since: Option<Timestamp>,
 }
 
 /// When and why a certificate was revoked.
@@ -42,6 +48,9 @@ pub struct Revoking {
     version: u64,
     serial: SerialNumber,
     revocation: Revocation,
+    invalid_since: Option<Timestamp>,
+    /// Version of the row of the index, where it is held.
+    held: Option<u64>,
 }
 
 /// Steps 2 and 3: whether the certificate is there, issued, and of an issuer whose lists can show it. Reads only; nothing is
@@ -51,17 +60,25 @@ pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) ->
     let serial = request.serial.as_bytes();
     let Some(row) = store.get(CERTIFICATES, serial)? else { return Err(not_in_register(store, serial)?) };
     let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    let (mut at, mut held) = (now, None);
     match record.state.as_str() {
         "issued" => {}
         "revoked" => {
             let revocation = revocation_of(&record)?.ok_or(CaError::Record("certificate"))?;
-            return Err(CaError::refused(
-                ReasonCode::Conflict,
-                format!(
-                    "the certificate is revoked already, for {}, at {}",
-                    revocation.reason, revocation.at
-                ),
-            ));
+            if !revocation.reason.is_for_good() && request.reason.is_for_good() {
+                // From the hold on: nobody was to rely on it since.
+                at = revocation.at;
+                let key = index_key(&record.issuer, serial);
+                held = Some(store.get(REVOCATIONS, &key)?.ok_or(CaError::Record("revocation"))?.version);
+            } else {
+                return Err(CaError::refused(
+                    ReasonCode::Conflict,
+                    format!(
+                        "the certificate is revoked already, for {}, at {}",
+                        revocation.reason, revocation.at
+                    ),
+                ));
+            }
         }
         _ => return Err(CaError::Record("certificate")),
     }
@@ -81,7 +98,15 @@ pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) ->
         };
         return Err(CaError::refused(ReasonCode::PolicyViolation, message));
     }
-    if store.scan(REVOCATIONS, &index_prefix(&issuer.name), None, REVOCATIONS_MAX)?.len() >= REVOCATIONS_MAX {
+    check_invalid_since(request, &certificate, now)?;
+    let mut listed = 0;
+    if held.is_none() {
+        each_revoked(store, &issuer.name, |_, _| {
+            listed += 1;
+            Ok(())
+        })?;
+    }
+    if listed >= REVOCATIONS_MAX {
         return Err(CaError::refused(
             ReasonCode::PolicyViolation,
             format!(
@@ -94,8 +119,123 @@ pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) ->
         record,
         version: row.version,
         serial: request.serial.clone(),
-        revocation: Revocation { at: now, reason: request.reason },
+        revocation: Revocation { at, reason: request.reason },
+        invalid_since: request.invalid_since,
+        held,
     })
+}
+
+fn check_invalid_since(
+    request: &RevocationRequest,
+    certificate: &Certificate,
+    now: Timestamp,
+) -> Result<(), CaError> {
+    let Some(since) = request.invalid_since else { return Ok(()) };
+    let fits = CivilTime::from_timestamp(since).is_ok_and(|since| since >= certificate.not_before());
+    if since > now || !fits {
+        return Err(CaError::refused(
+            ReasonCode::InvalidField,
+            "the invalidity date lies between the certificate's beginning and now",
+        ));
+    }
+    Ok(())
+}
+
+/// A hold by one person: as [`revoke`], for [`RevocationReason::CertificateHold`], while fewer than [`HOLDS_MAX`] certificates are held.
+pub fn hold(engines: &Engines, serial: &SerialNumber, now: Timestamp) -> Result<Revoking, CaError> {
+    let request = RevocationRequest {
+        serial: serial.clone(),
+        reason: RevocationReason::CertificateHold,
+        invalid_since: None,
+    };
+    let holding = revoke(engines, &request, now)?;
+    if held_certificates(engines.store.as_ref())? >= HOLDS_MAX {
+        return Err(CaError::refused(
+            ReasonCode::PolicyViolation,
+            format!("{HOLDS_MAX} certificates are held; release or revoke some first"),
+        ));
+    }
+    Ok(holding)
+}
+
+fn held_certificates(store: &dyn Store) -> Result<usize, CaError> {
+    let mut held = 0;
+    for (name, _) in store.scan(ISSUERS, &[], None, 10_000)? {
+        let name = String::from_utf8(name).map_err(|_| CaError::Record("issuer"))?;
+        each_revoked(store, &name, |_, record| {
+            held += usize::from(record.reason == RevocationReason::CertificateHold.as_str());
+            Ok(())
+        })?;
+    }
+    Ok(held)
+}
+
+/// A release that may be committed.
+#[derive(Debug)]
+pub struct Releasing {
+    record: records::Certificate,
+    version: u64,
+    index_version: u64,
+    serial: SerialNumber,
+}
+
+/// Whether the certificate is held, and so can be released. Reads only.
+pub fn release(engines: &Engines, serial: &SerialNumber) -> Result<Releasing, CaError> {
+    let store = engines.store.as_ref();
+    let octets = serial.as_bytes();
+    let Some(row) = store.get(CERTIFICATES, octets)? else { return Err(not_in_register(store, octets)?) };
+    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    if revocation_of(&record)?.is_none_or(|revocation| revocation.reason.is_for_good()) {
+        return Err(CaError::refused(
+            ReasonCode::PolicyViolation,
+            "the certificate is not held: only a hold can be released",
+        ));
+    }
+    let index = store.get(REVOCATIONS, &index_key(&record.issuer, octets))?;
+    let index_version = index.ok_or(CaError::Record("revocation"))?.version;
+    Ok(Releasing { record, version: row.version, index_version, serial: serial.clone() })
+}
+
+impl Releasing {
+    /// Whose certificate it is.
+    pub fn holder(&self) -> &str {
+        &self.record.subject
+    }
+
+    /// Entry, writes and preconditions. Once durable the certificate is in force again; the next list does not show it.
+    pub fn outcome(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
+        let serial = self.serial.as_bytes();
+        let entry = about
+            .draft(EventType::CertificateReleased, Outcome::Done)
+            .fact("serial", serial_fact(&self.serial))
+            .fact("certificate", Fact::Digest(digest(&self.record.der)));
+        let certificate = records::Certificate {
+            state: "issued".to_owned(),
+            revoked_micros: 0,
+            revocation_reason: String::new(),
+            ..self.record.clone()
+        };
+        let key = index_key(&self.record.issuer, serial);
+        let changes = vec![
+            Change::put(CERTIFICATES, serial, certificate.encode_to_vec()),
+            Change::delete(REVOCATIONS, key.clone()),
+        ];
+        let preconditions = vec![
+            Precondition::Version { keyspace: CERTIFICATES, key: serial.to_vec(), version: self.version },
+            Precondition::Version { keyspace: REVOCATIONS, key, version: self.index_version },
+        ];
+        (named(entry, &self.record), changes, preconditions)
+    }
+}
+
+/// Issuer and profile of a certificate, as facts.
+fn named(mut entry: EntryDraft, record: &records::Certificate) -> EntryDraft {
+    for (name, text) in [("issuer", &record.issuer), ("profile", &record.profile)] {
+        if let Ok(fact) = Fact::name(text) {
+            entry = entry.fact(name, fact);
+        }
+    }
+    entry
 }
 
 impl Revoking {
@@ -118,16 +258,19 @@ impl Revoking {
     pub fn outcome(&self, about: &About) -> (EntryDraft, Vec<Change>, Vec<Precondition>) {
         let serial = self.serial.as_bytes();
         let Revocation { at, reason } = self.revocation;
+        let event = match reason.is_for_good() {
+            true => EventType::CertificateRevoked,
+            false => EventType::CertificateHeld,
+        };
         let mut entry = about
-            .draft(EventType::CertificateRevoked, Outcome::Done)
+            .draft(event, Outcome::Done)
             .fact("serial", serial_fact(&self.serial))
             .fact("certificate", Fact::Digest(digest(&self.record.der)))
             .fact("revocation_reason", Fact::fixed_name(reason.as_str()));
-        for (name, text) in [("issuer", &self.record.issuer), ("profile", &self.record.profile)] {
-            if let Ok(fact) = Fact::name(text) {
-                entry = entry.fact(name, fact);
-            }
+        if let Some(since) = self.invalid_since {
+            entry = entry.fact("invalid_since", Fact::Time(since));
         }
+        let entry = named(entry, &self.record);
         let certificate = records::Certificate {
             state: "revoked".to_owned(),
             revoked_micros: at.micros(),
@@ -138,6 +281,7 @@ impl Revoking {
             version: 1,
             revoked_micros: at.micros(),
             reason: reason.as_str().to_owned(),
+            invalid_since_micros: self.invalid_since.map_or(0, Timestamp::micros),
         };
         let key = index_key(&self.record.issuer, serial);
         let changes = vec![
@@ -146,7 +290,10 @@ impl Revoking {
         ];
         let preconditions = vec![
             Precondition::Version { keyspace: CERTIFICATES, key: serial.to_vec(), version: self.version },
-            Precondition::Absent { keyspace: REVOCATIONS, key },
+            match self.held {
+                Some(version) => Precondition::Version { keyspace: REVOCATIONS, key, version },
+                None => Precondition::Absent { keyspace: REVOCATIONS, key },
+            },
         ];
         (entry, changes, preconditions)
     }
@@ -210,24 +357,50 @@ pub(crate) fn revoked_by(
     store: &dyn Store,
     issuer: &str,
 ) -> Result<Vec<pki::crl::RevokedCertificate>, CaError> {
-    let prefix = index_prefix(issuer);
     let unreadable = || CaError::Record("revocation");
-    // Too many must fail, never be left out. Revocations that were decided at the same time may exceed the bound a little.
-    let rows = store.scan(REVOCATIONS, &prefix, None, REVOCATIONS_MAX + ROOM + 1)?;
-    if rows.len() > REVOCATIONS_MAX + ROOM {
-        return Err(unreadable());
+    let mut revoked = Vec::new();
+    each_revoked(store, issuer, |serial, record| {
+        // Too many must fail, never be left out. Revocations that were decided at the same time may exceed the bound a little.
+        if revoked.len() == REVOCATIONS_MAX + ROOM {
+            return Err(unreadable());
+        }
+        let civil =
+            |micros| CivilTime::from_timestamp(Timestamp::from_micros(micros)).map_err(|_| unreadable());
+        revoked.push(pki::crl::RevokedCertificate {
+            serial: SerialNumber::from_bytes(serial).map_err(|_| unreadable())?,
+            revoked_at: civil(record.revoked_micros)?,
+            reason: record.reason.parse().map_err(|_| unreadable())?,
+            invalid_since: match record.invalid_since_micros {
+                0 => None,
+                micros => Some(civil(micros)?),
+            },
+        });
+        Ok(())
+    })?;
+    Ok(revoked)
+}
+
+/// Walks an issuer's index, in the order of the serial numbers' octets.
+fn each_revoked(
+    store: &dyn Store,
+    issuer: &str,
+    mut take: impl FnMut(&[u8], records::Revocation) -> Result<(), CaError>,
+) -> Result<(), CaError> {
+    let prefix = index_prefix(issuer);
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let rows = store.scan(REVOCATIONS, &prefix, after.as_deref(), ROWS_PER_SCAN)?;
+        let is_last = rows.len() < ROWS_PER_SCAN;
+        for (key, row) in rows {
+            let record =
+                records::Revocation::decode(&*row.value).map_err(|_| CaError::Record("revocation"))?;
+            take(&key[prefix.len()..], record)?;
+            after = Some(key);
+        }
+        if is_last {
+            return Ok(());
+        }
     }
-    rows.into_iter()
-        .map(|(key, row)| {
-            let record = records::Revocation::decode(&*row.value).map_err(|_| unreadable())?;
-            let at = Timestamp::from_micros(record.revoked_micros);
-            Ok(pki::crl::RevokedCertificate {
-                serial: SerialNumber::from_bytes(&key[prefix.len()..]).map_err(|_| unreadable())?,
-                revoked_at: CivilTime::from_timestamp(at).map_err(|_| unreadable())?,
-                reason: record.reason.parse().map_err(|_| unreadable())?,
-            })
-        })
-        .collect()
 }
 
 /// Names of issuers hold no zero byte.

@@ -12,15 +12,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use domain::Eid;
+use domain::{Eid, Timestamp};
 use proto::v1::certificate_service_client::CertificateServiceClient;
 use proto::v1::operation::Kind;
 use proto::v1::{
-    GetCertificateRequest, IssueCertificate, RevokeCertificate, get_certificate_request, issue_certificate,
+    GetCertificateRequest, HoldCertificateRequest, IssueCertificate, ReleaseCertificate, RevokeCertificate,
+    get_certificate_request, issue_certificate,
 };
 use serde::Serialize;
 
-use crate::connect::RemoteArgs;
+use crate::clock::to_wire;
+use crate::connect::{IdempotencyArgs, RemoteArgs};
 use crate::error::CliError;
 use crate::files::{self, Readers};
 use crate::identity::{self, parse_name};
@@ -61,6 +63,16 @@ pub enum CertificateCommand {
   chancery certificate revoke --serial 0a1b2c --reason superseded --identity alice/
   chancery certificate revoke --serial 0a1b2c --reason key-compromise --because 'incident 118' --identity alice/")]
     Revoke(Revoke),
+    /// Revoke a certificate for the time being, alone and at once; it is released, or revoked for good, by two persons.
+    ///
+    /// At most 100 certificates are held at a time. OCSP and the next revocation list say certificateHold.
+    #[command(after_help = "Example:
+  chancery certificate hold --serial 0a1b2c --reference 'incident 118' --identity alice/")]
+    Hold(Hold),
+    /// Request that a held certificate is in force again
+    #[command(after_help = "Example:
+  chancery certificate release --serial 0a1b2c --because 'incident 118 is closed' --identity alice/")]
+    Release(Release),
     /// Judge a certificate in a file by the GSMA's chain rules; nothing needs to run.
     ///
     /// Exit code 0 when it holds; 1 with the reason of each refusal and its stable name when not. Generic tools refuse every
@@ -201,9 +213,40 @@ pub struct Revoke {
     /// Why, as the revocation list will say it
     #[arg(long)]
     reason: RevocationReason,
+    /// Since when its key is, or may be, in other hands: 2026-11-20T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = verify::parse_time)]
+    invalid_since: Option<Timestamp>,
     /// Why, for the approver to read; the reason again when absent
     #[arg(long, value_name = "TEXT")]
     because: Option<String>,
+    #[command(flatten)]
+    send: SendArgs,
+}
+
+/// Arguments of `certificate hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// Serial number in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
+    serial: SerialArg,
+    /// The report or case, at most 100 characters
+    #[arg(long, value_name = "TEXT")]
+    reference: String,
+    #[command(flatten)]
+    idempotency: IdempotencyArgs,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Arguments of `certificate release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// Serial number in hex
+    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
+    serial: SerialArg,
+    /// Why, for the approver to read
+    #[arg(long, value_name = "TEXT")]
+    because: String,
     #[command(flatten)]
     send: SendArgs,
 }
@@ -230,6 +273,8 @@ impl CertificateCommand {
             Self::List(list) => list.run(output).await,
             Self::Ask(ask) => return ask.run(output).await,
             Self::Revoke(revoke) => revoke.run(output).await,
+            Self::Hold(hold) => hold.run(output).await,
+            Self::Release(release) => release.run(output).await,
             Self::Verify(verify) => return verify.run(output),
             Self::Bundle(bundle) => bundle.run(output),
         }
@@ -267,9 +312,53 @@ impl Revoke {
         let kind = Kind::RevokeCertificate(RevokeCertificate {
             serial_number: self.serial.0.clone(),
             reason: reason.to_owned(),
+            invalid_since: self.invalid_since.map(to_wire),
         });
         let because = self.because.clone().unwrap_or_else(|| format!("revocation: {reason}"));
         operation::request_because(kind, &because, &self.send, output).await
+    }
+}
+
+#[derive(Serialize)]
+struct Held {
+    serial_number: String,
+    entry_index: u64,
+}
+
+impl Hold {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let connection = self.remote.connect(output).await?;
+        let message = HoldCertificateRequest {
+            idempotency_key: self.idempotency.key()?,
+            serial_number: self.serial.0.clone(),
+            reference: self.reference.clone(),
+        };
+        let answer = connection
+            .call(output, Some(&message.idempotency_key), || {
+                let request = connection.request(message.clone());
+                let mut client = CertificateServiceClient::new(connection.channel());
+                async move { client.hold_certificate(request).await }
+            })
+            .await?;
+        let held = Held { serial_number: hex::encode(&self.serial.0), entry_index: answer.entry_index };
+        output.print(&held, |held| {
+            fields([
+                ("held", held.serial_number.clone()),
+                ("log entry", held.entry_index.to_string()),
+                (
+                    "next",
+                    "two persons release it (certificate release) or revoke it (certificate revoke)"
+                        .to_owned(),
+                ),
+            ])
+        })
+    }
+}
+
+impl Release {
+    async fn run(&self, output: Output) -> Result<(), CliError> {
+        let kind = Kind::ReleaseCertificate(ReleaseCertificate { serial_number: self.serial.0.clone() });
+        operation::request_because(kind, &self.because, &self.send, output).await
     }
 }
 

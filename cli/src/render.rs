@@ -8,8 +8,8 @@ use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
     Accreditation, ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation,
-    RecordAccreditation, RegisterIssuer, RegisterRspKey, RenewCredential, RestoreDevice, RevokeCertificate,
-    RollBackRotation, StartRotation, issue_certificate,
+    RecordAccreditation, RegisterIssuer, RegisterRspKey, ReleaseCertificate, RenewCredential, RestoreDevice,
+    RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -43,6 +43,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::ChangeStanding(_) => "change_standing",
         Kind::RecordAccreditation(_) => "record_accreditation",
         Kind::RegisterStorageKeys(_) => "register_storage_keys",
+        Kind::ReleaseCertificate(_) => "release_certificate",
         Kind::RegisterOceKey(_) => "register_oce_key",
         Kind::RegisterMaster(_) => "register_master",
         Kind::RegisterTransportKey(_) => "register_transport_key",
@@ -77,6 +78,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
         Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
         Some(Kind::RegisterStorageKeys(keys)) => custody::register_storage_keys(&mut out, keys),
+        Some(Kind::ReleaseCertificate(release)) => release_certificate(&mut out, release),
         Some(Kind::RegisterOceKey(key)) => custody::register_oce_key(&mut out, key),
         Some(Kind::RecordAccreditation(record)) => record_accreditation(&mut out, record),
         Some(Kind::RegisterMaster(master)) => custody::register_master(&mut out, master),
@@ -259,6 +261,12 @@ fn start_rotation(out: &mut Fields, start: &StartRotation) {
     }
 }
 
+fn release_certificate(out: &mut Fields, release: &ReleaseCertificate) {
+    let ReleaseCertificate { serial_number } = release;
+    out.add("serial_number", hex::encode(serial_number));
+    out.add("effect", "in force again; the next revocation list (CRL) does not show it");
+}
+
 fn roll_back_rotation(out: &mut Fields, roll_back: &RollBackRotation) {
     let RollBackRotation { name } = roll_back;
     out.text("name", name);
@@ -266,12 +274,15 @@ fn roll_back_rotation(out: &mut Fields, roll_back: &RollBackRotation) {
 }
 
 fn revoke_certificate(out: &mut Fields, revoke: &RevokeCertificate) {
-    let RevokeCertificate { serial_number, reason } = revoke;
+    let RevokeCertificate { serial_number, reason, invalid_since } = revoke;
     out.add(
         "serial_number",
         if serial_number.is_empty() { "-".to_owned() } else { hex::encode(serial_number) },
     );
     out.text("revocation_reason", reason);
+    if let Some(since) = invalid_since {
+        out.time("invalid_since", Some(since));
+    }
     out.add("effect", "revoked for good; the next revocation list (CRL) shows it");
 }
 
@@ -463,6 +474,7 @@ mod tests {
         let text = shown(Kind::RevokeCertificate(RevokeCertificate {
             serial_number: vec![0x0a, 0x1b],
             reason: "key-compromise".to_owned(),
+            invalid_since: None,
         }));
         assert!(text.contains("0a1b") && text.contains("key-compromise") && text.contains("for good"));
         let text = shown(Kind::RollBackRotation(RollBackRotation { name: "r1".to_owned() }));

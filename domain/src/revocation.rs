@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 macro_rules! revocation_reasons {
     ($( $(#[$doc:meta])* $name:ident = $code:literal, $text:literal; )*) => {
-        /// A reason for revoking a certificate for good: the CRLReason of RFC 5280 §5.3.1 that this authority uses.
-        /// Hold (6) and its release (8) are not for good and have no place here.
+        /// Why a certificate is revoked: the CRLReason of RFC 5280 §5.3.1 that this authority uses. removeFromCRL (8) stands on
+        /// delta lists alone, aACompromise (10) is of attribute certificates: neither has a place here.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum RevocationReason { $( $(#[$doc])* $name, )* }
 
@@ -45,8 +45,17 @@ revocation_reasons! {
     Superseded = 4, "superseded";
     /// Its holder does not need it any more.
     CessationOfOperation = 5, "cessation-of-operation";
+    /// For the time being: it is released, or revoked for another reason.
+    CertificateHold = 6, "certificate-hold";
     /// What the certificate allowed was taken back.
     PrivilegeWithdrawn = 9, "privilege-withdrawn";
+}
+
+impl RevocationReason {
+    /// Whether nothing takes it back.
+    pub const fn is_for_good(self) -> bool {
+        !matches!(self, Self::CertificateHold)
+    }
 }
 
 impl fmt::Display for RevocationReason {
@@ -59,7 +68,7 @@ impl fmt::Display for RevocationReason {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "a revocation reason is one of unspecified, key-compromise, ca-compromise, affiliation-changed, superseded, \
-     cessation-of-operation, privilege-withdrawn"
+     cessation-of-operation, certificate-hold, privilege-withdrawn"
 )]
 pub struct UnknownRevocationReason;
 
@@ -86,11 +95,11 @@ mod tests {
     }
 
     #[test]
-    fn hold_release_and_unused_numbers_are_no_reason_for_good() {
-        for code in [6, 7, 8, 10, 255] {
+    fn what_stands_on_no_full_list_is_no_reason() {
+        for code in [7, 8, 10, 255] {
             assert_eq!(RevocationReason::from_code(code), None);
         }
-        for text in ["", "certificate-hold", "keyCompromise", "key-compromise ", "KEY-COMPROMISE"] {
+        for text in ["", "remove-from-crl", "keyCompromise", "key-compromise ", "KEY-COMPROMISE"] {
             assert_eq!(text.parse::<RevocationReason>(), Err(UnknownRevocationReason), "{text}");
         }
     }

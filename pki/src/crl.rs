@@ -29,6 +29,8 @@ pub struct RevokedCertificate {
     pub revoked_at: CivilTime,
     /// Why; unspecified is not written (RFC 5280 §5.3.1).
     pub reason: RevocationReason,
+    /// Since when its key is, or may be, in other hands, where that is known (RFC 5280 §5.3.2).
+    pub invalid_since: Option<CivilTime>,
 }
 
 /// Everything that a list says.
@@ -164,11 +166,20 @@ fn write_entry(entries: &mut Writer, revoked: &RevokedCertificate) {
         entry.raw(&der::unsigned_integer(revoked.serial.as_bytes()));
         write_time(entry, revoked.revoked_at);
         // RFC 5280 §5.3.1: unspecified should be left out.
-        if revoked.reason != RevocationReason::Unspecified {
+        let has_reason = revoked.reason != RevocationReason::Unspecified;
+        if has_reason || revoked.invalid_since.is_some() {
             entry.nested(der::SEQUENCE, |extensions| {
-                write_extension(extensions, oid::CRL_REASON, |value| {
-                    value.element(der::ENUMERATED, &[revoked.reason.code()]);
-                });
+                if has_reason {
+                    write_extension(extensions, oid::CRL_REASON, |value| {
+                        value.element(der::ENUMERATED, &[revoked.reason.code()]);
+                    });
+                }
+                if let Some(since) = revoked.invalid_since {
+                    write_extension(extensions, oid::INVALIDITY_DATE, |value| {
+                        // RFC 5280 §5.3.2: GeneralizedTime, whatever the year.
+                        value.element(der::GENERALIZED_TIME, format!("{}Z", digits(since)).as_bytes());
+                    });
+                }
             });
         }
     });
@@ -184,8 +195,12 @@ fn write_extension(extensions: &mut Writer, oid: oid::Arcs, value: impl FnOnce(&
 
 /// RFC 5280 §5.1.2.4: UTCTime through 2049, GeneralizedTime from 2050.
 fn write_time(writer: &mut Writer, time: CivilTime) {
-    // RFC 3339 without its punctuation is the form of RFC 5280, but for the century.
-    let digits: String = time.to_string().chars().filter(|c| c.is_ascii_digit()).collect();
+    let digits = digits(time);
     let digits = if time.tag() == der::UTC_TIME { &digits[2..] } else { digits.as_str() };
     writer.element(time.tag(), format!("{digits}Z").as_bytes());
+}
+
+/// RFC 3339 without its punctuation is the form of RFC 5280, with the century.
+fn digits(time: CivilTime) -> String {
+    time.to_string().chars().filter(char::is_ascii_digit).collect()
 }

@@ -15,6 +15,7 @@ pub(crate) const SUBJECT_ALTERNATIVE_NAME: Arcs = &[2, 5, 29, 17];
 pub(crate) const BASIC_CONSTRAINTS: Arcs = &[2, 5, 29, 19];
 pub(crate) const CRL_NUMBER: Arcs = &[2, 5, 29, 20];
 pub(crate) const CRL_REASON: Arcs = &[2, 5, 29, 21];
+pub(crate) const INVALIDITY_DATE: Arcs = &[2, 5, 29, 24];
 pub(crate) const NAME_CONSTRAINTS: Arcs = &[2, 5, 29, 30];
 pub(crate) const CRL_DISTRIBUTION_POINTS: Arcs = &[2, 5, 29, 31];
 pub(crate) const CERTIFICATE_POLICIES: Arcs = &[2, 5, 29, 32];

@@ -23,6 +23,7 @@ pub(crate) enum Deed {
     StartRotation(Box<RotationTerms>),
     RollBack(String),
     Revoke(RevocationRequest),
+    Release(SerialNumber),
     Standing { name: String, suspended: bool },
     Accreditation(accreditation::Recording),
     RspKey(Box<(RspKey, KeyRegistration)>),
@@ -63,11 +64,20 @@ impl Execution {
     ) -> Result<Deed, ServiceError> {
         let reason: RevocationReason =
             revoke.reason.parse().map_err(|e: domain::UnknownRevocationReason| invalid(&e.to_string()))?;
-        let serial = SerialNumber::from_bytes(&revoke.serial_number)
-            .map_err(|_| invalid("serial_number has 1 to 20 octets, the first not zero"))?;
-        let request = RevocationRequest { serial, reason };
+        if !reason.is_for_good() {
+            return Err(invalid("a hold is no revocation for good: chancery certificate hold"));
+        }
+        let invalid_since = revoke.invalid_since.map(|time| domain::Timestamp::from_seconds(time.seconds));
+        let serial = parse_serial(&revoke.serial_number)?;
+        let request = RevocationRequest { serial, reason, invalid_since };
         ca::revoke(&self.ca, &request, now)?;
         Ok(Deed::Revoke(request))
+    }
+
+    pub(crate) fn plan_release(&self, release: &v1::ReleaseCertificate) -> Result<Deed, ServiceError> {
+        let serial = parse_serial(&release.serial_number)?;
+        ca::release(&self.ca, &serial)?;
+        Ok(Deed::Release(serial))
     }
 
     pub(crate) fn plan_standing(&self, change: &v1::ChangeStanding) -> Result<Deed, ServiceError> {
@@ -170,6 +180,14 @@ impl Execution {
                 let entry = entry.fact("operation", Fact::Digest(operation));
                 Commit { entries: vec![entry], changes, preconditions }
             }
+            Deed::Release(serial) => {
+                let releasing = ca::release(&self.ca, &serial)?;
+                let object = pseudonyms.party(releasing.holder());
+                let about = About { role: Some(who.0), actor, object };
+                let (entry, changes, preconditions) = releasing.outcome(&about);
+                let entry = entry.fact("operation", Fact::Digest(operation));
+                Commit { entries: vec![entry], changes, preconditions }
+            }
             Deed::Custody(custody) => self.take_into_custody(call, operation, *custody).await?,
             Deed::Standing { name, suspended } => {
                 standing::change(&self.authority, pseudonyms, who, operation, &name, suspended)?
@@ -179,6 +197,11 @@ impl Execution {
         };
         Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn })
     }
+}
+
+pub(crate) fn parse_serial(octets: &[u8]) -> Result<SerialNumber, ServiceError> {
+    SerialNumber::from_bytes(octets)
+        .map_err(|_| invalid("serial_number has 1 to 20 octets, the first not zero"))
 }
 
 pub(crate) fn parse_eid(text: &str) -> Result<Eid, ServiceError> {

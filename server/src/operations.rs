@@ -423,6 +423,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::ChangeStanding(_) => "change-standing",
         Kind::RecordAccreditation(_) => "record-accreditation",
         Kind::RegisterStorageKeys(_) => "register-storage-keys",
+        Kind::ReleaseCertificate(_) => "release-certificate",
         Kind::RegisterOceKey(_) => "register-oce-key",
         Kind::RegisterMaster(_) => "register-master",
         Kind::RegisterTransportKey(_) => "register-transport-key",

@@ -282,7 +282,11 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let scp11_api = Scp11Api { gate: Arc::clone(&gate), kms: kms.clone() };
     let session_key_api = SessionKeyApi { gate: Arc::clone(&gate), kms };
     let rsp_api = RspApi { gate: Arc::clone(&gate), desk: RspDesk { rsp, ca: ca.clone() } };
-    let certificate_api = CertificateApi { gate: Arc::clone(&gate), ca: ca.clone() };
+    let certificate_api = CertificateApi {
+        gate: Arc::clone(&gate),
+        ca: ca.clone(),
+        revoked: Arc::clone(&operation_api.revoked),
+    };
     let audit_api = AuditApi {
         gate: Arc::clone(&gate),
         store: Arc::clone(&store),

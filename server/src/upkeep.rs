@@ -24,6 +24,8 @@ use crate::status::ServiceError;
 
 /// How often each of the tasks looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
+/// How often revocation lists are looked at when nothing happens: to be renewed with age.
+const LISTS_TICK: Duration = Duration::from_secs(30);
 /// Commits that the keysets behind compromised keys get per tick.
 const TAINT_STEPS_PER_TICK: usize = 50;
 /// What signing a revocation list may take.
@@ -93,10 +95,12 @@ impl Upkeep {
     /// crash between revocation and list heals here.
     async fn keep_lists(self, mut stopped: watch::Receiver<bool>) {
         let engines = &self.window.ca;
-        let mut ticks = ticks();
+        // Whoever changes an index says so. By itself it is looked at again soon only after something went wrong: an index of
+        // many certificates takes time to read.
+        let mut again = TICK;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(again) => {}
                 () = self.revoked.notified() => {}
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
@@ -106,6 +110,7 @@ impl Upkeep {
             if let Err(error) = self.renew_responder().await {
                 tracing::error!(error = %chain(&error), "the OCSP responder has no new certificate");
             }
+            again = TICK;
             let due = match ca::crls_due(engines, self.window.gate.clock.now()) {
                 Ok(due) => due,
                 Err(error) => {
@@ -113,6 +118,9 @@ impl Upkeep {
                     continue;
                 }
             };
+            if due.is_empty() {
+                again = LISTS_TICK;
+            }
             for list in due {
                 let options =
                     CallOptions { deadline: Instant::now() + LIST_DEADLINE, priority: Priority::Incident };

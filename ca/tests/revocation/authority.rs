@@ -222,14 +222,18 @@ impl Authority {
     }
 
     pub async fn revoke(&self, serial: &SerialNumber, reason: RevocationReason, now: Timestamp) {
-        let request = RevocationRequest { serial: serial.clone(), reason };
+        let request = RevocationRequest { serial: serial.clone(), reason, invalid_since: None };
         let revoking = ca::revoke(&self.engines, &request, now).unwrap();
         self.apply(revoking.outcome(&about())).await.unwrap();
     }
 
     /// Why a revocation is refused.
     pub fn refusal(&self, serial: &SerialNumber) -> (ReasonCode, String) {
-        let request = RevocationRequest { serial: serial.clone(), reason: RevocationReason::Superseded };
+        let request = RevocationRequest {
+            serial: serial.clone(),
+            reason: RevocationReason::Superseded,
+            invalid_since: None,
+        };
         match ca::revoke(&self.engines, &request, START) {
             Err(ca::CaError::Refused(refused)) => (refused.refusal.reason, refused.refusal.message),
             other => panic!("{:?}", other.map(|_| ())),
@@ -262,7 +266,10 @@ impl Authority {
         self.entries()
             .iter()
             .filter(|entry| {
-                matches!(entry.header.event.as_str().split_once('.'), Some(("crl", _)) | Some((_, "revoked")))
+                matches!(
+                    entry.header.event.as_str().split_once('.'),
+                    Some(("crl", _) | (_, "revoked" | "held" | "released"))
+                )
             })
             .map(|entry| {
                 let header = &entry.header;
@@ -325,7 +332,7 @@ fn options(directory: &Path) -> OpenOptions {
     let mac = LogMacKey::new(Zeroizing::new([0x5a; 32]));
     let mut options =
         OpenOptions::new(directory.join("log"), identity, mac, Arc::new(Standing), ca::KEYSPACES.to_vec());
-    options.segment_bytes = 1024 * 1024;
+    options.segment_bytes = 12 * 1024 * 1024;
     options.reserve_bytes = 0;
     options
 }

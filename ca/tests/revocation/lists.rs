@@ -107,19 +107,24 @@ async fn the_fullest_list_fits_and_what_would_not_fit_is_not_revoked() {
         version: 1,
         revoked_micros: START.micros(),
         reason: RevocationReason::KeyCompromise.as_str().into(),
+        invalid_since_micros: START.micros(),
     };
     let entry = EntryDraft::new(EventType::CertificateRevoked, Outcome::Done);
-    let mut commit = Commit::of(vec![entry]);
-    // With so many beyond the bound as may be under way at once.
-    for n in 0..ca::REVOCATIONS_MAX as u32 + 100 {
-        let serial = [&[0x7f; 16][..], &n.to_be_bytes()].concat();
-        let key = [b"ci\0".as_slice(), &serial].concat();
-        commit.changes.push(Change::put(index, key, row.encode_to_vec()));
+    // With so many beyond the bound as may be under way at once; every entry as long as one can be.
+    let numbers: Vec<u32> = (0..ca::REVOCATIONS_MAX as u32 + 100).collect();
+    for part in numbers.chunks(2_000) {
+        let mut commit = Commit::of(vec![entry.clone()]);
+        for n in part {
+            let serial = [&[0x7f; 16][..], &n.to_be_bytes()].concat();
+            let key = [b"ci\0".as_slice(), &serial].concat();
+            commit.changes.push(Change::put(index, key, row.encode_to_vec()));
+        }
+        authority.log.commit(commit).await.unwrap();
     }
-    authority.log.commit(commit).await.unwrap();
 
-    assert_eq!(authority.publish(START).await.entries, 1_100);
-    assert_eq!(authority.newest().revoked().len(), 1_100);
+    assert_eq!(authority.publish(START).await.entries, 100_100);
+    assert_eq!(authority.newest().revoked().len(), 100_100);
+    assert_eq!(authority.due(START), []);
     let (reason, message) = authority.refusal(pb.serial());
     assert_eq!(reason, ReasonCode::PolicyViolation);
     assert!(message.contains("all that its list can hold"), "{message}");

@@ -58,7 +58,7 @@ async fn what_no_list_can_show_is_not_revoked() {
 async fn a_certificate_is_revoked_once_whoever_asks() {
     let authority = Authority::found().await;
     let pb = authority.issue_dp(ProfileName::DpPb).await;
-    let request = |reason| RevocationRequest { serial: pb.serial().clone(), reason };
+    let request = |reason| RevocationRequest { serial: pb.serial().clone(), reason, invalid_since: None };
     let first = ca::revoke(&authority.engines, &request(RevocationReason::Superseded), START).unwrap();
     let second = ca::revoke(&authority.engines, &request(RevocationReason::KeyCompromise), START).unwrap();
     authority.apply(first.outcome(&about())).await.unwrap();
@@ -84,4 +84,65 @@ async fn a_manufacturer_whose_certificate_is_revoked_issues_no_more() {
     assert!(refused.refusal.message.contains("issuer maker is revoked, for ca-compromise"));
     // Nor does what was prepared before.
     assert!(authority.apply(under_way.intent(&about())).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
+    let authority = Authority::found().await;
+    let (pb, auth) =
+        (authority.issue_dp(ProfileName::DpPb).await, authority.issue_dp(ProfileName::DpAuth).await);
+    for held in [&pb, &auth] {
+        let holding = ca::hold(&authority.engines, held.serial(), day(1)).unwrap();
+        authority.apply(holding.outcome(&about())).await.unwrap();
+    }
+    let view = |serial: &SerialNumber| {
+        ca::find_by_serial(authority.log.as_ref(), serial.as_bytes()).unwrap().unwrap()
+    };
+    let revocation = view(pb.serial()).revocation.unwrap();
+    assert_eq!((revocation.at, revocation.reason), (day(1), RevocationReason::CertificateHold));
+    authority.publish(day(1)).await;
+    assert_eq!(authority.newest().revoked().len(), 2);
+    // Held already; and a hold is no revocation that can be made in its place.
+    assert!(ca::hold(&authority.engines, pb.serial(), day(2)).is_err());
+
+    // Released: in force, and the next list, which is due, does not show it.
+    let releasing = ca::release(&authority.engines, pb.serial()).unwrap();
+    let late = ca::release(&authority.engines, pb.serial()).unwrap();
+    authority.apply(releasing.outcome(&about())).await.unwrap();
+    assert!(authority.apply(late.outcome(&about())).await.is_err());
+    assert_eq!(view(pb.serial()).state, "issued");
+    assert!(ca::release(&authority.engines, pb.serial()).is_err());
+    assert_eq!(authority.due(day(2)), [("ci".to_owned(), ca::DueReason::Revocation)]);
+    authority.publish(day(2)).await;
+    assert_eq!(authority.newest().revoked().len(), 1);
+    assert_eq!(authority.due(day(2)), []);
+
+    // Revoked for good: from the hold on, with the date since when the key was in other hands.
+    let request = |invalid_since| RevocationRequest {
+        serial: auth.serial().clone(),
+        reason: RevocationReason::KeyCompromise,
+        invalid_since: Some(invalid_since),
+    };
+    for wrong in [START.plus_seconds(-86_400), day(4)] {
+        assert!(ca::revoke(&authority.engines, &request(wrong), day(3)).is_err());
+    }
+    let revoking = ca::revoke(&authority.engines, &request(START), day(3)).unwrap();
+    authority.apply(revoking.outcome(&about())).await.unwrap();
+    let revocation = view(auth.serial()).revocation.unwrap();
+    assert_eq!((revocation.at, revocation.reason), (day(1), RevocationReason::KeyCompromise));
+    assert_eq!(authority.due(day(3)), [("ci".to_owned(), ca::DueReason::Revocation)]);
+    authority.publish(day(3)).await;
+    let entry = authority.newest().revoked()[0].clone();
+    assert_eq!(entry.reason, RevocationReason::KeyCompromise);
+    assert_eq!(entry.invalid_since.unwrap().unix_seconds(), START.seconds());
+    assert!(ca::release(&authority.engines, auth.serial()).is_err());
+    assert_eq!(
+        authority.told().into_iter().filter(|told| told.starts_with("certificate.")).collect::<Vec<_>>(),
+        [
+            "certificate.held done",
+            "certificate.held done",
+            "certificate.released done",
+            "certificate.revoked done"
+        ]
+    );
 }

@@ -52,6 +52,7 @@ pub fn list(this_update: CivilTime, revoked: &[(&Certificate, RevocationReason)]
         serial: certificate.serial().clone(),
         revoked_at: this_update,
         reason: *reason,
+        invalid_since: None,
     };
     let inputs = CrlInputs {
         issuer: &issuer,

@@ -231,7 +231,11 @@ async fn a_revocation_is_requested_with_serial_number_and_reason() {
     let revoke =
         ["certificate", "revoke", "--serial", "0A:1b", "--reason", "superseded", "--identity", &alice];
     run(&revoke).await.unwrap();
-    let expected = RevokeCertificate { serial_number: vec![0x0a, 0x1b], reason: "superseded".to_owned() };
+    let expected = RevokeCertificate {
+        serial_number: vec![0x0a, 0x1b],
+        reason: "superseded".to_owned(),
+        invalid_since: None,
+    };
     assert_eq!(requested(&setting), Kind::RevokeCertificate(expected));
 }
 

@@ -68,8 +68,10 @@ pub enum CrlFinding {
     /// Revoked later than the list was made.
     #[error("the certificate {0} is revoked after thisUpdate")]
     RevokedLater(SerialNumber),
-    /// An entry extension other than one non-critical reasonCode of a known reason that is not unspecified.
-    #[error("the entry {0} has an extension other than one reason code that says something")]
+    /// An entry extension other than a reasonCode of a known reason that is not unspecified and an invalidityDate, neither critical.
+    #[error(
+        "the entry {0} has an extension other than a reason code that says something and an invalidity date"
+    )]
     EntryExtension(SerialNumber),
     /// An extension is not there.
     #[error("the extension {0} is missing")]
@@ -260,12 +262,14 @@ fn check_entries(
         if !time.is_ok_and(|time| is_in_form(&time, revoked_at)) {
             found.push(CrlFinding::TimeEncoding);
         }
-        let reason = reason_of(entry);
-        if reason.is_none() {
+        let said = said_by(entry);
+        if said.is_none() {
             found.push(CrlFinding::EntryExtension(serial.clone()));
         }
         same &= asked.get(index).is_some_and(|asked| {
-            asked.serial == serial && Some(asked.revoked_at) == revoked_at && Some(asked.reason) == reason
+            asked.serial == serial
+                && Some(asked.revoked_at) == revoked_at
+                && said == Some((asked.reason, asked.invalid_since))
         });
         previous = Some(serial);
     }
@@ -274,20 +278,30 @@ fn check_entries(
     }
 }
 
-/// What the entry's extensions say; absent when they say something that our lists never do.
-fn reason_of(entry: &revocation_list::RevokedCertificate<'_>) -> Option<RevocationReason> {
-    match entry.extensions() {
-        // Present means with a content: RFC 5280 has no empty list of extensions, which the shape sees.
-        [] => Some(RevocationReason::Unspecified),
-        [only] if !only.critical => match (only.parsed_extension(), only.value) {
-            (ParsedExtension::ReasonCode(reason), [der::ENUMERATED, 1, _]) => {
-                RevocationReason::from_code(reason.0)
-                    .filter(|reason| *reason != RevocationReason::Unspecified)
-            }
-            _ => None,
-        },
-        _ => None,
+/// What the entry's extensions say: the reason, and since when the key may be in other hands. Absent when they say something that our
+/// lists never do, or in another order.
+fn said_by(entry: &revocation_list::RevokedCertificate<'_>) -> Option<(RevocationReason, Option<CivilTime>)> {
+    let (mut reason, mut since) = (RevocationReason::Unspecified, None);
+    let mut rest = entry.extensions();
+    // Present means with a content: RFC 5280 has no empty list of extensions, which the shape sees.
+    if let [first, others @ ..] = rest
+        && let (ParsedExtension::ReasonCode(code), [der::ENUMERATED, 1, _]) =
+            (first.parsed_extension(), first.value)
+    {
+        reason = RevocationReason::from_code(code.0)
+            .filter(|reason| !first.critical && *reason != RevocationReason::Unspecified)?;
+        rest = others;
     }
+    if let [first, others @ ..] = rest
+        && let (ParsedExtension::InvalidityDate(time), [der::GENERALIZED_TIME, 15, digits @ .., b'Z']) =
+            (first.parsed_extension(), first.value)
+        && !first.critical
+        && digits.iter().all(u8::is_ascii_digit)
+    {
+        since = Some(CivilTime::from_datetime(time.to_datetime()).ok()?);
+        rest = others;
+    }
+    rest.is_empty().then_some((reason, since))
 }
 
 fn check_extensions(

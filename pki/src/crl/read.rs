@@ -17,7 +17,7 @@ use x509_parser::revocation_list::{self, CertificateRevocationList};
 use x509_parser::x509::X509Version;
 
 /// Bytes of the largest list that is read, PEM or DER.
-pub const CRL_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub const CRL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const LABEL: &str = "X509 CRL";
 
@@ -180,20 +180,24 @@ impl fmt::Debug for Crl {
 
 fn read_entry(entry: &revocation_list::RevokedCertificate<'_>) -> Result<RevokedCertificate, PkiError> {
     check_extensions(entry.extensions())?;
-    let mut reason = RevocationReason::Unspecified;
+    let (mut reason, mut invalid_since) = (RevocationReason::Unspecified, None);
     for extension in entry.extensions() {
         if oid::decode(extension.oid.as_bytes()).as_deref() == Some(oid::CRL_REASON) {
             let [der::ENUMERATED, 1, code] = extension.value else {
                 return Err(malformed("a reason code is no ENUMERATED"));
             };
             reason = RevocationReason::from_code(*code)
-                .ok_or_else(|| malformed("a reason that is not known, or not for good"))?;
+                .ok_or_else(|| malformed("a reason that is not known, or of no full list"))?;
+        }
+        if let ParsedExtension::InvalidityDate(since) = extension.parsed_extension() {
+            invalid_since = Some(CivilTime::from_datetime(since.to_datetime())?);
         }
     }
     Ok(RevokedCertificate {
         serial: SerialNumber::from_content(entry.raw_serial())?,
         revoked_at: CivilTime::from_datetime(entry.revocation_date.to_datetime())?,
         reason,
+        invalid_since,
     })
 }
 

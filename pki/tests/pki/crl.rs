@@ -22,6 +22,7 @@ fn entry(serial: &[u8], reason: RevocationReason) -> RevokedCertificate {
         serial: SerialNumber::from_bytes(serial).unwrap(),
         revoked_at: time("20260301120000"),
         reason,
+        invalid_since: None,
     }
 }
 
@@ -263,17 +264,47 @@ fn an_entry_says_a_reason_that_is_one_or_nothing() {
     let entry = |rest: &str| entries(|list| list[0] = der_entry("020105", rest));
     for (what, rest) in [
         ("unspecified, written", "300c300a0603551d1504030a0100"),
-        ("certificateHold", "300c300a0603551d1504030a0106"),
         ("removeFromCRL", "300c300a0603551d1504030a0108"),
         ("critical", "300f300d0603551d150101ff04030a0101"),
         ("two reasons", "3018300a0603551d1504030a0101300a0603551d1504030a0101"),
         ("an INTEGER", "300c300a0603551d150403020101"),
         ("another extension", "300c300a0603551d1404030a0101"),
+        (
+            "the date before the reason",
+            "302630180603551d180411180f32303236303232383132303030305a300a0603551d1504030a0101",
+        ),
+        ("a date in UTCTime", "301830160603551d18040f170d3236303232383132303030305a"),
+        ("a critical date", "301d301b0603551d180101ff0411180f32303236303232383132303030305a"),
+        (
+            "two dates",
+            "303430180603551d180411180f32303236303232383132303030305a30180603551d180411180f32303236303232383132303030305a",
+        ),
     ] {
         assert!(entry(rest).contains(&finding), "{what}: {:?}", entry(rest));
     }
     assert!(entry("3000").contains(&CrlFinding::NotDer), "an empty list of extensions");
-    assert_eq!(entry("300c300a0603551d1504030a0101"), [CrlFinding::EntriesDiffer], "another reason");
+    for other in [
+        "300c300a0603551d1504030a0101",
+        "300c300a0603551d1504030a0106",
+        "3026300a0603551d1504030a010130180603551d180411180f32303236303232383132303030305a",
+        "301a30180603551d180411180f32303236303232383132303030305a",
+    ] {
+        assert_eq!(entry(other), [CrlFinding::EntriesDiffer], "another reason or date");
+    }
+}
+
+#[test]
+fn a_hold_and_the_date_since_when_a_key_is_in_other_hands_are_written_and_read() {
+    let ci = ci();
+    let mut inputs = inputs(&ci.certificate);
+    inputs.revoked[0].reason = RevocationReason::CertificateHold;
+    inputs.revoked[1].invalid_since = Some(time("20260228120000"));
+    inputs.revoked[2].reason = RevocationReason::Unspecified;
+    inputs.revoked[2].invalid_since = Some(time("20260101000000"));
+    let crl = make(&ci, &inputs);
+    for entry in &inputs.revoked {
+        assert_eq!(crl.find(&entry.serial), Some(entry));
+    }
 }
 
 #[test]
@@ -353,7 +384,7 @@ fn a_list_that_is_not_understood_is_not_read() {
         ("a second number", with_extension("300b0603551d1404040202012c")),
         ("a partial list", with_extension("300f0603551d1c0101ff040530038101ff")),
         ("the same certificate twice", with_entry("020105", "")),
-        ("a certificate on hold", with_entry("020101", "300c300a0603551d1504030a0106")),
+        ("an entry of a delta list", with_entry("020101", "300c300a0603551d1504030a0108")),
         ("a negative serial number", with_entry("0201ff", "")),
         ("version 1", read(&|fields: &mut Vec<Vec<u8>>| drop(fields.remove(VERSION)))),
         ("no next update", read(&|fields: &mut Vec<Vec<u8>>| drop(fields.remove(NEXT_UPDATE)))),

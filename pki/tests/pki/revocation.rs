@@ -41,6 +41,7 @@ fn inputs<'a>(issuer: &'a Certificate, revoked: &[&Certificate]) -> CrlInputs<'a
         serial: certificate.serial().clone(),
         revoked_at: time(MADE),
         reason: RevocationReason::CaCompromise,
+        invalid_since: None,
     };
     CrlInputs {
         issuer,

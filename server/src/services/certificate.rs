@@ -2,27 +2,34 @@
 
 use std::sync::Arc;
 
-use ca::{CertificateFilter, CertificateIndex, CertificateView, Finding, JudgedLink};
+use audit::Fact;
+use ca::{About, CertificateFilter, CertificateIndex, CertificateView, Finding, JudgedLink};
 use domain::{ReasonCode, Timestamp};
 use pki::Certificate;
 use proto::v1;
 use proto::v1::certificate_service_server::CertificateService;
 use proto::v1::get_certificate_request::By;
 use proto::v1::list_certificates_request::By as ListBy;
+use store::Commit;
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
-use crate::deeds::parse_eid;
-use crate::execution::invalid;
+use crate::deeds::{parse_eid, parse_serial};
+use crate::execution::{check_text, invalid};
 use crate::gate::{Completed, Gate, OnRepeat};
 use crate::status::ServiceError;
 
 /// Largest set of certificates that one call has judged.
 const VERIFIED_BYTES_MAX: usize = 64 * 1024;
+/// Longest reference of a hold, in characters.
+const REFERENCE_CHARACTERS_MAX: usize = 100;
 
 #[derive(Clone)]
 pub(crate) struct CertificateApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) ca: ca::Engines,
+    /// Woken when the list of an issuer may say less than the register.
+    pub(crate) revoked: Arc<Notify>,
 }
 
 #[tonic::async_trait]
@@ -58,6 +65,32 @@ impl CertificateService for CertificateApi {
                 }))
             })
             .await
+    }
+
+    async fn hold_certificate(
+        &self,
+        request: Request<v1::HoldCertificateRequest>,
+    ) -> Result<Response<v1::HoldCertificateResponse>, Status> {
+        let answer = self
+            .gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                check_text("reference", &message.reference, REFERENCE_CHARACTERS_MAX)?;
+                let holding = ca::hold(&self.ca, &parse_serial(&message.serial_number)?, call.now)?;
+                let about = About {
+                    role: Some(call.caller.role()),
+                    actor: call.pseudonyms.principal(&call.caller.principal()),
+                    object: call.pseudonyms.party(holding.holder()),
+                };
+                let (entry, changes, preconditions) = holding.outcome(&about);
+                let entry = entry
+                    .request(call.request_digest)
+                    .fact("reference", Fact::Digest(audit::sha256(message.reference.as_bytes())));
+                let commit = Commit { entries: vec![entry], changes, preconditions };
+                Ok(Completed::deed(commit, v1::HoldCertificateResponse { entry_index: 0 }))
+            })
+            .await;
+        self.revoked.notify_one();
+        answer
     }
 
     async fn verify_certificate(

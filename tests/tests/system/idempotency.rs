@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use audit::Outcome;
 use prost::Message;
 use proto::Rules;
+use proto::v1::certificate_service_client::CertificateServiceClient;
 use proto::v1::device_service_client::DeviceServiceClient;
 use proto::v1::keyset_service_client::KeysetServiceClient;
 use proto::v1::operation::Kind;
@@ -18,9 +19,9 @@ use proto::v1::transport_key_service_client::TransportKeyServiceClient;
 use proto::v1::{
     ConfirmOrderOutputRequest, CreateGrant, DecideOperationRequest, Decision, ExecuteOperationRequest,
     FetchKeysetExportRequest, FetchRotationScriptsRequest, FetchRotationScriptsResponse,
-    FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, Operation, PauseRotationRequest,
-    ReportRotationRequest, RequestOperationRequest, ResumeRotationRequest, SuspendKeysetRequest,
-    SuspendPartyRequest,
+    FetchSessionKeysRequest, FreezeDeviceRequest, FreezeReason, HoldCertificateRequest, Operation,
+    PauseRotationRequest, ReportRotationRequest, RequestOperationRequest, ResumeRotationRequest,
+    SuspendKeysetRequest, SuspendPartyRequest,
 };
 use tests::card::CryptogramBehaviour;
 use tonic::Status;
@@ -46,6 +47,7 @@ struct Calls {
     suspend: SuspendPartyRequest,
     export: FetchKeysetExportRequest,
     suspend_keyset: SuspendKeysetRequest,
+    hold: HoldCertificateRequest,
 }
 
 /// What an answer comes to once it is opened, and the entry it names.
@@ -117,6 +119,11 @@ impl Callers {
             "/chancery.v1.KeysetService/SuspendKeyset",
             answer!(keysets.suspend_keyset(calls.suspend_keyset.clone())),
         );
+        let mut certificates = CertificateServiceClient::new(self.officer.channel.clone());
+        answers.insert(
+            "/chancery.v1.CertificateService/HoldCertificate",
+            answer!(certificates.hold_certificate(calls.hold.clone())),
+        );
         let mut carrier = RotationServiceClient::new(self.provisioner.channel.clone());
         answers.insert(SCRIPTS, answer!(carrier.fetch_rotation_scripts(calls.scripts.clone())));
         answers.insert(
@@ -157,6 +164,15 @@ impl Callers {
 
 const FETCH: &str = "/chancery.v1.SessionKeyService/FetchSessionKeys";
 const SCRIPTS: &str = "/chancery.v1.RotationService/FetchRotationScripts";
+
+/// Of the manufacturer's certificate.
+fn manufacturers_serial(deployment: &Deployment) -> Vec<u8> {
+    let list = ["certificate", "list", "--holder", "eum", "--identity", "officer", "--output", "json"];
+    let listed: serde_json::Value = serde_json::from_str(&deployment.chancery(&list)).unwrap();
+    let listed = listed["certificates"].as_array().unwrap();
+    let certificate = listed.iter().find(|certificate| certificate["profile"] == "eum").unwrap();
+    hex::decode(certificate["serial_number"].as_str().unwrap()).unwrap()
+}
 
 /// A grant that nothing else is about.
 fn operation(name: &str) -> Vec<u8> {
@@ -252,6 +268,11 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
             eid: devices[2].eid.clone(),
             keyset: Some(keyset(KVN)),
         },
+        hold: HoldCertificateRequest {
+            idempotency_key: key("hold"),
+            serial_number: manufacturers_serial(&deployment),
+            reference: "case 9".to_owned(),
+        },
     };
     let first = callers.make(&calls).await;
     let released =
@@ -315,6 +336,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
         suspend: SuspendPartyRequest { name: "eum".to_owned(), ..calls.suspend },
         export: FetchKeysetExportRequest { operation: vec![7; 32], ..calls.export },
         suspend_keyset: SuspendKeysetRequest { keyset: Some(keyset(NEW_KVN)), ..calls.suspend_keyset },
+        hold: HoldCertificateRequest { reference: "case 10".to_owned(), ..calls.hold },
     };
     for (path, answer) in callers.make(&calls).await {
         assert_eq!(reason(&answer.unwrap_err()), "IDEMPOTENCY_KEY_REUSED", "{path}");

@@ -62,7 +62,11 @@ async fn issue(deployment: &Deployment, persons: &TwoPersons, profile: &str, nam
 
 fn revocation(serial: &SerialNumber) -> Kind {
     let serial_number = serial.as_bytes().to_vec();
-    Kind::RevokeCertificate(RevokeCertificate { serial_number, reason: REASON.to_owned() })
+    Kind::RevokeCertificate(RevokeCertificate {
+        serial_number,
+        reason: REASON.to_owned(),
+        invalid_since: None,
+    })
 }
 
 fn openssl(deployment: &Deployment, arguments: &[&str]) -> Output {
@@ -282,6 +286,72 @@ fn a_certificate_in_force_is_renewed_with_its_key_and_no_other(
     assert_eq!(renewed.spki(), pki_pem(&fs::read_to_string(deployment.path("dpauth.pem")).unwrap()).spki());
 }
 
+/// One person holds `dpauth`, two release it: OCSP, the list and OpenSSL follow both times. A hold that is not taken back is revoked
+/// for good, with the date since when the key was in other hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_is_seen_at_once_and_so_is_its_release() {
+    let deployment = &Deployment::found();
+    let persons = &TwoPersons::of(deployment).await;
+    let certificate = issue(deployment, persons, "dpauth", "dpauth").await;
+    let (serial, lists) = (certificate.serial(), &mut Lists::of(deployment, &certificate));
+    let responder = Responder { deployment };
+    let hex = serial.to_string();
+    let hold = ["certificate", "hold", "--serial", &hex, "--reference", "case 1", "--identity", "approver"];
+    deployment.chancery(&hold);
+    responder.says(&[("dpauth", "revoked")]);
+    let (list, _) = lists.until_shown(serial).await;
+    let entry = list.find(serial).unwrap();
+    assert_eq!((entry.reason, entry.invalid_since), (domain::RevocationReason::CertificateHold, None));
+    assert_eq!(verify(deployment, &list, "dpauth"), Some(23));
+    let hold_for_good = Kind::RevokeCertificate(RevokeCertificate {
+        serial_number: serial.as_bytes().to_vec(),
+        reason: "certificate-hold".to_owned(),
+        invalid_since: None,
+    });
+    assert!(persons.carry_out(hold_for_good).await.is_err());
+
+    let release = ["certificate", "release", "--serial", &hex, "--because", "case 1 is closed"];
+    deployment.two_persons(&release, None);
+    responder.says(&[("dpauth", "good")]);
+    let started = Instant::now();
+    let list = loop {
+        let list = lists.newest().unwrap();
+        if list.find(serial).is_none() {
+            break list;
+        }
+        assert!(started.elapsed() < PATIENCE, "the list still shows what was released");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(verify(deployment, &list, "dpauth"), None);
+    let identity = ["--identity", "officer"];
+    let again = deployment.refused("chancery", &[&release[..], &identity].concat());
+    assert!(again.contains("is not held"), "{again}");
+
+    // Another certificate, held and then revoked for good.
+    let other = issue(deployment, persons, "dppb", "dppb").await;
+    let hex = other.serial().to_string();
+    deployment.chancery(&[&hold[..3], &[&hex], &hold[4..]].concat());
+    let since = now();
+    let revoke = ["certificate", "revoke", "--serial", &hex, "--reason", "key-compromise"];
+    let because = ["--because", "case 2", "--invalid-since", &since.to_string()];
+    deployment.two_persons(&[&revoke[..], &because].concat(), None);
+    let started = Instant::now();
+    let list = loop {
+        let list = lists.newest().unwrap();
+        if list.find(other.serial()).is_some_and(|entry| entry.invalid_since.is_some()) {
+            break list;
+        }
+        assert!(started.elapsed() < PATIENCE, "the list does not say since when");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    fs::write(deployment.path("dated.crl"), list.der()).unwrap();
+    let shown = openssl(deployment, &["crl", "-inform", "DER", "-in", "dated.crl", "-noout", "-text"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    for words in ["Key Compromise", "Invalidity Date"] {
+        assert!(shown.contains(words), "{shown}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and_no_other() {
     let deployment = Deployment::found();
@@ -349,7 +419,11 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and
     assert_eq!(certificate(&officer, By::Eid(device)).await.state, "issued");
     let nobody = SerialNumber::from_bytes(&[7; 20]).unwrap();
     refuse("nobody's", revocation(&nobody), Code::NotFound, "UNKNOWN_CERTIFICATE").await;
-    let mut unclear = RevokeCertificate { serial_number: vec![7; 20], reason: "certificate-hold".to_owned() };
+    let mut unclear = RevokeCertificate {
+        serial_number: vec![7; 20],
+        reason: "certificate-hold".to_owned(),
+        invalid_since: None,
+    };
     refuse("a hold", Kind::RevokeCertificate(unclear.clone()), Code::InvalidArgument, "INVALID_FIELD").await;
     unclear.reason = REASON.to_owned();
     unclear.serial_number = vec![0; 20];
