@@ -58,6 +58,7 @@ pub enum BenchCommand {
     #[command(after_help = "Examples:
   chancery bench session-keys
   chancery bench session-keys --batch 64 --in-flight 4
+  chancery bench session-keys --batch 64 --in-flight 4 --fast
   chancery bench session-keys --in-flight 64 --seconds 10 --token-delay-us 1000 --output json")]
     SessionKeys(BenchArgs),
     /// eUICC certificates per second: fresh keys, linted, signed in the token, verified, logged.
@@ -108,6 +109,9 @@ pub struct BenchArgs {
     /// Session keys: stream this many cards in one message, instead of single calls; levels are then batches in flight
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     batch: Option<u16>,
+    /// Session keys, orders and rotations: keysets of a master in fast mode (docs/cycles/key-ceremony.md)
+    #[arg(long)]
+    fast: bool,
     /// Injected delay of each token job, in microseconds
     #[arg(long, default_value_t = 0, value_name = "MICROSECONDS")]
     token_delay_us: u64,
@@ -141,6 +145,10 @@ impl BenchCommand {
         };
         let mut authority = ScratchAuthority::start(&setup, &mut progress).await?;
         progress.finish("ready");
+        if args.fast {
+            output.step("making and registering a master in fast mode");
+            tokio::task::block_in_place(|| make_fast_master(&authority))?;
+        }
         tokio::select! {
             done = self.measure(&mut authority, output) => done?,
             _ = tokio::signal::ctrl_c() => return Err(CliError::Local("interrupted".to_owned())),
@@ -360,6 +368,15 @@ impl BenchArgs {
             ratio_to_pipe: best / pipe_per_second,
         }
     }
+}
+
+/// From then on keysets are made under it.
+fn make_fast_master(authority: &ScratchAuthority) -> Result<(), CliError> {
+    let file = authority.path("fast.json").display().to_string();
+    authority.create_key(&["--role", "fast-master", "--name", "fast", "--epoch", "2", "--out", &file])?;
+    let register = ["master", "register", "--key-file", &file, "--generation", "2"];
+    let terms = ["--scheme", "chancery-cmac-v1", "--backup", "none: a bench"];
+    authority.protected(&[&register[..], &terms].concat()).map(drop)
 }
 
 async fn connect(

@@ -69,9 +69,12 @@ pub(crate) async fn measure(
     }
     let failed = |source| ServeError::Token { token: name, source };
     let token = tokens::start(config, name, &keys).await.map_err(failed)?;
+    // Of several masters the one that keysets are made under now.
+    let is_for = |key: &KeyRole| *key == role || (role == KeyRole::Master && *key == KeyRole::FastMaster);
     let key = keys
         .iter()
-        .find(|key| key.key.role == role)
+        .filter(|key| is_for(&key.key.role))
+        .max_by_key(|key| key.epoch)
         .map(|key| key.key.key.clone())
         .ok_or(ServeError::Foundation("the token lacks the key to measure with"))?;
     let before = token.counters();
