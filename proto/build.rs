@@ -1,7 +1,7 @@
 //! Compiles the contract without protoc; keeps the descriptor bytes with their custom options.
 use std::{env, error::Error, fs, path::PathBuf};
 
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 17] = [
     "chancery/options/v1/rule.proto",
     "chancery/v1/common.proto",
     "chancery/v1/rotation.proto",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 16] = [
     "chancery/v1/scp11.proto",
     "chancery/v1/keyset.proto",
     "chancery/v1/certificate.proto",
+    "chancery/v1/anchor.proto",
     "chancery/v1/audit.proto",
     "chancery/v1/transport_key.proto",
     "chancery/records/v1/records.proto",

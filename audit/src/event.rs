@@ -67,6 +67,16 @@ events! {
     CertificateHeld = "certificate.held";
     /// A held certificate is in force again.
     CertificateReleased = "certificate.released";
+    /// A certificate issuer elsewhere is trusted.
+    AnchorRegistered = "anchor.registered";
+    /// Nothing of an anchor is trusted any more.
+    AnchorRetired = "anchor.retired";
+    /// A revocation list of an anchor was taken.
+    AnchorListPublished = "anchor.list_published";
+    /// A certificate of an anchor's hierarchy for a key in our token was taken into use.
+    CertificateImported = "certificate.imported";
+    /// A key in our token signed a certification request for a certificate issuer elsewhere.
+    CertificationRequestMade = "certification_request.made";
     /// The number of a revocation list is taken and the token will be asked to sign it.
     CrlIntent = "crl.intent";
     /// A revocation list was signed, verified and stored.

@@ -85,6 +85,9 @@ impl QuorumBook {
                 | EventType::AccreditationRecorded
                 | EventType::StorageKeysRegistered
                 | EventType::OceKeyRegistered
+                | EventType::AnchorRegistered
+                | EventType::AnchorRetired
+                | EventType::CertificateImported
                 | EventType::CredentialRenewed
                 | EventType::RspKeyRegistered
                 | EventType::KeysetStateChanged
@@ -250,6 +253,9 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::AccreditationRecorded => "record-accreditation",
         EventType::StorageKeysRegistered => "register-storage-keys",
         EventType::OceKeyRegistered => "register-oce-key",
+        EventType::AnchorRegistered => "register-anchor",
+        EventType::AnchorRetired => "retire-anchor",
+        EventType::CertificateImported => "import-certificate",
         EventType::CredentialRenewed => "renew-credential",
         EventType::RspKeyRegistered => "register-rsp-key",
         EventType::KeysetStateChanged => "change-keyset-state",

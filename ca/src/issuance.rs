@@ -147,13 +147,12 @@ impl About {
 }
 
 /// A certificate whose exact bytes passed the lint; nothing is durable and nothing is signed yet.
-#[derive(Debug)]
 pub struct Prepared {
     request: CertificateRequest,
     serial: SerialNumber,
     linted: LintedTbs,
-    // Where the index would say that the issuer's own certificate is revoked.
-    standing: Option<Vec<u8>>,
+    // That the issuer's own certificate is in force still.
+    standing: Vec<Precondition>,
     // Of a renewal: the version of the key's row.
     renewal: Option<u64>,
     policy: Name,
@@ -177,14 +176,14 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
     let (above, standing) = if request.profile.profile().is_root() {
         let own_name = pki::subject_name_der(request.profile.profile(), &request.subject);
         let own_name = own_name.map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
-        (Above { name_der: own_name, key_identifier: None }, None)
+        (Above { name_der: own_name, key_identifier: None }, Vec::new())
     } else {
         let issuer = request.issuer.certificate()?;
         let above = Above {
             name_der: issuer.subject_name_der().to_vec(),
             key_identifier: Some(key_identifier(issuer)?),
         };
-        (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer)?)
+        (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer, now)?)
     };
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
     let inputs = inputs(&request, above, crl_urls, now)?;
@@ -296,8 +295,7 @@ impl Prepared {
             Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
             Precondition::Absent { keyspace: RESERVATIONS, key: serial.to_vec() },
         ];
-        preconditions
-            .extend(self.standing.clone().map(|key| Precondition::Absent { keyspace: REVOCATIONS, key }));
+        preconditions.extend(self.standing.iter().cloned());
         preconditions.extend(self.request.renewed_is_unrevoked());
         (entry, changes, preconditions)
     }

@@ -45,7 +45,7 @@ impl Issuer {
     }
 
     /// The writes that give it its certificate.
-    pub(crate) fn certified(&self, certificate: &Certificate) -> (Change, Precondition) {
+    pub fn certified(&self, certificate: &Certificate) -> (Change, Precondition) {
         let record = records::Issuer {
             version: 1,
             name: self.name.clone(),

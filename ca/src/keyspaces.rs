@@ -33,8 +33,20 @@ pub(crate) const RESPONDERS: Keyspace = Keyspace { code: 87, name: "responders",
 pub(crate) const HOLDER_CERTIFICATES: Keyspace =
     Keyspace { code: 128, name: "holder_certificates", home: Home::View };
 
+/// Certificate issuers elsewhere that are trusted: name -> `records::Anchor`.
+pub(crate) const ANCHORS: Keyspace = Keyspace { code: 145, name: "anchors", home: Home::Memory };
+/// The newest revocation lists of anchors: name -> `records::AnchorList`.
+pub(crate) const ANCHOR_LISTS: Keyspace = Keyspace { code: 146, name: "anchor_lists", home: Home::Memory };
+/// What those lists revoke: anchor's name, a zero byte, serial number -> `records::Revocation`.
+pub(crate) const ANCHOR_REVOCATIONS: Keyspace =
+    Keyspace { code: 147, name: "anchor_revocations", home: Home::Memory };
+/// Certificates that hierarchies elsewhere issued for keys of ours: SHA-256 of the SubjectPublicKeyInfo, SHA-256 of the
+/// certificate -> `records::ImportedCertificate`.
+pub(crate) const IMPORTED_CERTIFICATES: Keyspace =
+    Keyspace { code: 148, name: "imported_certificates", home: Home::View };
+
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 12] = [
+pub const KEYSPACES: [Keyspace; 16] = [
     KEYS,
     ISSUERS,
     CERTIFICATES,
@@ -47,4 +59,8 @@ pub const KEYSPACES: [Keyspace; 12] = [
     CRL_NUMBERS,
     RESPONDERS,
     HOLDER_CERTIFICATES,
+    ANCHORS,
+    ANCHOR_LISTS,
+    ANCHOR_REVOCATIONS,
+    IMPORTED_CERTIFICATES,
 ];

@@ -5,7 +5,9 @@
 //! the issuer's next list and every OCSP
 //! answer show it (`docs/cycles/revocation.md`, `docs/cycles/ocsp.md`). Knows no transport.
 
+mod anchors;
 mod error;
+mod imported;
 mod issuance;
 mod issuers;
 mod keyspaces;
@@ -18,7 +20,9 @@ mod verification;
 
 use std::sync::Arc;
 
+pub use anchors::{ANCHOR_LIST_ENTRIES_MAX, ANCHORS_MAX, Anchor, AnchorList};
 pub use error::{CaError, Refused};
+pub use imported::{INTERMEDIATES_MAX, Import, ImportRequest, list_imported};
 pub use issuance::{
     About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_key, prepare, self_sign, sign,
 };

@@ -7,6 +7,7 @@ use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store};
 
+use crate::imported::Import;
 use crate::issuance::{About, serial_fact};
 use crate::keyspaces::{CERTIFICATES, ISSUERS, RESERVATIONS, REVOCATIONS};
 use crate::{CaError, Engines};
@@ -324,15 +325,20 @@ fn not_in_register(store: &dyn Store, serial: &[u8]) -> Result<CaError, CaError>
     Ok(CaError::refused(ReasonCode::UnknownCertificate, "no certificate has this serial number"))
 }
 
-/// Refuses an issuer whose own certificate is revoked; else gives the key of the index that must be absent still when the intent
-/// is committed.
+/// Refuses an issuer whose own certificate is revoked; else gives what must hold still when the intent is committed.
 pub(crate) fn in_good_standing(
     store: &dyn Store,
     name: &str,
     certificate: &Certificate,
-) -> Result<Option<Vec<u8>>, CaError> {
+    now: Timestamp,
+) -> Result<Vec<Precondition>, CaError> {
+    if let Some(imported) = Import::find(store, certificate)? {
+        return imported.unrevoked(store, now)?.map_err(|why| {
+            CaError::refused(ReasonCode::PolicyViolation, format!("the certificate of issuer {name}: {why}"))
+        });
+    }
     // A root is in no register and on no list.
-    let Some(row) = store.get(CERTIFICATES, certificate.serial().as_bytes())? else { return Ok(None) };
+    let Some(row) = store.get(CERTIFICATES, certificate.serial().as_bytes())? else { return Ok(Vec::new()) };
     let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
     if let Some(revocation) = revocation_of(&record)? {
         return Err(CaError::refused(
@@ -340,7 +346,8 @@ pub(crate) fn in_good_standing(
             format!("the certificate of issuer {name} is revoked, for {}", revocation.reason),
         ));
     }
-    Ok(Some(index_key(&record.issuer, &record.serial_number)))
+    let key = index_key(&record.issuer, &record.serial_number);
+    Ok(vec![Precondition::Absent { keyspace: REVOCATIONS, key }])
 }
 
 /// The revocation in a certificate's record.

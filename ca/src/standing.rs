@@ -9,6 +9,8 @@ use proto::records;
 use sha2::{Digest, Sha256};
 use store::{Precondition, Store};
 
+use crate::anchors::Anchor;
+use crate::imported::imported_for_key;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, ISSUERS, REVOCATIONS};
 use crate::revocation::index_key;
 use crate::{CaError, Engines};
@@ -16,13 +18,15 @@ use crate::{CaError, Engines};
 /// Issuers that are looked at for one certificate.
 const ISSUERS_MAX: usize = 10_000;
 
-/// A certificate of the register that is in force.
+/// A certificate for a key in our token that is in force.
 #[derive(Clone)]
 pub struct InForce {
     /// The certificate.
     pub certificate: Certificate,
-    /// That it is not revoked when the deed is committed.
-    pub unrevoked: Precondition,
+    /// Subject key identifier of the certificate issuer (CI) above it: what eUICCs list.
+    pub ci_key_id: Vec<u8>,
+    /// That it is in force still when the deed is committed.
+    pub unrevoked: Vec<Precondition>,
 }
 
 /// An eUICC whose chain leads to the certificate issuer, with nothing of it revoked.
@@ -38,22 +42,34 @@ pub struct VerifiedEuicc {
     pub unrevoked: Vec<Precondition>,
 }
 
-/// The certificate of a key (SubjectPublicKeyInfo, DER), if it has one that is in force now.
+/// The certificates of a key (SubjectPublicKeyInfo, DER) that are in force now: that of this authority, and those that were
+/// imported.
 pub fn in_force_for_key(
     store: &dyn Store,
     public_key: &[u8],
     now: Timestamp,
-) -> Result<Option<InForce>, CaError> {
+) -> Result<Vec<InForce>, CaError> {
     let digest: [u8; 32] = Sha256::digest(public_key).into();
-    let Some(serial) = store.get(CERTIFIED_KEYS, &digest)? else { return Ok(None) };
-    let Some(found) = in_force(store, &serial.value)? else { return Ok(None) };
+    let mut found = imported_for_key(store, &digest, now)?;
+    let own =
+        store.get(CERTIFIED_KEYS, &digest)?.map(|row| in_force(store, &row.value)).transpose()?.flatten();
     let now = civil(now)?;
-    let is_valid = found.certificate.not_before() <= now && now <= found.certificate.not_after();
-    Ok(Some(found).filter(|_| is_valid))
+    found.extend(own.filter(|own| own.certificate.not_before() <= now && now <= own.certificate.not_after()));
+    Ok(found)
 }
 
-/// That certificates found before are not revoked, when the deed is committed. One that is, or is gone, is refused.
-pub fn still_in_force(store: &dyn Store, serial_numbers: &[Vec<u8>]) -> Result<Vec<Precondition>, CaError> {
+/// That certificates found before under the certificate issuer of this key identifier are not revoked, when the deed is committed. One that
+/// is, or is gone, is refused.
+pub fn still_in_force(
+    store: &dyn Store,
+    ci_key_id: &[u8],
+    serial_numbers: &[Vec<u8>],
+    now: Timestamp,
+) -> Result<Vec<Precondition>, CaError> {
+    if let Some(anchor) = Anchor::of_key(store, ci_key_id)? {
+        let serials: Vec<&[u8]> = serial_numbers.iter().map(Vec::as_slice).collect();
+        return anchor.in_force(store, &serials, now)?.map_err(refused);
+    }
     let mut unrevoked = Vec::new();
     for serial in serial_numbers {
         match store.get(CERTIFICATES, serial)? {
@@ -61,16 +77,17 @@ pub fn still_in_force(store: &dyn Store, serial_numbers: &[Vec<u8>]) -> Result<V
             None => {}
             Some(_) => {
                 let found = in_force(store, serial)?.ok_or_else(|| refused("a certificate was revoked"))?;
-                unrevoked.push(found.unrevoked);
+                unrevoked.extend(found.unrevoked);
             }
         }
     }
     Ok(unrevoked)
 }
 
-/// Verifies the certificates that an eUICC sent (DER), up to the authority's issuer of this key identifier: the GSMA chain rule, validity, and the
-/// register. The manufacturer's certificate must be in the register; so must the eUICC's, unless the manufacturer's key is
-/// its own.
+/// Verifies the certificates that an eUICC sent (DER), up to the certificate issuer of this key identifier: the GSMA chain rule,
+/// validity, and the register. Under an issuer of the authority the manufacturer's certificate must be in the register; under an
+/// anchor the EID must be one that it may vouch for, and its list must name neither. In both cases the eUICC's certificate must
+/// be in the register, unless the manufacturer's key is its own.
 pub fn verify_euicc(
     engines: &Engines,
     ci_key_id: &[u8],
@@ -83,30 +100,25 @@ pub fn verify_euicc(
         Certificate::from_der(der).map_err(|e| refused(format!("the {whose} certificate: {e}")))
     };
     let (euicc, eum) = (read(euicc, "eUICC's")?, read(eum, "EUM's")?);
-    let issuers = engines.issuers.all(store)?;
-    let root = issuers
-        .iter()
-        .filter(|issuer| issuer.party.is_empty())
-        .filter_map(|issuer| issuer.certificate.as_ref())
-        .find(|certificate| certificate.subject_key_identifier() == Some(ci_key_id))
-        .ok_or_else(|| refused("the certificate issuer is none of this authority"))?;
-    chain::verify_chain(
-        &euicc,
-        std::slice::from_ref(&eum),
-        std::slice::from_ref(root),
-        ProfileName::Euicc,
-        Some(civil(now)?),
-    )
-    .map_err(|refusal| refused(refusal.to_string()))?;
-    let mut unrevoked =
-        vec![registered(store, &eum)?.ok_or_else(|| refused("the EUM is not registered here"))?];
-    match registered(store, &euicc)? {
-        Some(precondition) => unrevoked.push(precondition),
-        None if is_issuer_of_ours(store, &eum)? => {
-            return Err(refused("the eUICC's certificate is not in the register"));
+    let unrevoked = match own_root(engines, ci_key_id)? {
+        Some(root) => {
+            chain_to(&root, &euicc, &eum, now)?;
+            let eum_unrevoked =
+                registered(store, &eum)?.ok_or_else(|| refused("the EUM is not registered here"))?;
+            [eum_unrevoked, issued_here(store, &euicc, &eum)?].concat()
         }
-        None => {}
-    }
+        None => {
+            let anchor = Anchor::of_key(store, ci_key_id)?
+                .ok_or_else(|| refused("the certificate issuer is none of this authority, and no anchor"))?;
+            chain_to(&anchor.certificate, &euicc, &eum, now)?;
+            if !euicc.eid().is_some_and(|eid| anchor.vouches_for(&eid)) {
+                return Err(refused(format!("the anchor {} may not vouch for this EID", anchor.name)));
+            }
+            let serials = [&euicc, &eum].map(|certificate| certificate.serial().as_bytes());
+            let above = anchor.in_force(store, &serials, now)?.map_err(refused)?;
+            [above, issued_here(store, &euicc, &eum)?].concat()
+        }
+    };
     let public_key = PublicKey::parse(euicc.spki(), KnownKeys::Allow).map_err(|e| refused(e.to_string()))?;
     Ok(VerifiedEuicc {
         eid: euicc.eid().ok_or_else(|| refused("the eUICC's certificate holds no EID"))?,
@@ -114,6 +126,43 @@ pub fn verify_euicc(
         serial_numbers: [&euicc, &eum].map(|certificate| certificate.serial().as_bytes().to_vec()).to_vec(),
         unrevoked,
     })
+}
+
+/// The certificate of the authority's issuer of this key identifier.
+fn own_root(engines: &Engines, ci_key_id: &[u8]) -> Result<Option<Certificate>, CaError> {
+    let issuers = engines.issuers.all(engines.store.as_ref())?;
+    let own = issuers.iter().filter(|issuer| issuer.party.is_empty());
+    Ok(own
+        .filter_map(|issuer| issuer.certificate.as_ref())
+        .find(|certificate| certificate.subject_key_identifier() == Some(ci_key_id))
+        .cloned())
+}
+
+fn chain_to(
+    root: &Certificate,
+    euicc: &Certificate,
+    eum: &Certificate,
+    now: Timestamp,
+) -> Result<(), CaError> {
+    let (intermediates, roots) = (std::slice::from_ref(eum), std::slice::from_ref(root));
+    chain::verify_chain(euicc, intermediates, roots, ProfileName::Euicc, Some(civil(now)?))
+        .map(drop)
+        .map_err(|refusal| refused(refusal.to_string()))
+}
+
+/// That an eUICC's certificate is in the register and unrevoked; of a manufacturer with a key of its own it need not be there.
+fn issued_here(
+    store: &dyn Store,
+    euicc: &Certificate,
+    eum: &Certificate,
+) -> Result<Vec<Precondition>, CaError> {
+    match registered(store, euicc)? {
+        Some(unrevoked) => Ok(unrevoked),
+        None if is_issuer_of_ours(store, eum)? => {
+            Err(refused("the eUICC's certificate is not in the register"))
+        }
+        None => Ok(Vec::new()),
+    }
 }
 
 /// A certificate by its serial number, unless it is not issued, or revoked.
@@ -125,11 +174,13 @@ fn in_force(store: &dyn Store, serial: &[u8]) -> Result<Option<InForce>, CaError
     }
     let certificate = Certificate::from_der(&record.der).map_err(CaError::Verification)?;
     let key = index_key(&record.issuer, &record.serial_number);
-    Ok(Some(InForce { certificate, unrevoked: Precondition::Absent { keyspace: REVOCATIONS, key } }))
+    let ci_key_id = certificate.authority_key_identifier().unwrap_or_default().to_vec();
+    let unrevoked = vec![Precondition::Absent { keyspace: REVOCATIONS, key }];
+    Ok(Some(InForce { certificate, ci_key_id, unrevoked }))
 }
 
 /// That a certificate is in the register, byte for byte, and not revoked; none when the register does not know it.
-fn registered(store: &dyn Store, certificate: &Certificate) -> Result<Option<Precondition>, CaError> {
+fn registered(store: &dyn Store, certificate: &Certificate) -> Result<Option<Vec<Precondition>>, CaError> {
     let serial = certificate.serial().as_bytes();
     if store.get(CERTIFICATES, serial)?.is_none() {
         return Ok(None);

@@ -5,6 +5,7 @@ use pki::chain::{ChainRefusal, check_same_entity, gsma_role, verify_chain};
 use pki::{Certificate, CivilTime, ProfileName};
 use store::Store;
 
+use crate::anchors::{Anchor, revoked_by_anchor};
 use crate::register::find_by_serial;
 use crate::{CaError, Engines};
 
@@ -113,11 +114,22 @@ pub fn judge(engines: &Engines, question: &Question<'_>) -> Result<Judgement, Ca
     match verify_chain(&leaf, &intermediates, &roots, role, Some(at)) {
         Ok(chain) => {
             let root = chain.certificates().len() - 1;
+            let identifier = chain.certificates()[root].subject_key_identifier().unwrap_or_default();
+            let anchor = Anchor::of_key(store, identifier)?;
+            if let Some(why) =
+                anchor.as_ref().map(|anchor| anchor.in_force(store, &[], question.at)).transpose()?
+                && let Err(problem) = why
+            {
+                judgement.findings.push(Finding { finding: "revocation-unknown", problem, depth: root });
+            }
             for (depth, certificate) in chain.certificates().iter().enumerate() {
                 let standing = if depth == root {
                     RegisterStanding::Trusted
                 } else {
-                    let (standing, finding) = standing(store, certificate, depth)?;
+                    let (standing, finding) = match &anchor {
+                        Some(anchor) => standing_elsewhere(store, anchor, certificate, depth)?,
+                        None => standing(store, certificate, depth)?,
+                    };
                     judgement.findings.extend(finding);
                     standing
                 };
@@ -132,11 +144,34 @@ pub fn judge(engines: &Engines, question: &Question<'_>) -> Result<Judgement, Ca
     Ok(judgement)
 }
 
-/// The certificates of the authority's own issuers that sign themselves.
+/// The certificates of the authority's own issuers that sign themselves, and those of the anchors.
 fn roots(engines: &Engines) -> Result<Vec<Certificate>, CaError> {
-    let issuers = engines.issuers.all(engines.store.as_ref())?;
-    let roots = issuers.iter().filter(|issuer| issuer.party.is_empty());
-    Ok(roots.filter_map(|issuer| issuer.certificate.clone()).collect())
+    let store = engines.store.as_ref();
+    let issuers = engines.issuers.all(store)?;
+    let own = issuers.iter().filter(|issuer| issuer.party.is_empty());
+    let anchors = Anchor::all(store)?.into_iter().filter(|anchor| !anchor.retired);
+    Ok(own
+        .filter_map(|issuer| issuer.certificate.clone())
+        .chain(anchors.map(|anchor| anchor.certificate))
+        .collect())
+}
+
+/// What an anchor's list says of a certificate of its hierarchy; one that our own issuers made under it is in the register too.
+fn standing_elsewhere(
+    store: &dyn Store,
+    anchor: &Anchor,
+    certificate: &Certificate,
+    depth: usize,
+) -> Result<(RegisterStanding, Option<Finding>), CaError> {
+    let serial = certificate.serial().as_bytes();
+    if let Some((at, reason)) = revoked_by_anchor(store, &anchor.name, serial)? {
+        let problem = format!("{} revoked it at {at}: {reason}", anchor.name);
+        return Ok((RegisterStanding::Revoked, Some(Finding { finding: "revoked", problem, depth })));
+    }
+    match find_by_serial(store, serial)? {
+        Some(own) if own.der == certificate.der() => standing(store, certificate, depth),
+        _ => Ok((RegisterStanding::NotRegistered, None)),
+    }
 }
 
 fn standing(

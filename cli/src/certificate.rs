@@ -5,7 +5,7 @@ mod bundle;
 mod list;
 #[cfg(test)]
 mod published;
-mod reading;
+pub mod reading;
 mod verify;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 refused, failed, or findings, 2 wrong arguments, 3 an order or report with refused lines.
 #![expect(clippy::print_stderr, reason = "a command line tool talks to its user")]
 
+mod anchor;
 mod audit;
 mod audit_export;
 mod audit_verify;
@@ -107,6 +108,9 @@ enum Command {
     /// New keysets for many devices: plan, request, watch, scripts for the cards
     #[command(subcommand)]
     Rotation(Box<rotation::RotationCommand>),
+    /// Certificate issuers (CI) elsewhere, and their certificates for keys in our token
+    #[command(subcommand)]
+    Anchor(Box<anchor::AnchorCommand>),
     /// Profile downloads of an SM-DP+ whose DPauth and DPpb keys are in our token
     #[command(subcommand)]
     Rsp(rsp::RspCommand),
@@ -164,6 +168,7 @@ impl Command {
             Self::Device(command) => command.run(output).await,
             Self::Keyset(command) => command.run(output).await,
             Self::Rotation(command) => command.run(output).await,
+            Self::Anchor(command) => command.run(output).await,
             Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,
             Self::Ota(command) => command.run(output).await,

@@ -1,5 +1,6 @@
 //! An operation in full, for the person who signs it: every field, from the bytes, in one order.
 
+mod anchor;
 mod custody;
 mod keyset;
 
@@ -45,6 +46,9 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::RegisterStorageKeys(_) => "register_storage_keys",
         Kind::ReleaseCertificate(_) => "release_certificate",
         Kind::RegisterOceKey(_) => "register_oce_key",
+        Kind::RegisterAnchor(_) => "register_anchor",
+        Kind::RetireAnchor(_) => "retire_anchor",
+        Kind::ImportCertificate(_) => "import_certificate",
         Kind::RegisterMaster(_) => "register_master",
         Kind::RegisterTransportKey(_) => "register_transport_key",
         Kind::RetireTransportKey(_) => "retire_transport_key",
@@ -80,6 +84,9 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::RegisterStorageKeys(keys)) => custody::register_storage_keys(&mut out, keys),
         Some(Kind::ReleaseCertificate(release)) => release_certificate(&mut out, release),
         Some(Kind::RegisterOceKey(key)) => custody::register_oce_key(&mut out, key),
+        Some(Kind::RegisterAnchor(anchor)) => anchor::register_anchor(&mut out, anchor),
+        Some(Kind::RetireAnchor(retire)) => anchor::retire_anchor(&mut out, retire),
+        Some(Kind::ImportCertificate(import)) => anchor::import_certificate(&mut out, import),
         Some(Kind::RecordAccreditation(record)) => record_accreditation(&mut out, record),
         Some(Kind::RegisterMaster(master)) => custody::register_master(&mut out, master),
         Some(Kind::RegisterTransportKey(key)) => custody::register_transport_key(&mut out, key),

@@ -6,7 +6,10 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use domain::Eid;
 use keys::bsp::ProfileProtection;
-use keys::rsp::{TransactionId, is_one_sequence, with_association_token, with_signature};
+use keys::rsp::{
+    TransactionId, is_one_sequence, is_request_for, is_transaction_object, with_association_token,
+    with_signature,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::HsmError;
@@ -31,6 +34,8 @@ pub enum RspInput {
         /// 0: none.
         association_token: u64,
     },
+    /// CertificationRequestInfo (RFC 2986), DER, for the signing key itself; by a [`KeyRole::RspAuth`] or [`KeyRole::RspPb`] key.
+    CertificationRequest(Vec<u8>),
 }
 
 impl RspInput {
@@ -41,15 +46,17 @@ impl RspInput {
             (Self::ServerSigned1(_), KeyRole::RspAuth(_))
                 | (Self::SmdpSigned2 { .. }, KeyRole::RspPb(_))
                 | (Self::EuiccPackage { .. }, KeyRole::EimSign)
+                | (Self::CertificationRequest(_), KeyRole::RspAuth(_) | KeyRole::RspPb(_))
         )
     }
 
-    /// SHA-256 of the message. Refused when the object is no single SEQUENCE: so a DPauth key never signs what ends with a
-    /// signature or begins with a control reference, which is all that DPpb keys sign.
-    pub(crate) fn digest(&self) -> Result<[u8; 32], HsmError> {
+    /// SHA-256 of the message that the key `spki` signs. Refused when the object is no single SEQUENCE of its kind: so a DPauth key
+    /// never signs what ends with a signature or begins with a control reference, which is all that DPpb keys sign, and no key
+    /// signs another's request for a certificate.
+    pub(crate) fn digest(&self, spki: &[u8]) -> Result<[u8; 32], HsmError> {
         let message = match self {
-            Self::ServerSigned1(object) if is_one_sequence(object) => object.clone(),
-            Self::SmdpSigned2 { smdp_signed2, euicc_signature1 } if is_one_sequence(smdp_signed2) => {
+            Self::ServerSigned1(object) if is_transaction_object(object) => object.clone(),
+            Self::SmdpSigned2 { smdp_signed2, euicc_signature1 } if is_transaction_object(smdp_signed2) => {
                 with_signature(smdp_signed2, euicc_signature1)
             }
             Self::EuiccPackage { euicc_package_signed, association_token }
@@ -57,7 +64,10 @@ impl RspInput {
             {
                 with_association_token(euicc_package_signed, *association_token)
             }
-            _ => return Err(HsmError::caller("the input is no single DER SEQUENCE")),
+            Self::CertificationRequest(information) if is_request_for(information, spki) => {
+                information.clone()
+            }
+            _ => return Err(HsmError::caller("the input is no DER of its kind")),
         };
         Ok(sha256(&message))
     }
@@ -108,6 +118,7 @@ pub(crate) enum WireRspInput {
     ServerSigned1(Vec<u8>),
     SmdpSigned2 { smdp_signed2: Vec<u8>, euicc_signature1: Vec<u8> },
     EuiccPackage { euicc_package_signed: Vec<u8>, association_token: u64 },
+    CertificationRequest(Vec<u8>),
 }
 
 impl From<RspInput> for WireRspInput {
@@ -120,6 +131,7 @@ impl From<RspInput> for WireRspInput {
             RspInput::EuiccPackage { euicc_package_signed, association_token } => {
                 Self::EuiccPackage { euicc_package_signed, association_token }
             }
+            RspInput::CertificationRequest(information) => Self::CertificationRequest(information),
         }
     }
 }
@@ -138,6 +150,9 @@ impl TryFrom<&WireRspInput> for RspInput {
                 euicc_package_signed: euicc_package_signed.clone(),
                 association_token: *association_token,
             },
+            WireRspInput::CertificationRequest(information) => {
+                Self::CertificationRequest(information.clone())
+            }
         })
     }
 }
@@ -172,17 +187,26 @@ mod tests {
 
     #[test]
     fn no_input_of_one_role_is_an_input_of_the_other() {
-        let signed2 = vec![0x30, 0x03, 0x01, 0x01, 0x00];
+        let signed2 = vec![0x30, 0x06, 0x80, 0x01, 0x07, 0x01, 0x01, 0x00];
         let pb = RspInput::SmdpSigned2 { smdp_signed2: signed2.clone(), euicc_signature1: [7; 64] };
-        assert_eq!(pb.digest().unwrap(), sha256(&with_signature(&signed2, &[7; 64])));
+        assert_eq!(pb.digest(&[]).unwrap(), sha256(&with_signature(&signed2, &[7; 64])));
         for curve in Curve::ALL {
             assert!(pb.is_for(KeyRole::RspPb(curve)) && !pb.is_for(KeyRole::RspAuth(curve)));
         }
         // What a DPpb key signs, offered as ServerSigned1: with a signature after it, and the data of a secure channel.
         let offered = [with_signature(&signed2, &[7; 64]), vec![0x82, 0x01, 0x01, 0x80, 0x00], Vec::new()];
         for message in offered {
-            assert!(RspInput::ServerSigned1(message).digest().is_err());
+            assert!(RspInput::ServerSigned1(message).digest(&[]).is_err());
         }
+        // A request for a certificate is for the key that signs it, and is no other input.
+        let spki = [0x30, 0x03, 0x06, 0x01, 0x2a];
+        let information = [&[0x30, 0x0c, 0x02, 0x01, 0x00, 0x30, 0x00][..], &spki, &[0xa0, 0x00]].concat();
+        let request = RspInput::CertificationRequest(information.clone());
+        assert_eq!(request.digest(&spki).unwrap(), sha256(&information));
+        assert!(request.digest(&[0x30, 0x03, 0x06, 0x01, 0x2b]).is_err());
+        assert!(RspInput::CertificationRequest(signed2.clone()).digest(&spki).is_err());
+        assert!(RspInput::ServerSigned1(information).digest(&spki).is_err());
+        assert!(!request.is_for(KeyRole::EimSign));
         let auth = RspInput::ServerSigned1(signed2);
         for curve in Curve::ALL {
             assert!(auth.is_for(KeyRole::RspAuth(curve)) && !auth.is_for(KeyRole::RspPb(curve)));

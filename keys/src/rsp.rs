@@ -335,6 +335,29 @@ pub fn is_one_sequence(bytes: &[u8]) -> bool {
     enter_only(bytes, SEQUENCE).is_ok()
 }
 
+/// Whether `bytes` are ServerSigned1 or SmdpSigned2 as far as a signer must know: one SEQUENCE that begins with the transaction
+/// identifier, as nothing else does that such a key may sign (SGP.22 §5.6.1).
+pub fn is_transaction_object(bytes: &[u8]) -> bool {
+    enter_only(bytes, SEQUENCE)
+        .and_then(|mut fields| fields.expect(0x80))
+        .is_ok_and(|identifier| (1..=16).contains(&identifier.content.len()))
+}
+
+/// Whether `bytes` are one CertificationRequestInfo for exactly this key (SubjectPublicKeyInfo, DER): version 0, a subject, the
+/// key, attributes (RFC 2986 §4.1).
+pub fn is_request_for(bytes: &[u8], spki: &[u8]) -> bool {
+    let read = || -> Result<bool, NotDer> {
+        let mut fields = enter_only(bytes, SEQUENCE)?;
+        let is_version_0 = fields.expect(INTEGER)?.content == [0];
+        fields.expect(SEQUENCE)?;
+        let is_of_key = element(SEQUENCE, fields.expect(SEQUENCE)?.content) == spki;
+        fields.expect(0xa0)?;
+        fields.finish()?;
+        Ok(is_version_0 && is_of_key)
+    };
+    read().unwrap_or(false)
+}
+
 /// An element for other modules of this crate.
 pub(crate) fn tlv(tag: u16, content: &[u8]) -> Vec<u8> {
     element(tag, content)

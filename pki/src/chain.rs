@@ -346,6 +346,12 @@ fn check_issued_by(
     Ok(())
 }
 
+/// Whether an EUM certificate permits every EID that begins with `digits` for the organisation.
+pub fn permits(eum: &Certificate, organization: &str, digits: &str) -> bool {
+    permitted_pairs(eum)
+        .is_ok_and(|pairs| pairs.iter().any(|(o, iin)| o == organization && digits.starts_with(iin.as_str())))
+}
+
 /// The (organizationName, IIN) pairs that an EUM certificate permits.
 fn permitted_pairs(eum: &Certificate) -> Result<Vec<(String, String)>, ChainReason> {
     let found = eum

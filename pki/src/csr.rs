@@ -1,5 +1,9 @@
 //! Certification requests, PKCS#10 (RFC 2986) and CRMF (RFC 4211): proof of possession is checked, the key is taken, nothing
-//! else is copied.
+//! else is copied. Our own requests are for keys in our tokens.
+
+mod for_token;
+
+pub use for_token::{UnsignedRequest, Wishes};
 
 use crate::der::{self, Reader};
 use crate::error::PkiError;
@@ -289,13 +293,14 @@ fn check_attributes(mut attributes: Reader<'_>) -> Result<(), CsrError> {
 }
 
 fn check_extensions(mut extensions: Reader<'_>) -> Result<(), CsrError> {
-    const KNOWN: [oid::Arcs; 6] = [
+    const KNOWN: [oid::Arcs; 7] = [
         oid::SUBJECT_KEY_IDENTIFIER,
         oid::KEY_USAGE,
         oid::SUBJECT_ALTERNATIVE_NAME,
         oid::BASIC_CONSTRAINTS,
         oid::CERTIFICATE_POLICIES,
         oid::EXTENDED_KEY_USAGE,
+        oid::NAME_CONSTRAINTS,
     ];
     let mut seen = Vec::new();
     while !extensions.is_empty() {

@@ -83,6 +83,27 @@ pub struct CertificateInputs {
     pub permitted: Vec<(String, String)>,
 }
 
+impl CertificateInputs {
+    /// What a request can know: the rest is the issuer's.
+    pub(crate) fn of_request(wishes: &crate::csr::Wishes, spki: &[u8]) -> Result<Self, PkiError> {
+        let never = CivilTime::from_timestamp(domain::Timestamp::from_seconds(0))?;
+        Ok(Self {
+            serial: SerialNumber::from_random([0; 20]),
+            issuer_name_der: Vec::new(),
+            issuer_key_identifier: None,
+            subject: wishes.subject.clone(),
+            subject_spki: spki.to_vec(),
+            not_before: never,
+            not_after: never,
+            registered_id: wishes.registered_id.clone(),
+            dns_name: None,
+            ip_addresses: Vec::new(),
+            crl_urls: Vec::new(),
+            permitted: wishes.permitted.clone(),
+        })
+    }
+}
+
 /// A TBSCertificate in DER that nobody has checked yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tbs(Vec<u8>);
@@ -220,7 +241,7 @@ fn write_attribute(rdn: &mut Writer, kind: AttributeKind, value: &str) {
     });
 }
 
-fn extension_content(
+pub(crate) fn extension_content(
     value: ExtensionValue,
     inputs: &CertificateInputs,
     subject_key_identifier: &[u8; 20],

@@ -10,6 +10,7 @@ use proto::v1;
 use store::Commit;
 
 use crate::accreditation;
+use crate::anchors::Elsewhere;
 use crate::custody::Custody;
 use crate::execution::{Done, Execution, invalid};
 use crate::gate::Call;
@@ -29,11 +30,16 @@ pub(crate) enum Deed {
     RspKey(Box<(RspKey, KeyRegistration)>),
     Custody(Box<Custody>),
     Keyset(KeysetDeed),
+    Elsewhere(Box<Elsewhere>),
 }
 
 impl Deed {
     pub(crate) fn custody(custody: Custody) -> Self {
         Self::Custody(Box::new(custody))
+    }
+
+    pub(crate) fn elsewhere(deed: Elsewhere) -> Self {
+        Self::Elsewhere(Box::new(deed))
     }
 }
 
@@ -194,6 +200,7 @@ impl Execution {
             }
             Deed::Accreditation(recording) => recording.commit(&self.authority, call, operation)?,
             Deed::Keyset(deed) => self.perform_keyset(call, operation, &deed)?,
+            Deed::Elsewhere(deed) => Self::perform_elsewhere(call, operation, *deed)?,
         };
         Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn })
     }

@@ -202,6 +202,13 @@ impl Execution {
             Kind::RevokeCertificate(revoke) => self.plan_revocation(revoke, now).map(Plan::Other),
             Kind::ReleaseCertificate(release) => self.plan_release(release).map(Plan::Other),
             Kind::ChangeStanding(change) => self.plan_standing(change).map(Plan::Other),
+            Kind::RegisterAnchor(anchor) => {
+                self.plan_anchor(anchor, now).map(Deed::elsewhere).map(Plan::Other)
+            }
+            Kind::RetireAnchor(retire) => self.plan_anchor_end(retire).map(Deed::elsewhere).map(Plan::Other),
+            Kind::ImportCertificate(import) => {
+                self.plan_import(import, now).map(Deed::elsewhere).map(Plan::Other)
+            }
             Kind::RecordAccreditation(record) => {
                 let recording = accreditation::check(&self.authority, record, now)?;
                 Ok(Plan::Other(Deed::Accreditation(recording)))
@@ -546,7 +553,7 @@ fn role_of(number: i32) -> Result<Role, ServiceError> {
         .ok_or_else(|| invalid("an unknown role"))
 }
 
-fn parse_ein(text: &str) -> Result<Ein, ServiceError> {
+pub(crate) fn parse_ein(text: &str) -> Result<Ein, ServiceError> {
     text.parse().map_err(|e| ServiceError::refused(ReasonCode::InvalidField, format!("{text}: {e}")))
 }
 

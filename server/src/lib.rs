@@ -6,6 +6,7 @@
 pub mod command;
 
 mod accreditation;
+mod anchors;
 mod approval;
 mod authority;
 mod authorize;

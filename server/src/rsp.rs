@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use domain::{ReasonCode, Timestamp};
 use hsm::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use keys::rsp::EuiccInfo1;
-use kms::rsp::{ProvedEuicc, RspKey, ServerKey};
+use kms::rsp::{ProvedEuicc, RspKey, ServerKey, Transaction};
 use pki::{Certificate, ProfileName, PublicKey};
 use proto::v1;
 
@@ -29,6 +29,8 @@ pub(crate) struct RspDesk {
 pub(crate) struct Certified {
     pub(crate) key: ServerKey,
     pub(crate) certificate: Certificate,
+    /// Subject key identifier of the certificate issuer (CI) above it, ours or an anchor.
+    pub(crate) ci_key_id: Vec<u8>,
 }
 
 impl RspDesk {
@@ -68,10 +70,8 @@ impl RspDesk {
                 "a key for this server address has no certificate in force",
             ));
         }
-        let ranked = |key: &Certified| {
-            let above = key.certificate.authority_key_identifier()?;
-            Some((euicc.rank(above)?, Reverse(key.certificate.not_before())))
-        };
+        let ranked =
+            |key: &Certified| Some((euicc.rank(&key.ci_key_id)?, Reverse(key.certificate.not_before())));
         let best = |keys: Vec<Certified>| {
             keys.into_iter().filter_map(|key| Some((ranked(&key)?, key))).min_by_key(|(rank, _)| *rank)
         };
@@ -81,8 +81,8 @@ impl RspDesk {
                 "the eUICC lists no certificate issuer under which your keys are certified",
             ));
         };
-        let ci_key_id = auth.certificate.authority_key_identifier().unwrap_or_default().to_vec();
-        let same = |key: &Certified| key.certificate.authority_key_identifier() == Some(&ci_key_id);
+        let ci_key_id = auth.ci_key_id.clone();
+        let same = |key: &Certified| key.ci_key_id == ci_key_id;
         let Some((_, pb)) = best(pb.into_iter().filter(same).collect()) else {
             return Err(refuse(
                 ReasonCode::UnknownRspKey,
@@ -95,10 +95,19 @@ impl RspDesk {
         Ok(ServerKeys { auth, pb, ci_key_id })
     }
 
-    /// The key of that name, with its certificate still in force.
-    pub(crate) fn key(&self, party: &str, name: &str, now: Timestamp) -> Result<Certified, ServiceError> {
-        let key = RspKey::find(self.ca.store.as_ref(), party, name)?.into_iter().collect();
-        self.certified(key, now)?.pop().ok_or_else(|| {
+    /// The DPpb key of a transaction, with its newest certificate in force under the certificate issuer that the eUICC was told to
+    /// use.
+    pub(crate) fn pb_key(
+        &self,
+        party: &str,
+        transaction: &Transaction,
+        now: Timestamp,
+    ) -> Result<Certified, ServiceError> {
+        let store = self.ca.store.as_ref();
+        let key = RspKey::find(store, party, transaction.pb_key())?.into_iter().collect();
+        let under =
+            self.certified(key, now)?.into_iter().filter(|key| key.ci_key_id == transaction.ci_key_id());
+        under.max_by_key(|key| key.certificate.not_before()).ok_or_else(|| {
             ServiceError::refused(
                 ReasonCode::UnknownRspKey,
                 "the key that the transaction began with has no certificate in force any more",
@@ -106,13 +115,13 @@ impl RspDesk {
         })
     }
 
-    /// Those of the keys that have a certificate in force.
+    /// The keys with each certificate of theirs that is in force.
     fn certified(&self, keys: Vec<RspKey>, now: Timestamp) -> Result<Vec<Certified>, ServiceError> {
         let mut certified = Vec::new();
         for key in keys {
-            if let Some(held) = ca::in_force_for_key(self.ca.store.as_ref(), &key.public_key, now)? {
-                let key = ServerKey { key, unchanged: vec![held.unrevoked] };
-                certified.push(Certified { key, certificate: held.certificate });
+            for held in ca::in_force_for_key(self.ca.store.as_ref(), &key.public_key, now)? {
+                let key = ServerKey { key: key.clone(), unchanged: held.unrevoked };
+                certified.push(Certified { key, certificate: held.certificate, ci_key_id: held.ci_key_id });
             }
         }
         Ok(certified)
@@ -138,9 +147,7 @@ impl RspDesk {
         eum: &[u8],
         now: Timestamp,
     ) -> Result<ProvedEuicc, ServiceError> {
-        let unknown = ServiceError::Internal("the issuer of a DPpb certificate is gone");
-        let above = pb.certificate.authority_key_identifier().ok_or(unknown)?;
-        let verified = ca::verify_euicc(&self.ca, above, euicc, eum, now)?;
+        let verified = ca::verify_euicc(&self.ca, &pb.ci_key_id, euicc, eum, now)?;
         Ok(ProvedEuicc {
             eid: verified.eid,
             public_key: verified.public_key,

@@ -13,6 +13,7 @@ use hsm::{ErrorClass, KeyRole, Token};
 use kms::rotation::Rotations;
 use kms::{Grants, Masters, OutputFiles};
 use proto::Rules;
+use proto::v1::anchor_service_server::AnchorServiceServer;
 use proto::v1::audit_service_server::AuditServiceServer;
 use proto::v1::certificate_service_server::CertificateServiceServer;
 use proto::v1::device_service_server::DeviceServiceServer;
@@ -47,8 +48,8 @@ use crate::orders::OrderDesk;
 use crate::rsp::RspDesk;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::services::{
-    AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, OtaApi, RotationApi, RspApi,
-    Scp11Api, SessionKeyApi, StandingApi, TransportKeyApi,
+    AnchorApi, AuditApi, CertificateApi, DeviceApi, KeysetApi, OperationApi, OrderApi, OtaApi, RotationApi,
+    RspApi, Scp11Api, SessionKeyApi, StandingApi, TransportKeyApi,
 };
 use crate::status::ServiceError;
 use crate::tls;
@@ -273,6 +274,12 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let keyset_api = KeysetApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let rotation_api = RotationApi { gate: Arc::clone(&gate), kms: kms.clone(), rotations };
+    let anchor_api = AnchorApi {
+        gate: Arc::clone(&gate),
+        authority: Arc::clone(&authority),
+        ca: ca.clone(),
+        rsp_token: rsp_token.clone(),
+    };
     let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
     let limit = MESSAGE_BYTES_MAX;
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
@@ -307,6 +314,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         .add_service(Scp11ServiceServer::new(scp11_api).max_decoding_message_size(limit))
         .add_service(RspServiceServer::new(rsp_api).max_decoding_message_size(limit))
         .add_service(CertificateServiceServer::new(certificate_api).max_decoding_message_size(limit))
+        .add_service(AnchorServiceServer::new(anchor_api).max_decoding_message_size(limit))
         .add_service(DeviceServiceServer::new(device_api).max_decoding_message_size(limit))
         .add_service(KeysetServiceServer::new(keyset_api).max_decoding_message_size(limit))
         .add_service(RotationServiceServer::new(rotation_api).max_decoding_message_size(limit))

@@ -1,5 +1,6 @@
 //! One thin module per gRPC service: convert, have the gate admit, call one operation, convert.
 
+mod anchor;
 mod audit;
 mod certificate;
 mod device;
@@ -15,6 +16,7 @@ mod session_keys;
 mod standing;
 mod transport_key;
 
+pub(crate) use anchor::AnchorApi;
 pub(crate) use audit::AuditApi;
 pub(crate) use certificate::CertificateApi;
 pub(crate) use device::DeviceApi;

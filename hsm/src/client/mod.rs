@@ -152,6 +152,8 @@ struct AtomicCounters {
 struct KnownKey {
     role: KeyRole,
     verifier: Option<Verifier>,
+    /// SubjectPublicKeyInfo, DER; of a secret key empty.
+    spki: Vec<u8>,
 }
 
 pub(crate) struct Inner {
@@ -553,9 +555,9 @@ fn may_be_put(device: &PutKeyDevice) -> Result<(), HsmError> {
 
 impl KnownKey {
     fn new(key: &RegisteredKey) -> Result<Self, HsmError> {
-        let verifier = match &key.check {
-            KeyCheck::PublicKey(spki) => Verifier::new(key.role.kind(), spki)?,
-            KeyCheck::CheckValue(_) => None,
+        let (verifier, spki) = match &key.check {
+            KeyCheck::PublicKey(spki) => (Verifier::new(key.role.kind(), spki)?, spki.clone()),
+            KeyCheck::CheckValue(_) => (None, Vec::new()),
         };
         let is_pair = matches!(
             key.role.kind(),
@@ -567,7 +569,7 @@ impl KnownKey {
                 key.key
             )));
         }
-        Ok(Self { role: key.role, verifier })
+        Ok(Self { role: key.role, verifier, spki })
     }
 
     fn verifier(&self, key: &KeyRef, algorithm: SignatureAlgorithm) -> Result<&Verifier, HsmError> {

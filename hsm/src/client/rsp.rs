@@ -24,7 +24,7 @@ impl Token {
         if !input.is_for(known.role) {
             return Err(wrong_role(key, known.role));
         }
-        let digest = input.digest()?;
+        let digest = input.digest(&known.spki)?;
         let job = Job::RspSign(Box::new(WireRspSign { key: key.clone(), input: input.into() }));
         let signature = match received(inner.submit(job, options)?.await)? {
             JobOutput::Signatures(mut signatures) if signatures.len() == 1 => signatures.remove(0),

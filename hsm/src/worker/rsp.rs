@@ -16,7 +16,7 @@ use super::open::{ResolvedKey, sign};
 use super::probe::Abilities;
 use super::token_session::{SessionObject, TokenSession};
 use crate::error::HsmError;
-use crate::key::KeyRole;
+use crate::key::{KeyCheck, KeyRole};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::protocol::JobOutput;
 use crate::rsp::{RspInput, WireRspBind, fixed, sha256};
@@ -28,7 +28,10 @@ pub(crate) fn rsp_sign(
     key: &ResolvedKey,
     input: &RspInput,
 ) -> Result<JobOutput, HsmError> {
-    let signature = sign(session, key.registered.role.kind(), key.handle, &input.digest()?)?;
+    let KeyCheck::PublicKey(spki) = &key.registered.check else {
+        return Err(HsmError::caller("an SM-DP+'s key is a key pair"));
+    };
+    let signature = sign(session, key.registered.role.kind(), key.handle, &input.digest(spki)?)?;
     Ok(JobOutput::Signatures(vec![signature]))
 }
 

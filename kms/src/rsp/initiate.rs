@@ -20,6 +20,8 @@ pub struct Initiation {
     pub euicc_challenge: [u8; 16],
     /// The purpose for which a grant must cover the device.
     pub purpose: String,
+    /// Subject key identifier of the certificate issuer (CI) above both keys.
+    pub ci_key_id: Vec<u8>,
     /// SHA-256 of the request, for the entry.
     pub request_digest: [u8; 32],
 }
@@ -71,6 +73,7 @@ pub async fn initiate(
         server_challenge: signed.server_challenge.to_vec(),
         auth_key: auth.key.name.clone(),
         pb_key: pb.key.name.clone(),
+        ci_key_id: request.ci_key_id.clone(),
         ..records::RspTransaction::default()
     };
     let (changes, mut preconditions) = Transaction::create(signed.transaction_id, record);

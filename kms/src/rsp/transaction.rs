@@ -89,6 +89,11 @@ impl Transaction {
         &self.record.pb_key
     }
 
+    /// Subject key identifier of the certificate issuer (CI) that both sides use.
+    pub fn ci_key_id(&self) -> &[u8] {
+        &self.record.ci_key_id
+    }
+
     /// Serial numbers of the eUICC's certificate and its manufacturer's, once it has proved itself.
     pub fn serial_numbers(&self) -> &[Vec<u8>] {
         &self.record.serial_numbers

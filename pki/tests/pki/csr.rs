@@ -328,3 +328,41 @@ fn possession_is_proved_by_a_signature_over_the_request_itself_and_by_nothing_el
     let two = tlv(0x30, &[content(&one), content(&one)].concat());
     assert!(matches!(parse(&two), Err(CsrError::Malformed(_))));
 }
+
+#[test]
+fn a_request_for_a_key_of_a_token_asks_for_what_the_profile_says_of_the_subject() {
+    let key = new_key();
+    let spki = key.spki().unwrap();
+    let wishes = pki::csr::Wishes {
+        subject: SubjectValues {
+            country: Some("ES".into()),
+            organization: Some("Maker".into()),
+            common_name: Some("Maker EUM".into()),
+            ..SubjectValues::default()
+        },
+        registered_id: Some("2.999.5".into()),
+        permitted: vec![("Maker".into(), "89049032".into())],
+    };
+    let unsigned = pki::csr::UnsignedRequest::new(ProfileName::Eum.profile(), &spki, &wishes).unwrap();
+    let signature = key.sign_plain(unsigned.bytes()).unwrap();
+    let request = unsigned.clone().assemble(&signature).unwrap();
+    assert_eq!(parse(&request).unwrap().subject().organization.as_deref(), Some("Maker"));
+    // keyUsage, certificatePolicies, subjectAltName, basicConstraints, nameConstraints; no identifier, no distribution point.
+    for (oid, is_asked) in
+        [("55 1d 0f", true), ("55 1d 20", true), ("55 1d 11", true), ("55 1d 13", true), ("55 1d 1e", true)]
+            .into_iter()
+            .chain([("55 1d 0e", false), ("55 1d 23", false), ("55 1d 1f", false)])
+    {
+        let oid = hex(&oid.replace(' ', ""));
+        let found = request.windows(5).any(|part| part[..2] == [6, 3] && part[2..] == oid[..]);
+        assert_eq!(found, is_asked, "{oid:02x?}");
+    }
+
+    // Another key's signature is none, and a profile's subject needs all its attributes.
+    assert_eq!(
+        unsigned.clone().assemble(&new_key().sign_plain(unsigned.bytes()).unwrap()),
+        Err(CsrError::BadSignature)
+    );
+    let nameless = pki::csr::Wishes { subject: SubjectValues::default(), ..wishes };
+    assert!(pki::csr::UnsignedRequest::new(ProfileName::Eum.profile(), &spki, &nameless).is_err());
+}

@@ -129,6 +129,7 @@ impl RspApi {
         let request = Initiation {
             euicc_challenge,
             purpose: message.purpose.clone(),
+            ci_key_id: ci_key_id.clone(),
             request_digest: call.request_digest,
         };
         let (commit, initiated) = kms::rsp::initiate(
@@ -173,7 +174,7 @@ impl RspApi {
                 return Err(refused_by_euicc("authenticateErrorCode", code));
             }
         };
-        let pb = self.desk.key(&caller.name, transaction.pb_key(), call.now)?;
+        let pb = self.desk.pb_key(&caller.name, &transaction, call.now)?;
         let proved = self.desk.euicc(&pb, &euicc.euicc_certificate, &euicc.eum_certificate, call.now)?;
         let matching_id = euicc.matching_id.clone();
         let request = Authentication {
@@ -231,8 +232,9 @@ impl RspApi {
                 return Err(refused_by_euicc("downloadErrorCode", code));
             }
         };
-        let unchanged = ca::still_in_force(store, transaction.serial_numbers())?;
-        let pb = self.desk.key(&caller.name, transaction.pb_key(), call.now)?;
+        let (ci_key_id, serials) = (transaction.ci_key_id(), transaction.serial_numbers());
+        let unchanged = ca::still_in_force(store, ci_key_id, serials, call.now)?;
+        let pb = self.desk.pb_key(&caller.name, &transaction, call.now)?;
         let request = Binding {
             euicc,
             host_id: message.host_id.clone(),

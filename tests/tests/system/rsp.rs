@@ -2,6 +2,7 @@
 
 pub mod curves;
 pub mod download;
+mod foreign;
 
 use audit::{Entry, Outcome};
 use proto::v1::{BindProfileResponse, ProfileProtection, SignEuiccPackageRequest};
@@ -14,8 +15,8 @@ use crate::rsp::download::{ADDRESS, CODE, Download, EIM_ID, PURPOSE, Site};
 use crate::secrets;
 use crate::support::Deployment;
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> String {
-    reason(&answer.unwrap_err())
+fn refused<T>(answer: Result<T, Status>) -> String {
+    reason(&answer.err().expect("a refusal"))
 }
 
 fn profile() -> package::Profile {

@@ -147,6 +147,12 @@ impl Site {
         self.sm_dp_plus = deployment.caller("provisioner").await;
     }
 
+    /// One more device, made elsewhere.
+    pub fn add(&mut self, eid: &str, euicc: Euicc) {
+        self.eids.push(eid.to_owned());
+        self.euiccs.push(euicc);
+    }
+
     /// The EID of one of them.
     pub fn eid(&self, number: usize) -> String {
         self.eids[number].clone()
@@ -313,6 +319,11 @@ fn inside(response: &[u8]) -> Vec<u8> {
 }
 
 impl Download {
+    /// The certificate issuer that the eUICC was told to use.
+    pub fn ci_key_id(&self) -> &[u8] {
+        &self.offered.ci_key_id
+    }
+
     /// The eUICC's answer to the offer.
     pub fn euicc_response(&mut self, matching_id: Option<&str>) -> Vec<u8> {
         let server = lpa::ServerAuthentication {

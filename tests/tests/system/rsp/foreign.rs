@@ -1,0 +1,406 @@
+//! A certificate issuer elsewhere, played by openssl: trusted for some eUICCs, it certifies keys in our tokens.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use audit::Outcome;
+use proto::v1::ProfileProtection;
+use tests::euicc::certificate::subject_public_key_info;
+use tests::euicc::curve::{Curve, PrivateKey};
+use tests::euicc::tlv::tlv;
+use tests::euicc::{Euicc, Personality};
+
+use super::{bound_package, profile, refused};
+use crate::devices::eid;
+use crate::rsp::download::{ADDRESS, Download, OID, PURPOSE, Site};
+use crate::support::{Deployment, GRANTED};
+
+const ANCHOR: &str = "gsma-test";
+const CONFIG: &str = "\
+[ca]
+default_ca = elsewhere
+[elsewhere]
+database = index.txt
+crlnumber = number.txt
+default_md = sha256
+default_crl_days = 30
+crl_extensions = list
+[list]
+authorityKeyIdentifier = keyid
+[req]
+distinguished_name = none
+[none]
+[root]
+subjectKeyIdentifier = hash
+basicConstraints = critical, CA:true
+keyUsage = critical, keyCertSign, cRLSign
+certificatePolicies = critical, 2.23.146.1.2.1.0
+subjectAltName = RID:2.999.100
+[leaf]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+crlDistributionPoints = URI:http://elsewhere.example/ci.crl
+[eum]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+basicConstraints = critical, CA:true, pathlen:0
+keyUsage = critical, keyCertSign
+certificatePolicies = critical, 2.23.146.1.2.1.2
+subjectAltName = RID:2.999.105
+nameConstraints = critical, permitted;dirName:permitted
+[permitted]
+O = Other Maker
+serialNumber = 89049032
+[euicc]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+keyUsage = critical, digitalSignature
+certificatePolicies = critical, 2.23.146.1.2.1.1
+";
+
+/// The hierarchy elsewhere: files in one folder, made by openssl.
+struct Elsewhere {
+    folder: PathBuf,
+}
+
+impl Elsewhere {
+    fn found(deployment: &Deployment) -> Self {
+        let folder = deployment.path("elsewhere");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("openssl.cnf"), CONFIG).unwrap();
+        fs::write(folder.join("index.txt"), "").unwrap();
+        fs::write(folder.join("number.txt"), "0A\n").unwrap();
+        let elsewhere = Self { folder };
+        for name in ["ci", "eum"] {
+            let out = format!("{name}.key");
+            elsewhere.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &out]);
+        }
+        let subject = "/CN=Other CI/OU=Tests/O=Elsewhere/C=DE";
+        elsewhere.openssl(&[
+            "req",
+            "-x509",
+            "-new",
+            "-key",
+            "ci.key",
+            "-subj",
+            subject,
+            "-days",
+            "3650",
+            "-config",
+            "openssl.cnf",
+            "-extensions",
+            "root",
+            "-utf8",
+            "-out",
+            "ci.pem",
+        ]);
+        let subject = "/C=DE/O=Other Maker/CN=Other EUM";
+        elsewhere.openssl(&[
+            "req",
+            "-new",
+            "-key",
+            "eum.key",
+            "-subj",
+            subject,
+            "-utf8",
+            "-config",
+            "openssl.cnf",
+            "-out",
+            "eum.csr",
+        ]);
+        elsewhere.sign("eum.csr", ("ci", "eum"), &[], "eum.pem");
+        elsewhere
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> String {
+        let output = Command::new("openssl").args(arguments).current_dir(&self.folder).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+    }
+
+    /// A certificate for a request, by the CA of that name and with the extensions of a section.
+    fn sign(&self, request: &str, (ca, section): (&str, &str), more: &[&str], out: &str) {
+        let (certificate, key) = (format!("{ca}.pem"), format!("{ca}.key"));
+        let sign = [
+            "x509",
+            "-req",
+            "-in",
+            request,
+            "-CA",
+            &certificate,
+            "-CAkey",
+            &key,
+            "-CAcreateserial",
+            "-days",
+            "365",
+            "-extfile",
+            "openssl.cnf",
+            "-extensions",
+            section,
+            "-out",
+            out,
+        ];
+        self.openssl(&[&sign[..], more].concat());
+    }
+
+    /// The next revocation list.
+    fn list(&self, out: &str) {
+        let list = ["ca", "-gencrl", "-config", "openssl.cnf", "-cert", "ci.pem", "-keyfile", "ci.key"];
+        self.openssl(&[&list[..], &["-out", out]].concat());
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
+    fn der(&self, name: &str) -> Vec<u8> {
+        pki::Certificate::from_pem(&fs::read(self.folder.join(name)).unwrap()).unwrap().der().to_vec()
+    }
+
+    /// An eUICC that the manufacturer there certified.
+    fn euicc(&self, eid: &str) -> Euicc {
+        let key = PrivateKey::random(Curve::P256);
+        let spki = subject_public_key_info(&key.public_key());
+        let spki = pki::PublicKey::parse(&spki, pki::KnownKeys::Refuse).unwrap().to_pem();
+        fs::write(self.folder.join("euicc.pub"), spki).unwrap();
+        let (subject, file) =
+            (format!("/C=DE/O=Other Maker/serialNumber={eid}/CN=eUICC"), format!("{eid}.pem"));
+        self.openssl(&[
+            "x509",
+            "-new",
+            "-force_pubkey",
+            "euicc.pub",
+            "-subj",
+            &subject,
+            "-CA",
+            "eum.pem",
+            "-CAkey",
+            "eum.key",
+            "-CAcreateserial",
+            "-days",
+            "365",
+            "-extfile",
+            "openssl.cnf",
+            "-extensions",
+            "euicc",
+            "-out",
+            &file,
+        ]);
+        Euicc::new(Personality {
+            eid: hex::decode(eid).unwrap().try_into().unwrap(),
+            key,
+            certificate: self.der(&file),
+            eum_certificate: self.der("eum.pem"),
+            ci_certificate: self.der("ci.pem"),
+        })
+        .unwrap()
+    }
+}
+
+fn import(deployment: &Deployment, elsewhere: &Elsewhere, file: &str, whose: &[&str]) {
+    let certificate = elsewhere.path(file);
+    let import = ["anchor", "import", "--anchor", ANCHOR, "--certificate", &certificate];
+    deployment.two_persons(&[&import[..], whose, &["--reason", "order 4711"]].concat(), None);
+}
+
+/// Gives the list twice under one key: the answer is the same.
+fn publish(deployment: &Deployment, elsewhere: &Elsewhere, file: &str) -> String {
+    let list = elsewhere.path(file);
+    let publish = ["anchor", "publish-list", "--anchor", ANCHOR, "--crl", &list, "--identity", "officer"];
+    let publish = [&publish[..], &["--idempotency-key", file]].concat();
+    let first = deployment.chancery(&publish);
+    assert_eq!(deployment.chancery(&publish), first);
+    first
+}
+
+async fn download(site: &mut Site, number: usize) -> Download {
+    let mut download = site.initiate(number).await.unwrap();
+    let offer = download.authenticate(site, None).await.unwrap();
+    let prepared = download.prepare(&offer, None);
+    let request = download.bind_request("bind", &prepared, ProfileProtection::SessionKeys);
+    let bound = site.bind(&request).await.unwrap();
+    let package = bound_package(site, &download, &bound);
+    assert_eq!(download.euicc.clone().install(&package), Ok(profile()), "device {number}");
+    download
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
+    let deployment = Deployment::found_with(&["--rsp"]);
+    let mut site = Site::build(&deployment, 2).await;
+    let elsewhere = Elsewhere::found(&deployment);
+    // The card of device 1, as a manufacturer elsewhere made it; and one whose EID is none of the ranges.
+    let outside = eid("8904903299", 1);
+    site.add(&site.eid(1), elsewhere.euicc(&site.eid(1)));
+    site.add(&outside, elsewhere.euicc(&outside));
+
+    // Nobody trusts it yet.
+    assert_eq!(refused(site.initiate(2).await), "CI_NOT_SUPPORTED");
+    let root = elsewhere.path("ci.pem");
+    let register = ["anchor", "register", "--name", ANCHOR, "--certificate", &root, "--ein", GRANTED];
+    deployment.two_persons(&[&register[..], &["--reason", "handsets of commerce"]].concat(), None);
+    assert_eq!(refused(site.initiate(2).await), "CI_NOT_SUPPORTED");
+
+    // Requests for the keys in the token, which openssl verifies and certifies.
+    for (key, profile) in [("dpauth", "dpauth"), ("dppb", "dppb")] {
+        let out = elsewhere.path(&format!("{key}.csr.pem"));
+        let csr = ["anchor", "csr", "--party", "provisioner", "--rsp-key", key, "--common-name", "SM-DP+"];
+        let made = deployment.chancery(&[&csr[..], &["--out", &out, "--identity", "officer"]].concat());
+        assert!(made.contains(profile), "{made}");
+        let text = elsewhere.openssl(&["req", "-in", &out, "-verify", "-noout", "-text"]);
+        assert!(text.contains("self-signature verify OK"), "{text}");
+        assert!(text.contains(&format!("Registered ID:{OID}")), "{text}");
+        let copied = ["-copy_extensions", "copyall"];
+        elsewhere.sign(&out, ("ci", "leaf"), &copied, &format!("{key}.pem"));
+    }
+    // Asked again under its key: the same request, which no second signature would give.
+    for out in ["one.csr.der", "two.csr.der"] {
+        let csr = ["anchor", "csr", "--party", "provisioner", "--rsp-key", "dppb", "--common-name", "SM-DP+"];
+        let more = ["--idempotency-key", "again", "--out", out, "--identity", "officer"];
+        deployment.chancery(&[&csr[..], &more].concat());
+    }
+    let made = ["one.csr.der", "two.csr.der"].map(|name| fs::read(deployment.path(name)).unwrap());
+    assert_eq!(made[0], made[1]);
+    let dpauth = ["--party", "provisioner", "--rsp-key", "dpauth"];
+    let dppb = ["--party", "provisioner", "--rsp-key", "dppb"];
+    let who = ["--reason", "order 4711", "--identity", "officer"];
+    let certificate = elsewhere.path("dpauth.pem");
+    let ask = ["anchor", "import", "--anchor", ANCHOR, "--certificate", &certificate];
+
+    // Without a current list of it nothing is accepted; then each certificate for its own key only.
+    let why = deployment.refused("chancery", &[&ask[..], &dpauth, &who].concat());
+    assert!(why.contains("no current revocation list"), "{why}");
+    elsewhere.list("1.crl");
+    assert!(publish(&deployment, &elsewhere, "1.crl").contains("10"));
+    let why = deployment.refused("chancery", &[&ask[..], &dppb, &who].concat());
+    assert!(why.contains("policy"), "{why}");
+    import(&deployment, &elsewhere, "dpauth.pem", &dpauth);
+    // With one of the two keys certified there, there is no download under it.
+    assert_eq!(refused(site.initiate(2).await), "UNKNOWN_RSP_KEY");
+    import(&deployment, &elsewhere, "dppb.pem", &dppb);
+    let why = deployment.refused("chancery", &[&ask[..], &dpauth, &who].concat());
+    assert!(why.contains("imported already"), "{why}");
+    let listed = deployment.chancery(&["anchor", "certificates", "--identity", "officer"]);
+    assert_eq!(listed.matches(ANCHOR).count(), 2, "{listed}");
+
+    // Cards of both worlds are served with the same keys, each under the certificate issuer that it knows.
+    download(&mut site, 0).await;
+    let done = download(&mut site, 2).await;
+    let ci = pki::Certificate::from_der(&elsewhere.der("ci.pem")).unwrap();
+    assert_eq!(done.ci_key_id(), ci.subject_key_identifier().unwrap());
+    // The anchor vouches for its ranges and for no other EID, whatever its manufacturer certified.
+    let mut beyond = site.initiate(3).await.unwrap();
+    assert_eq!(refused(beyond.authenticate(&site, None).await), "EUICC_CERTIFICATE_REFUSED");
+    // A card that knows both gets what it ranks first.
+    let own = site.begin(&site.euiccs[0], ADDRESS, PURPOSE, None).await.unwrap().ci_key_id;
+    let (own, other) = (tlv(0x04, &[&own]), tlv(0x04, &[done.ci_key_id()]));
+    for (lists, first) in [([&own[..], &other], &own), ([&other, &own], &other)] {
+        let info = tlv(0xbf20, &[&tlv(0x82, &[&[2, 2, 2]]), &tlv(0xa9, &lists), &tlv(0xaa, &lists)]);
+        let offered = site.begin(&site.euiccs[0], ADDRESS, PURPOSE, Some(info)).await.unwrap();
+        assert_eq!(tlv(0x04, &[&offered.ci_key_id]), *first);
+    }
+
+    manufacturer_under_it(&deployment, &elsewhere, &mut site).await;
+    ends(&deployment, &elsewhere, &mut site).await;
+
+    let done = |event: &str| {
+        let is_it = |entry: &&audit::Entry| {
+            entry.header.event.as_str() == event && entry.header.outcome == Outcome::Done
+        };
+        deployment.entries().iter().filter(is_it).count()
+    };
+    let counted = [
+        ("anchor.registered", 1),
+        ("anchor.retired", 1),
+        ("anchor.list_published", 2),
+        ("certificate.imported", 3),
+        ("certification_request.made", 4),
+    ];
+    for (event, count) in counted {
+        assert_eq!(done(event), count, "{event}");
+    }
+    deployment.export("export-foreign");
+}
+
+/// An issuer in our token whose certificate is from elsewhere: its devices are the other world's.
+async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
+    let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", "certificate-issuer"];
+    deployment.chanceryd(
+        &[&create[..], &["--name", "eum-there", "--party", "eum", "--out", "there.json"]].concat(),
+    );
+    deployment
+        .two_persons(&["issuer", "register", "--key-file", "there.json", "--reason", "order 4712"], None);
+    let out = elsewhere.path("there.csr.pem");
+    let csr = ["anchor", "csr", "--issuer", "eum-there", "--common-name", "EUM there"];
+    let more = ["--registered-id", "2.999.5", "--out", &out, "--identity", "officer"];
+    deployment.chancery(&[&csr[..], &more].concat());
+    elsewhere.sign(&out, ("ci", "leaf"), &["-copy_extensions", "copyall"], "there.pem");
+    import(deployment, elsewhere, "there.pem", &["--party", "eum", "--issuer", "eum-there"]);
+
+    let (eid, key) = (eid(GRANTED, 230), PrivateKey::random(Curve::P256));
+    let spki = hex::encode(subject_public_key_info(&key.public_key()));
+    fs::write(deployment.path("there.csv"), format!("eid,public_key\n{eid},{spki}\n")).unwrap();
+    let place = ["order", "place", "--order", "there", "--issuer", "eum-there", "--devices", "there.csv"];
+    let terms = ["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"];
+    deployment.chancery(&[&place[..], &terms].concat());
+    deployment.chancery(&["certificate", "get", "--eid", &eid, "--out", "there.der", "--identity", "eum"]);
+    let euicc = Euicc::new(Personality {
+        eid: hex::decode(&eid).unwrap().try_into().unwrap(),
+        key,
+        certificate: fs::read(deployment.path("there.der")).unwrap(),
+        eum_certificate: elsewhere.der("there.pem"),
+        ci_certificate: elsewhere.der("ci.pem"),
+    });
+    site.add(&eid, euicc.unwrap());
+    download(site, 4).await;
+    let there = elsewhere.path("there.pem");
+    let ask = ["certificate", "ask", "there.der", "--chain", &there, "--identity", "officer"];
+    assert!(deployment.chancery(&ask).contains("VERIFIED"));
+}
+
+/// A manufacturer that the list revokes, and an anchor that is trusted no more.
+async fn ends(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
+    // Begun before, bound after: the revocation is looked at again.
+    let mut begun = site.initiate(2).await.unwrap();
+    let offer = begun.authenticate(site, None).await.unwrap();
+    let revoke = ["ca", "-config", "openssl.cnf", "-cert", "ci.pem", "-keyfile", "ci.key"];
+    elsewhere.openssl(&[&revoke[..], &["-revoke", "eum.pem", "-crl_reason", "keyCompromise"]].concat());
+    elsewhere.list("2.crl");
+    publish(deployment, elsewhere, "2.crl");
+    let prepared = begun.prepare(&offer, None);
+    let request = begun.bind_request("late", &prepared, ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&request).await), "EUICC_CERTIFICATE_REFUSED");
+    let mut next = site.initiate(2).await.unwrap();
+    assert_eq!(refused(next.authenticate(site, None).await), "EUICC_CERTIFICATE_REFUSED");
+    // The one before comes again, and one that somebody else signed.
+    for (file, anchor, why) in [("1.crl", ANCHOR, "no newer"), ("own.crl", ANCHOR, "another issuer")] {
+        if file == "own.crl" {
+            let list = crate::revocation::get(deployment.http_port(), "/crl/ci-a.crl").unwrap();
+            fs::write(elsewhere.folder.join(file), list).unwrap();
+        }
+        let list = elsewhere.path(file);
+        let publish = ["anchor", "publish-list", "--anchor", anchor, "--crl", &list, "--identity", "officer"];
+        let refused = deployment.refused("chancery", &publish);
+        assert!(refused.contains(why), "{refused}");
+    }
+    // The other manufacturer under it is served until the anchor is trusted no more.
+    download(site, 4).await;
+    deployment.two_persons(&["anchor", "retire", ANCHOR, "--reason", "its key is stolen"], None);
+    assert_eq!(refused(site.initiate(4).await), "CI_NOT_SUPPORTED");
+    let listed = deployment.chancery(&["anchor", "list", "--identity", "officer"]);
+    assert!(listed.contains("retired"), "{listed}");
+    // Nor does the issuer under it certify a device any more.
+    let spki = hex::encode(subject_public_key_info(&PrivateKey::random(Curve::P256).public_key()));
+    let line = format!("eid,public_key\n{},{spki}\n", eid(GRANTED, 231));
+    fs::write(deployment.path("more.csv"), line).unwrap();
+    let place = ["order", "place", "--order", "more", "--issuer", "eum-there", "--devices", "more.csv"];
+    let terms = ["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"];
+    let placed = deployment.try_chancery(&[&place[..], &terms].concat());
+    let said =
+        String::from_utf8_lossy(&placed.stdout).into_owned() + &String::from_utf8_lossy(&placed.stderr);
+    assert!(said.contains("the anchor gsma-test is trusted no more"), "{said}");
+    let own = site.begin(&site.euiccs[0], ADDRESS, PURPOSE, None).await;
+    assert!(own.is_ok(), "{own:?}");
+}
