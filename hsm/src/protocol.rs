@@ -322,12 +322,13 @@ pub(crate) enum ToCeremony {
         name: String,
         epoch: u32,
     },
-    /// Makes a key as the sum of random components, each sealed to its custodian.
+    /// Makes a key as the sum of random components, each sealed to the custodians who hold it.
     CreateFromComponents {
         role: KeyRole,
         name: String,
         epoch: u32,
         custodians: Vec<WireCustodian>,
+        needed: usize,
     },
     ImportComponents {
         role: KeyRole,

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use hsm::ceremony::{Ceremony, Component, CreatedKey, ImportedKey, KnownValues};
 use hsm::{ErrorClass, HsmError, KeyRole};
 
-use self::component::{ComponentFile, parse_custodian};
+use self::component::{ComponentFile, Place, parse_custodian};
 use self::key_file::KeyFile;
 use crate::config::{Config, Mode, RSP_TOKEN};
 use crate::foundation::write_durably;
@@ -23,14 +23,15 @@ use crate::tokens::{CEREMONY_CHILD, this_binary};
 pub(crate) enum CeremonyCommand {
     /// Makes a key on its token. It is used only once an approved operation has registered it.
     ///
-    /// With custodians the key is the sum of as many random components, each sealed to one of them: all of them together
+    /// With custodians the key is the sum of random components that are sealed to them: all of them, or any --needed of them,
     /// can restore it. Without, the key never leaves the token, and the vendor's clone of the token is its backup.
     #[command(after_help = "Examples:
   chanceryd ceremony create-key --config chanceryd.toml --name eum-one --out eum-one.key.json
   chanceryd ceremony create-key --config chanceryd.toml --role rsp-auth --name otaco-dpauth --party otaco --out dpauth.json
   chanceryd ceremony create-key --config chanceryd.toml --role transport-import --name kms --out import.key.json
   chanceryd ceremony create-key --config chanceryd.toml --role imported-master-aes-256 --name devices --epoch 2 \\
-      --custodian alice=alice.pub.pem --custodian bob=bob.pub.pem --out devices-2.key.json")]
+      --custodian alice=alice.pub.pem --custodian bob=bob.pub.pem --custodian carol=carol.pub.pem --needed 2 \\
+      --out devices-2.key.json")]
     CreateKey(CreateKey),
     /// Imports a key: from components of its custodians, or wrapped to the token's transport-import key.
     #[command(after_help = "Examples:
@@ -88,6 +89,9 @@ pub(crate) struct CreateKey {
     /// A custodian and the PEM file of their public key, NAME=FILE; 2 to 8 of them. Component files go beside --out.
     #[arg(long = "custodian", value_name = "NAME=FILE", value_parser = parse_custodian)]
     custodians: Vec<(String, PathBuf)>,
+    /// How many of the custodians restore the key, 2 or more; all of them when absent.
+    #[arg(long, value_name = "COUNT", requires = "custodians")]
+    needed: Option<usize>,
     /// The key's public description, for `chancery issuer|master|transport-key register --key-file`.
     #[arg(long)]
     out: PathBuf,
@@ -198,22 +202,17 @@ impl CreateKey {
             let file = KeyFile::of(&created, token, &self.name, self.party.as_deref(), "");
             return Ok(file.write(&self.out)?);
         }
+        let (of, needed) = (custodians.len(), self.needed.unwrap_or(custodians.len()));
         let (created, sealed) =
-            ceremony.create_from_components(self.role, &self.name, self.epoch, &custodians)?;
+            ceremony.create_from_components(self.role, &self.name, self.epoch, &custodians, needed)?;
         let names: Vec<&str> = custodians.iter().map(|custodian| custodian.name.as_str()).collect();
-        let backup = format!("all of {} components: {}", names.len(), names.join(", "));
-        for (at, part) in sealed.iter().enumerate() {
-            let file = ComponentFile::sealed(&created, part, at + 1, sealed.len());
-            let path = self.out.with_file_name(format!("{}-{}.component.json", self.name, part.custodian));
-            file.write(&path)?;
-            writeln!(
-                io::stdout(),
-                "{} keeps {} ({})",
-                part.custodian,
-                path.display(),
-                hex::encode(part.check_value)
-            )?;
+        let backup = format!("components of any {needed} of {of} custodians: {}", names.join(", "));
+        for name in names {
+            let path = self.out.with_file_name(format!("{}-{name}.component.json", self.name));
+            ComponentFile::sealed(&created, name, &sealed, (needed, of)).write(&path)?;
+            writeln!(io::stdout(), "{name} keeps {}", path.display())?;
         }
+        writeln!(io::stdout(), "any {needed} of the {of} restore the key; fewer know nothing of it")?;
         report(&created)?;
         KeyFile::of(&created, token, &self.name, self.party.as_deref(), &backup).write(&self.out)?;
         Ok(())
@@ -282,9 +281,8 @@ impl RehearseRestore {
         }
         writeln!(
             io::stdout(),
-            "restored {} from {} components ({}): check value {} as recorded; the scratch token is wiped",
+            "restored {} from the components of {}: check value {} as recorded; the scratch token is wiped",
             file.label,
-            names.len(),
             names.join(", "),
             hex::encode(expected)
         )?;
@@ -297,10 +295,28 @@ impl Components {
     fn read(&self, label: Option<&str>) -> Result<(Vec<Component>, Vec<String>), Box<dyn std::error::Error>> {
         let keys = component::private_keys(&self.custodian_keys)?;
         let (mut components, mut names) = (Vec::new(), Vec::new());
+        let mut places: Vec<Place> = Vec::new();
         for path in &self.files {
             let file = ComponentFile::read(path)?;
             names.push(file.custodian.clone());
-            components.push(file.open(path, label, &keys)?);
+            for opened in file.open(path, label, &keys)? {
+                // Several custodians hold the same component, which counts once.
+                match opened.place {
+                    Some(place) if places.contains(&place) => continue,
+                    Some(place) => places.push(place),
+                    None => {}
+                }
+                components.push(opened.component);
+            }
+        }
+        if let Some(Place { of, needed, custodians, .. }) = places.first().copied()
+            && places.len() < of
+        {
+            return Err(wrong(&format!(
+                "a component is missing: any {needed} of the {custodians} custodians have them all, {} came",
+                self.files.len()
+            ))
+            .into());
         }
         for number in 1..=self.typed {
             let (custodian, component) = terminal::component(number)?;

@@ -68,9 +68,9 @@ impl Steps {
             ToCeremony::CreateKey { role, name, epoch } => {
                 Ok(FromCeremony::Created(Box::new(self.token()?.create_key(role, &name, epoch)?)))
             }
-            ToCeremony::CreateFromComponents { role, name, epoch, custodians } => {
+            ToCeremony::CreateFromComponents { role, name, epoch, custodians, needed } => {
                 let (key, components) =
-                    self.token()?.create_from_components(role, &name, epoch, &custodians)?;
+                    self.token()?.create_from_components(role, &name, epoch, &custodians, needed)?;
                 Ok(FromCeremony::CreatedFromComponents(Box::new(key), components))
             }
             ToCeremony::ImportComponents { role, name, epoch, components, expected, refuse_known } => {

@@ -13,8 +13,6 @@ use crate::protocol::{WireComponent, WireCustodian};
 
 /// Fewest components: with one, its custodian would know the key.
 pub(crate) const COMPONENTS_MIN: usize = 2;
-/// Most components.
-pub(crate) const COMPONENTS_MAX: usize = 8;
 
 /// A key on its way in: what it will be and how its custodians know it.
 #[derive(Debug, Clone)]
@@ -85,6 +83,10 @@ pub struct SealedComponent {
     pub ciphertext: Vec<u8>,
     /// Key check value of the component.
     pub check_value: [u8; 3],
+    /// The how-manieth component it is, from 1; others may hold the same.
+    pub number: usize,
+    /// Of how many.
+    pub of: usize,
 }
 
 /// The HPKE info of a sealed component: which key it is part of, and the how-manieth of how many.
@@ -93,20 +95,14 @@ pub fn component_info(label: &str, number: usize, count: usize) -> Vec<u8> {
 }
 
 /// Opens a component with its custodian's key (P-256, PKCS#8 DER); `None` when it is not for this key, or not of that place.
-pub fn open_component(
-    custodian_key: &[u8],
-    label: &str,
-    number: usize,
-    count: usize,
-    sealed: &SealedComponent,
-) -> Option<Component> {
+pub fn open_component(custodian_key: &[u8], label: &str, sealed: &SealedComponent) -> Option<Component> {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, custodian_key).ok()?;
     let scalar = pair.private_key().as_be_bytes().ok()?;
     let envelope = Sealed {
         encapsulated_key: sealed.encapsulated_key.as_slice().try_into().ok()?,
         ciphertext: sealed.ciphertext.clone(),
     };
-    let info = component_info(label, number, count);
+    let info = component_info(label, sealed.number, sealed.of);
     let value = open(scalar.as_ref().try_into().ok()?, &info, &envelope).ok()?;
     Some(Component::new(&sealed.custodian, value, sealed.check_value))
 }

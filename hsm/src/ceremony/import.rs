@@ -7,9 +7,9 @@ use zeroize::Zeroizing;
 use super::CreatedKey;
 use super::child::OpenToken;
 use super::component::{
-    COMPONENTS_MAX, COMPONENTS_MIN, SealedComponent, component_info, is_published_value, published_values,
-    sum,
+    COMPONENTS_MIN, SealedComponent, component_info, is_published_value, published_values, sum,
 };
+use super::sharing::{COMPONENTS_MAX, holders};
 use crate::error::{ErrorClass, HsmError};
 use crate::key::{KeyKind, KeyRef, KeyRole, MasterAlgorithm, RegisteredKey};
 use crate::protocol::{WireComponent, WireCustodian};
@@ -29,31 +29,40 @@ impl OpenToken {
         name: &str,
         epoch: u32,
         custodians: &[WireCustodian],
+        needed: usize,
     ) -> Result<(CreatedKey, Vec<SealedComponent>), HsmError> {
         let algorithm = algorithm_of(role)?;
-        bounded(custodians.len())?;
+        let held = holders(custodians.len(), needed)?;
         let label = self.new_label(role, name, epoch)?;
-        let (count, mut components, mut sealed) = (custodians.len(), Vec::new(), Vec::new());
-        for (at, custodian) in custodians.iter().enumerate() {
+        let (of, mut components, mut sealed) = (held.len(), Vec::new(), Vec::new());
+        for (at, holders) in held.iter().enumerate() {
+            let number = at + 1;
             let value = self.random(algorithm.key_bytes())?;
             let check_value = self.check_value_of(algorithm, &Value::Clear(&value), Wrapping::default())?;
-            let recipient: &[u8; 65] = custodian.public_key.as_slice().try_into().map_err(|_| {
-                HsmError::caller(format!("the key of custodian {} is no P-256 point", custodian.name))
-            })?;
-            let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
-            let info = component_info(&label, at + 1, count);
-            let opened = seal(recipient, &info, &value, ephemeral).map_err(|e| {
-                HsmError::caller(format!("the key of custodian {} takes no component: {e}", custodian.name))
-            })?;
-            sealed.push(SealedComponent {
-                custodian: custodian.name.clone(),
-                encapsulated_key: opened.encapsulated_key.to_vec(),
-                ciphertext: opened.ciphertext,
-                check_value,
-            });
+            for custodian in holders.iter().map(|place| &custodians[*place]) {
+                let recipient: &[u8; 65] = custodian.public_key.as_slice().try_into().map_err(|_| {
+                    HsmError::caller(format!("the key of custodian {} is no P-256 point", custodian.name))
+                })?;
+                let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
+                let opened = seal(recipient, &component_info(&label, number, of), &value, ephemeral)
+                    .map_err(|e| {
+                        HsmError::caller(format!(
+                            "the key of custodian {} takes no component: {e}",
+                            custodian.name
+                        ))
+                    })?;
+                sealed.push(SealedComponent {
+                    custodian: custodian.name.clone(),
+                    encapsulated_key: opened.encapsulated_key.to_vec(),
+                    ciphertext: opened.ciphertext,
+                    check_value,
+                    number,
+                    of,
+                });
+            }
             let mut value = value;
             let value = std::mem::take(&mut *value);
-            components.push(WireComponent { custodian: custodian.name.clone(), value, check_value });
+            components.push(WireComponent { custodian: String::new(), value, check_value });
         }
         let value = sum(&components);
         let check_value = self.check_value_of(algorithm, &Value::Clear(&value), Wrapping::default())?;
@@ -237,9 +246,7 @@ fn bounded(count: usize) -> Result<(), HsmError> {
     if (COMPONENTS_MIN..=COMPONENTS_MAX).contains(&count) {
         Ok(())
     } else {
-        Err(HsmError::caller(format!(
-            "a key has {COMPONENTS_MIN} to {COMPONENTS_MAX} components, each of another custodian"
-        )))
+        Err(HsmError::caller(format!("a key has {COMPONENTS_MIN} to {COMPONENTS_MAX} components")))
     }
 }
 

@@ -6,6 +6,7 @@
 mod child;
 mod component;
 mod import;
+mod sharing;
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -119,19 +120,23 @@ impl Ceremony {
         }
     }
 
-    /// Makes a key as the sum (XOR) of as many random components as there are custodians, each sealed to one of them, so
-    /// that all of them together can restore it. No component and no sum of fewer says anything about the key. For roles
-    /// that take keys from outside ([`KeyRole::is_imported`]): the value was in this process for a moment.
+    /// Makes a key as the sum (XOR) of random components, sealed to custodians so that any `needed` of them hold every one and
+    /// can restore it; fewer lack one, and what they have says nothing about the key. For roles that take keys from outside
+    /// ([`KeyRole::is_imported`]): the value was in this process for a moment.
+    ///
+    /// 2 to 8 custodians, of whom 2 or more are needed.
     pub fn create_from_components(
         &mut self,
         role: KeyRole,
         name: &str,
         epoch: u32,
         custodians: &[Custodian],
+        needed: usize,
     ) -> Result<(CreatedKey, Vec<SealedComponent>), HsmError> {
         self.open()?;
         let custodians = custodians.iter().map(Custodian::wire).collect();
-        let request = ToCeremony::CreateFromComponents { role, name: name.to_owned(), epoch, custodians };
+        let name = name.to_owned();
+        let request = ToCeremony::CreateFromComponents { role, name, epoch, custodians, needed };
         match self.ask(&request)? {
             FromCeremony::CreatedFromComponents(key, components) => Ok((*key, components)),
             other => Err(unexpected(&other)),

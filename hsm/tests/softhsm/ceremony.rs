@@ -13,7 +13,7 @@ fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stay
     for role in KeyRole::ALL {
         let made = if role.is_imported() {
             assert_eq!(ceremony.create_key(role, "test", 3).unwrap_err().class, ErrorClass::Caller);
-            ceremony.create_from_components(role, "test", 3, &custodians()).unwrap().0
+            ceremony.create_from_components(role, "test", 3, &custodians(), 3).unwrap().0
         } else {
             ceremony.create_key(role, "test", 3).unwrap()
         };

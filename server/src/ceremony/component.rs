@@ -14,20 +14,21 @@ use super::{parse_check_value, write, wrong};
 
 const FORMAT: &str = "chancery-key-component/1";
 /// No component file is longer.
-const FILE_BYTES_MAX: u64 = 16 * 1024;
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ComponentFile {
     format: String,
     pub(super) custodian: String,
-    check_value: String,
-    /// Clear, of a key that comes from elsewhere ...
+    /// Clear, of a key that comes from elsewhere, and its check value ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check_value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<ClearValue>,
     /// ... or sealed to the custodian, of one that was made here.
     #[serde(skip_serializing_if = "Option::is_none")]
-    sealed: Option<SealedPart>,
+    sealed: Option<SealedParts>,
 }
 
 /// Hex, zeroized on drop.
@@ -37,30 +38,70 @@ struct ClearValue(String);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SealedPart {
-    /// Label of the key it is part of.
+struct SealedParts {
+    /// Label of the key they are part of.
     key: String,
     key_check_value: String,
-    number: usize,
+    /// How many custodians restore it, of how many.
+    needed: usize,
+    custodians: usize,
+    /// How many components there are in all.
     of: usize,
+    components: Vec<SealedPart>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SealedPart {
+    number: usize,
+    check_value: String,
     encapsulated_key: String,
     ciphertext: String,
 }
 
+/// A component of a file: one that somebody brought, or one of those that a key was made of.
+pub(super) struct Opened {
+    pub(super) component: Component,
+    /// Of a key that was made here.
+    pub(super) place: Option<Place>,
+}
+
+/// The how-manieth component of how many, and how many custodians restore the key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) number: usize,
+    pub(super) of: usize,
+    pub(super) needed: usize,
+    pub(super) custodians: usize,
+}
+
 impl ComponentFile {
-    pub(super) fn sealed(created: &CreatedKey, part: &SealedComponent, number: usize, of: usize) -> Self {
+    /// The file of a custodian, with every component that is sealed to them.
+    pub(super) fn sealed(
+        created: &CreatedKey,
+        custodian: &str,
+        parts: &[SealedComponent],
+        (needed, custodians): (usize, usize),
+    ) -> Self {
+        let held = parts.iter().filter(|part| part.custodian == custodian);
+        let components = held.map(|part| SealedPart {
+            number: part.number,
+            check_value: hex::encode(part.check_value),
+            encapsulated_key: hex::encode(&part.encapsulated_key),
+            ciphertext: hex::encode(&part.ciphertext),
+        });
         Self {
             format: FORMAT.to_owned(),
-            custodian: part.custodian.clone(),
-            check_value: hex::encode(part.check_value),
+            custodian: custodian.to_owned(),
+            check_value: None,
             value: None,
-            sealed: Some(SealedPart {
+            sealed: Some(SealedParts {
                 key: created.key.label.clone(),
                 key_check_value: created.key_check_value.map(hex::encode).unwrap_or_default(),
-                number,
-                of,
-                encapsulated_key: hex::encode(&part.encapsulated_key),
-                ciphertext: hex::encode(&part.ciphertext),
+                needed,
+                custodians,
+                of: parts.first().map_or(0, |part| part.of),
+                components: components.collect(),
             }),
         }
     }
@@ -83,17 +124,17 @@ impl ComponentFile {
         Ok(file)
     }
 
-    /// The component, opened by whichever of the custodians' keys fits.
+    /// Its components, opened by whichever of the custodians' keys fits.
     pub(super) fn open(
         &self,
         path: &Path,
         label: Option<&str>,
         keys: &[Zeroizing<Vec<u8>>],
-    ) -> Result<Component, HsmError> {
+    ) -> Result<Vec<Opened>, HsmError> {
         let failed = |what: &str| wrong(&format!("component {}: {what}", path.display()));
-        let check_value = parse_check_value(&self.check_value).map_err(|e| failed(&e))?;
-        match (&self.value, &self.sealed) {
-            (Some(value), None) => {
+        match (&self.value, &self.check_value, &self.sealed) {
+            (Some(value), Some(check_value), None) => {
+                let check_value = parse_check_value(check_value).map_err(|e| failed(&e))?;
                 let mode = fs::metadata(path).map_err(|e| failed(&e.to_string()))?.mode();
                 if mode & 0o077 != 0 {
                     return Err(failed("others may read it; set its mode to 0600"));
@@ -101,24 +142,34 @@ impl ComponentFile {
                 let mut bytes = Zeroizing::new(vec![0; value.0.len() / 2]);
                 hex::decode_to_slice(value.0.as_bytes(), &mut bytes[..])
                     .map_err(|_| failed("value is hex"))?;
-                Ok(Component::new(&self.custodian, bytes, check_value))
+                let component = Component::new(&self.custodian, bytes, check_value);
+                Ok(vec![Opened { component, place: None }])
             }
-            (None, Some(part)) => {
-                if label.is_some_and(|label| label != part.key) {
-                    return Err(failed(&format!("it is part of {}", part.key)));
+            (None, None, Some(parts)) => {
+                if label.is_some_and(|label| label != parts.key) {
+                    return Err(failed(&format!("it is part of {}", parts.key)));
                 }
+                let SealedParts { of, needed, custodians, .. } = *parts;
                 let decode = |text: &str| hex::decode(text).map_err(|_| failed("it is not hex"));
-                let sealed = SealedComponent {
-                    custodian: self.custodian.clone(),
-                    encapsulated_key: decode(&part.encapsulated_key)?,
-                    ciphertext: decode(&part.ciphertext)?,
-                    check_value,
+                let open = |part: &SealedPart| {
+                    let sealed = SealedComponent {
+                        custodian: self.custodian.clone(),
+                        encapsulated_key: decode(&part.encapsulated_key)?,
+                        ciphertext: decode(&part.ciphertext)?,
+                        check_value: parse_check_value(&part.check_value).map_err(|e| failed(&e))?,
+                        number: part.number,
+                        of,
+                    };
+                    let component = keys
+                        .iter()
+                        .find_map(|key| open_component(key, &parts.key, &sealed))
+                        .ok_or_else(|| failed("none of the --custodian-key files opens it"))?;
+                    let place = Some(Place { number: part.number, of, needed, custodians });
+                    Ok(Opened { component, place })
                 };
-                keys.iter()
-                    .find_map(|key| open_component(key, &part.key, part.number, part.of, &sealed))
-                    .ok_or_else(|| failed("none of the --custodian-key files opens it"))
+                parts.components.iter().map(open).collect()
             }
-            _ => Err(failed("it has either value or sealed")),
+            _ => Err(failed("it has either value and check_value, or sealed")),
         }
     }
 }

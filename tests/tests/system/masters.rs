@@ -224,7 +224,8 @@ fn a_key_made_with_custodians_is_restored_in_a_rehearsal_and_never_from_fewer() 
     let key = ["--role", "imported-master-aes-256", "--out", "devices-2.key.json"];
     let custodians = ["alice", "bob", "carol"].map(|name| format!("{name}=custodians/{name}.pub.pem"));
     let custodians: Vec<&str> = custodians.iter().flat_map(|c| ["--custodian", c.as_str()]).collect();
-    deployment.chanceryd(&[&create[..], &key, &custodians].concat());
+    let said = deployment.chanceryd(&[&create[..], &key, &custodians, &["--needed", "2"]].concat());
+    assert!(said.contains("any 2 of the 3 restore the key"), "{said}");
     let text = fs::read_to_string(deployment.path("devices-alice.component.json")).unwrap();
     assert!(text.contains("ciphertext") && !text.contains("\"value\""), "a component is sealed");
 
@@ -251,14 +252,21 @@ fn a_key_made_with_custodians_is_restored_in_a_rehearsal_and_never_from_fewer() 
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         [&rehearse[..], &["--key-file", "devices-2.key.json"], &scratch, &parts].concat().join("\n")
     };
-    let all = run(&["alice", "bob", "carol"]);
-    let said = deployment.chanceryd(&all.split('\n').collect::<Vec<_>>());
-    assert!(said.contains("restored chancery/imported-master-aes-256/devices/2 from 3 components"), "{said}");
-    let said = deployment.refused(
-        "chanceryd",
-        &run(&["alice", "bob"]).replace("scratch\n", "scratch-2\n").split('\n').collect::<Vec<_>>(),
-    );
-    assert!(said.contains("a component is missing"), "{said}");
+    // Any two of the three, and all of them; each rehearsal wipes its token.
+    for (at, names) in
+        [&["alice", "bob"][..], &["bob", "carol"], &["carol", "alice", "bob"]].into_iter().enumerate()
+    {
+        let rehearsal = run(names).replace("scratch\n", &format!("scratch-{at}\n"));
+        let said = deployment.chanceryd(&rehearsal.split('\n').collect::<Vec<_>>());
+        let restored = "restored chancery/imported-master-aes-256/devices/2 from the components of";
+        assert!(said.contains(&format!("{restored} {}", names.join(", "))), "{said}");
+    }
+    let alone = run(&["bob"]).replace("scratch\n", "scratch-9\n");
+    let said = deployment.refused("chanceryd", &alone.split('\n').collect::<Vec<_>>());
+    assert!(said.contains("any 2 of the 3 custodians have them all, 1 came"), "{said}");
+    let key: Value =
+        serde_json::from_slice(&fs::read(deployment.path("devices-2.key.json")).unwrap()).unwrap();
+    assert_eq!(key["backup"], "components of any 2 of 3 custodians: alice, bob, carol");
     // What is on the tokens of the service did not change, and is not registered either.
     let listed = deployment.chanceryd(&["ceremony", "list", "--config", "chanceryd.toml", "--token", "kms"]);
     assert_eq!(listed.matches("imported-master").count(), 1, "{listed}");
