@@ -111,6 +111,8 @@ events! {
     DeviceFrozen = "device.frozen";
     /// The freeze was lifted.
     DeviceRestored = "device.restored";
+    /// The deny list left, signed.
+    DenyListFetched = "deny_list.fetched";
     /// From here on each call of the party is refused.
     PartySuspended = "party.suspended";
     /// A person or party was suspended or restored by an approved operation.

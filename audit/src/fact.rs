@@ -257,6 +257,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("csr", FactKind::Digest, "certification request, DER"),
     row("delivered_under", FactKind::Digest, "key under which keys left"),
     row("delivery", FactKind::Name, "how keys left, where not sealed to the caller's key"),
+    row("deny_list", FactKind::Digest, "lines of a deny list"),
     row("device", FactKind::Pseudonym, "device, where the object is something else"),
     row("devices", FactKind::Number, "number of devices"),
     row("effective_strength", FactKind::Number, "strength of the keys in bits"),

@@ -18,6 +18,7 @@ mod tiles;
 
 mod checkpoint;
 mod consistency;
+mod deny_list;
 mod statement;
 
 mod approval;
@@ -38,6 +39,10 @@ pub use approval::{APPROVAL_CONTEXT, ApprovalKey, approval_message};
 pub use bundle::{ApprovalEvidence, BundleHead, BundleWriter};
 pub use checkpoint::{CheckpointBody, LogKey, VerifiedCheckpoint, signature_line, verify_checkpoint};
 pub use consistency::{ConsistencyProver, check_consistency, parse_witness_request, witness_request};
+pub use deny_list::{
+    DENY_LIST, DENY_LIST_SECONDS, Denial, Denials, DenyListHead, deny_list_digest, deny_list_line,
+    deny_list_lines, verify_deny_list, verify_whole_list,
+};
 pub use entry::{ENTRY_MAX, Entry, EntryDraft, FACTS_MAX, Header};
 pub use error::AuditError;
 pub use event::{EventType, Outcome};

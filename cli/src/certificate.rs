@@ -8,6 +8,8 @@ mod published;
 pub mod reading;
 mod verify;
 
+pub use self::verify::parse_time;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ mod certificate;
 mod clock;
 mod connect;
 mod custody;
+mod deny_list;
 mod device;
 mod device_file;
 mod enrolment;
@@ -102,6 +103,9 @@ enum Command {
     /// Devices: show, freeze at once, restore
     #[command(subcommand)]
     Device(device::DeviceCommand),
+    /// The list of devices that no SM-DP+ should serve: fetch, verify, check
+    #[command(subcommand)]
+    DenyList(deny_list::DenyListCommand),
     /// Keysets of devices: list, show, suspend at once, change, compare with the card
     #[command(subcommand)]
     Keyset(Box<keyset::KeysetCommand>),
@@ -168,6 +172,7 @@ impl Command {
             Self::Device(command) => command.run(output).await,
             Self::Keyset(command) => command.run(output).await,
             Self::Rotation(command) => command.run(output).await,
+            Self::DenyList(command) => command.run(output).await,
             Self::Anchor(command) => command.run(output).await,
             Self::Rsp(command) => command.run(output).await,
             Self::SessionKeys(command) => command.run(output).await,

@@ -142,7 +142,7 @@ impl DeviceRecord {
 }
 
 impl Freeze {
-    fn decode(bytes: &[u8]) -> Result<Self, KmsError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, KmsError> {
         let unreadable = || KmsError::Record("freeze");
         let record = records::Freeze::decode(bytes).map_err(|_| unreadable())?;
         Ok(Self {

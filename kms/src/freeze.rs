@@ -6,9 +6,9 @@ use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{DeviceState, Eid, FreezeReason, ReasonCode, Role, Timestamp};
 use store::{Change, Commit, Store};
 
-use crate::KmsError;
 use crate::devices::{DeviceRecord, Freeze};
 use crate::keyspaces::{DEVICES, FROZEN};
+use crate::{KmsError, deny_list};
 
 /// Longest reference of a report, in characters.
 const REFERENCE_CHARACTERS_MAX: usize = 100;
@@ -81,6 +81,7 @@ pub fn freeze(
         entries: vec![entry],
         changes: vec![
             Change::put(FROZEN, *request.eid.bcd(), freeze.encode()),
+            deny_list::no_thaw(&request.eid),
             // Its version is what every release names.
             Change::put(DEVICES, *request.eid.bcd(), device.encode(&request.eid)),
         ],
@@ -124,6 +125,7 @@ pub fn restore(
         entries: vec![entry],
         changes: vec![
             Change::delete(FROZEN, *eid.bcd()),
+            deny_list::thaw(eid),
             Change::put(DEVICES, *eid.bcd(), device.encode(eid)),
         ],
         preconditions: vec![unchanged],

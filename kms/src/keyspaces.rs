@@ -7,6 +7,8 @@ pub(crate) const GRANTS: Keyspace = Keyspace { code: 16, name: "grants", home: H
 /// Frozen devices: EID (16 bytes) -> `records::Freeze`. In memory, from the verified log: whoever edits the view cannot
 /// un-freeze a device.
 pub(crate) const FROZEN: Keyspace = Keyspace { code: 17, name: "frozen", home: Home::Memory };
+/// Devices whose freeze was lifted, for the differences of the deny list: EID (16 bytes) -> `records::Thaw`.
+pub(crate) const THAWED: Keyspace = Keyspace { code: 32, name: "thawed", home: Home::Memory };
 /// Masters after the founding one: generation (4 bytes, big endian) -> `records::Master`.
 pub(crate) const MASTERS: Keyspace = Keyspace { code: 23, name: "masters", home: Home::Memory };
 /// Transport keys of parties: party 00 name 00 number (4 bytes, big endian) -> `records::TransportKey`.
@@ -83,9 +85,10 @@ pub(crate) const OTA_RESERVATIONS: Keyspace =
     Keyspace { code: 107, name: "ota_reservations", home: Home::View };
 
 /// Every keyspace of this crate.
-pub const KEYSPACES: [Keyspace; 32] = [
+pub const KEYSPACES: [Keyspace; 33] = [
     GRANTS,
     FROZEN,
+    THAWED,
     MASTERS,
     TRANSPORT_KEYS,
     DEVICES,

@@ -6,6 +6,7 @@
 mod allowance;
 mod challenges;
 mod delivery;
+mod deny_list;
 mod devices;
 mod error;
 mod export;
@@ -38,6 +39,7 @@ use domain::MasterGeneration;
 pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
 pub use challenges::ChallengePairs;
 pub use delivery::{ChunkOutput, OrderOutput};
+pub use deny_list::{DenyList, denied_devices};
 pub use devices::{DeviceRecord, Freeze, KeysetName, KeysetRecord};
 pub use error::{KmsError, Refused};
 pub use export::{

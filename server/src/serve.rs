@@ -271,7 +271,8 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         rsp_token: rsp_token.clone(),
     };
     let standing_api = StandingApi { gate: Arc::clone(&gate), authority: Arc::clone(&authority) };
-    let device_api = DeviceApi { gate: Arc::clone(&gate), kms: kms.clone() };
+    let device_api =
+        DeviceApi { gate: Arc::clone(&gate), kms: kms.clone(), checkpointer: Arc::clone(&checkpointer) };
     let keyset_api = KeysetApi { gate: Arc::clone(&gate), kms: kms.clone() };
     let rotation_api = RotationApi { gate: Arc::clone(&gate), kms: kms.clone(), rotations };
     let anchor_api = AnchorApi {

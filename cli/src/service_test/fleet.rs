@@ -4,6 +4,7 @@ use proto::v1::device_service_server::DeviceService;
 use proto::v1::operation::Kind;
 use proto::v1::rotation_service_server::RotationService;
 use proto::v1::standing_service_server::StandingService;
+use proto::v1::{FetchDenyListRequest, FetchDenyListResponse, fetch_deny_list_response};
 
 use super::*;
 
@@ -26,6 +27,18 @@ pub struct FleetScript {
 
 #[tonic::async_trait]
 impl DeviceService for TestService {
+    type FetchDenyListStream = Answers<FetchDenyListResponse>;
+
+    /// Lines without a head.
+    async fn fetch_deny_list(
+        &self,
+        _: Request<FetchDenyListRequest>,
+    ) -> Result<Response<Self::FetchDenyListStream>, Status> {
+        let part = Some(fetch_deny_list_response::Part::Lines(b"{}\n".to_vec()));
+        let pieces = [FetchDenyListResponse { part }];
+        Ok(Response::new(Box::pin(tokio_stream::iter(pieces).map(Ok))))
+    }
+
     async fn get_device(
         &self,
         request: Request<GetDeviceRequest>,
@@ -386,4 +399,18 @@ async fn scripts_are_written_as_lines_and_reports_are_answered_line_by_line() {
     assert_eq!(keys.iter().map(|(reports, _)| *reports).collect::<Vec<_>>(), [200, 1, 200, 1]);
     assert_eq!(keys[..2], keys[2..]);
     assert_ne!(keys[0].1, keys[1].1);
+}
+
+#[tokio::test]
+async fn a_deny_list_without_its_head_is_no_list() {
+    let setting = setting().await;
+    let otaco = setting.identity("otaco", "provisioner").await;
+    let out = setting.authority.path("denied.jsonl").display().to_string();
+    // RFC 8032 §7.1, test 1.
+    let point = hex::decode("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a").unwrap();
+    let key = audit::LogKey::new("chancery/node-1/2026", point.try_into().unwrap()).unwrap().vkey();
+    let fetch = ["deny-list", "fetch", "--out", &out, "--log-key", &key, "--identity", &otaco];
+    let error = run(&fetch).await.unwrap_err();
+    assert!(error.to_string().contains("ended before its head"), "{error}");
+    assert!(!std::path::Path::new(&out).exists());
 }

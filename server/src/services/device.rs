@@ -7,22 +7,62 @@ use domain::{DeviceState, FreezeReason, ReasonCode};
 use kms::{DeviceRecord, FreezeRequest, KeysetRecord};
 use proto::v1;
 use proto::v1::device_service_server::DeviceService;
+use proto::v1::fetch_deny_list_response::Part;
 use store::Commit;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::checkpoint::Checkpointer;
 use crate::deeds::parse_eid;
-use crate::gate::{Call, Completed, Gate, OnRepeat};
+use crate::gate::{Call, Completed, Gate, OnRepeat, context, request_digest};
 use crate::operations::timestamp;
 use crate::status::ServiceError;
+
+/// Bytes of lines in one piece of a stream.
+const PIECE_BYTES: usize = 64 * 1024;
 
 #[derive(Clone)]
 pub(crate) struct DeviceApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) kms: kms::Engines,
+    pub(crate) checkpointer: Arc<Checkpointer>,
 }
 
 #[tonic::async_trait]
 impl DeviceService for DeviceApi {
+    type FetchDenyListStream = ReceiverStream<Result<v1::FetchDenyListResponse, Status>>;
+
+    async fn fetch_deny_list(
+        &self,
+        request: Request<v1::FetchDenyListRequest>,
+    ) -> Result<Response<Self::FetchDenyListStream>, Status> {
+        let (context, deadline) = context(&request)?;
+        let message = request.into_inner();
+        let digest = request_digest(&context.rule.path, &message);
+        let mut role = None;
+        let signed = async {
+            let call = self.gate.admit(&context, deadline, digest)?;
+            role = Some(call.caller.role());
+            self.sign_deny_list(&call, message.since_version).await
+        }
+        .await;
+        let (lines, note) = match signed {
+            Ok(signed) => signed,
+            Err(error) => return Err(self.gate.refuse(&context, role, Some(digest), &error).await),
+        };
+        let (pieces, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let lines = lines.chunks(PIECE_BYTES).map(|piece| Part::Lines(piece.to_vec()));
+            for part in lines.chain([Part::Note(note)]) {
+                if pieces.send(Ok(v1::FetchDenyListResponse { part: Some(part) })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
     async fn get_device(
         &self,
         request: Request<v1::GetDeviceRequest>,
@@ -64,6 +104,20 @@ impl DeviceService for DeviceApi {
 }
 
 impl DeviceApi {
+    /// The lines, and their head as a note of the log key; durable as an entry before either leaves.
+    async fn sign_deny_list(&self, call: &Call, since: u64) -> Result<(Vec<u8>, Vec<u8>), ServiceError> {
+        let store = self.kms.store.as_ref();
+        let list = tokio::task::block_in_place(|| kms::DenyList::read(store, since, call.now))?;
+        let head = serde_json::to_string(&list.head)
+            .map_err(|_| ServiceError::Internal("a deny list's head cannot be written"))?;
+        let note = self.checkpointer.sign_statement(audit::DENY_LIST, &head).await?;
+        let actor = call.pseudonyms.principal(&call.caller.principal());
+        let mut commit = list.fetched((call.caller.role(), actor), call.request_digest);
+        commit.preconditions.push(call.caller.unchanged());
+        store.commit(commit).await?;
+        Ok((list.lines, note))
+    }
+
     fn show(&self, call: &Call, eid: &str) -> Result<v1::GetDeviceResponse, ServiceError> {
         let store = self.kms.store.as_ref();
         let eid = parse_eid(eid)?;

@@ -14,6 +14,7 @@ mod bad_input;
 mod carried;
 mod delivery;
 mod demo;
+mod deny_list;
 mod doctor;
 mod fast;
 mod faults;
