@@ -63,6 +63,8 @@ events! {
     CertificateFailed = "certificate.failed";
     /// A certificate was revoked for good; the next revocation list shows it.
     CertificateRevoked = "certificate.revoked";
+    /// Many certificates were revoked for good by one approved operation; an entry for each follows.
+    CertificatesRevoked = "certificates.revoked";
     /// A certificate is revoked for the time being, by one person.
     CertificateHeld = "certificate.held";
     /// A held certificate is in force again.

@@ -32,6 +32,8 @@ pub(crate) struct Operation {
     done: Option<u64>,
     /// The entry of what it was approved for.
     deed: Option<u64>,
+    /// Certificates that are still to follow a `certificates.revoked`.
+    to_revoke: u64,
 }
 
 /// Follows every operation through the log.
@@ -80,6 +82,7 @@ impl QuorumBook {
                 | EventType::RotationStarted
                 | EventType::RotationRollBackStarted
                 | EventType::CertificateRevoked
+                | EventType::CertificatesRevoked
                 | EventType::CertificateReleased
                 | EventType::StandingChanged
                 | EventType::AccreditationRecorded
@@ -116,6 +119,7 @@ impl QuorumBook {
             rejected: None,
             done: None,
             deed: None,
+            to_revoke: 0,
         };
         match self.operations.insert(digest, operation) {
             None => Ok(()),
@@ -202,6 +206,16 @@ impl QuorumBook {
         if persons < operation.k {
             return Err(format!("done with {persons} persons' signatures; {} are required", operation.k));
         }
+        if entry.header.event == EventType::CertificateRevoked && operation.kind == REVOKE_CERTIFICATES {
+            operation.to_revoke = operation
+                .to_revoke
+                .checked_sub(1)
+                .ok_or("more certificates were revoked than the operation was said to revoke")?;
+            return Ok(());
+        }
+        if entry.header.event == EventType::CertificatesRevoked {
+            operation.to_revoke = fact(entry.number("count"), "count")?;
+        }
         // Who approved one thing approved no other (no approval is wider than what was shown).
         if kind_behind(entry.header.event) != Some(operation.kind.as_str()) {
             return Err(format!("what was approved is {}, not this", operation.kind));
@@ -224,6 +238,9 @@ impl QuorumBook {
         self.operations.get_mut(&digest).ok_or_else(|| "no earlier entry requested this operation".to_owned())
     }
 }
+
+/// The one kind whose deed has many entries: a head with their count, and they.
+const REVOKE_CERTIFICATES: &str = "revoke-certificates";
 
 /// Whether the certificate is one that only an approved operation issues: not a device's, which an approved order
 /// covers, and not a credential, whose enrolment is the deed.
@@ -248,6 +265,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::RotationRollBackStarted => "roll-back-rotation",
         EventType::CertificateIssued => "issue-certificate",
         EventType::CertificateRevoked => "revoke-certificate",
+        EventType::CertificatesRevoked => REVOKE_CERTIFICATES,
         EventType::CertificateReleased => "release-certificate",
         EventType::StandingChanged => "change-standing",
         EventType::AccreditationRecorded => "record-accreditation",

@@ -599,3 +599,28 @@ fn a_protected_deed_without_its_operation_is_a_finding_once_the_service_has_star
     let found = findings(&log.export(&signer, None), &signer);
     assert!(found.iter().any(|finding| finding.index == Some(3)), "{found:?}");
 }
+
+#[test]
+fn an_approval_of_many_certificates_covers_so_many_and_no_more() {
+    let judge = |count: u64, entries: u64, head: bool| {
+        let signer = LogSigner::new(1);
+        let mut log = Log::default();
+        log.push(&EntryDraft::new(EventType::AuthorityCreated, Outcome::Done));
+        log.run_operation(support::MANY, &Person::new("alice"), &Person::new("bob"));
+        let of_it = |event| {
+            EntryDraft::new(event, Outcome::Done).fact("operation", Fact::Digest(sha256(support::MANY)))
+        };
+        if head {
+            log.push(&of_it(EventType::CertificatesRevoked).fact("count", Fact::Number(count)));
+        }
+        for _ in 0..entries {
+            log.push(&of_it(EventType::CertificateRevoked));
+        }
+        log.fill(10);
+        findings(&log.export(&signer, None), &signer)
+    };
+    assert_eq!(judge(2, 2, true), []);
+    let path = "tile/entries/000.p/10";
+    assert!(says(&judge(2, 3, true), path, Some(7), "more certificates were revoked"));
+    assert!(says(&judge(2, 1, false), path, Some(4), "more certificates were revoked"));
+}

@@ -42,6 +42,7 @@ pub use register::{
 };
 pub use revocation::{
     HOLDS_MAX, REVOCATIONS_MAX, Releasing, Revocation, RevocationRequest, Revoking, hold, release, revoke,
+    revoke_many,
 };
 pub use standing::{InForce, VerifiedEuicc, in_force_for_key, still_in_force, verify_euicc};
 pub use verification::{Finding, JudgedLink, Judgement, Question, RegisterStanding, judge};

@@ -1,5 +1,7 @@
 //! Revocation: the steps 2 to 4 of `docs/cycles/revocation.md`.
 
+use std::collections::HashMap;
+
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::{ReasonCode, RevocationReason, Timestamp};
 use pki::{Certificate, CivilTime, ProfileName, SerialNumber};
@@ -57,6 +59,37 @@ pub struct Revoking {
 /// Steps 2 and 3: whether the certificate is there, issued, and of an issuer whose lists can show it. Reads only; nothing is
 /// durable.
 pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) -> Result<Revoking, CaError> {
+    revoke_one(engines, request, now, &mut HashMap::new())
+}
+
+/// As [`revoke`], for certificates that are revoked by one commit: each, and that their issuers' lists can show them all.
+pub fn revoke_many(
+    engines: &Engines,
+    requests: &[RevocationRequest],
+    now: Timestamp,
+) -> Result<Vec<Revoking>, CaError> {
+    let mut listed = HashMap::new();
+    requests
+        .iter()
+        .map(|request| {
+            revoke_one(engines, request, now, &mut listed).map_err(|error| match error {
+                CaError::Refused(refused) => CaError::refused(
+                    refused.refusal.reason,
+                    format!("{}: {}", request.serial, refused.refusal.message),
+                ),
+                other => other,
+            })
+        })
+        .collect()
+}
+
+/// `listed` counts what each issuer's list will hold.
+fn revoke_one(
+    engines: &Engines,
+    request: &RevocationRequest,
+    now: Timestamp,
+    listed: &mut HashMap<String, usize>,
+) -> Result<Revoking, CaError> {
     let store = engines.store.as_ref();
     let serial = request.serial.as_bytes();
     let Some(row) = store.get(CERTIFICATES, serial)? else { return Err(not_in_register(store, serial)?) };
@@ -100,14 +133,19 @@ pub fn revoke(engines: &Engines, request: &RevocationRequest, now: Timestamp) ->
         return Err(CaError::refused(ReasonCode::PolicyViolation, message));
     }
     check_invalid_since(request, &certificate, now)?;
-    let mut listed = 0;
-    if held.is_none() {
-        each_revoked(store, &issuer.name, |_, _| {
-            listed += 1;
-            Ok(())
-        })?;
-    }
-    if listed >= REVOCATIONS_MAX {
+    let on_list = match listed.get(&issuer.name) {
+        Some(count) => *count,
+        None => {
+            let mut count = 0;
+            each_revoked(store, &issuer.name, |_, _| {
+                count += 1;
+                Ok(())
+            })?;
+            count
+        }
+    };
+    listed.insert(issuer.name.clone(), on_list + usize::from(held.is_none()));
+    if held.is_none() && on_list >= REVOCATIONS_MAX {
         return Err(CaError::refused(
             ReasonCode::PolicyViolation,
             format!(
@@ -248,6 +286,11 @@ impl Revoking {
     /// Whose certificate it is: a party's or person's name.
     pub fn holder(&self) -> &str {
         &self.record.subject
+    }
+
+    /// Its serial number.
+    pub const fn serial(&self) -> &SerialNumber {
+        &self.serial
     }
 
     /// The profile of the certificate, by name.

@@ -6,6 +6,7 @@ mod list;
 #[cfg(test)]
 mod published;
 pub mod reading;
+mod revoke_many;
 mod verify;
 
 pub use self::verify::parse_time;
@@ -65,6 +66,15 @@ pub enum CertificateCommand {
   chancery certificate revoke --serial 0a1b2c --reason superseded --identity alice/
   chancery certificate revoke --serial 0a1b2c --reason key-compromise --because 'incident 118' --identity alice/")]
     Revoke(Revoke),
+    /// Request that many certificates are revoked, all of them or none; or hold them at once.
+    ///
+    /// What is affected is shown first: whose certificates, and what stays in force in their place. --dry-run stops there.
+    #[command(after_help = "Examples:
+  chancery certificate revoke-many --holder otaco --reason cessation-of-operation --dry-run --identity alice/
+  chancery certificate revoke-many --issuer ci --profile dptls --issued-before 2026-06-01T00:00:00Z \\
+      --reason superseded --because 'profile 2026-2' --identity alice/
+  chancery certificate revoke-many --serials serials.txt --hold 'incident 118' --identity alice/")]
+    RevokeMany(Box<revoke_many::RevokeMany>),
     /// Revoke a certificate for the time being, alone and at once; it is released, or revoked for good, by two persons.
     ///
     /// At most 100 certificates are held at a time. OCSP and the next revocation list say certificateHold.
@@ -275,6 +285,7 @@ impl CertificateCommand {
             Self::List(list) => list.run(output).await,
             Self::Ask(ask) => return ask.run(output).await,
             Self::Revoke(revoke) => revoke.run(output).await,
+            Self::RevokeMany(many) => many.run(output).await,
             Self::Hold(hold) => hold.run(output).await,
             Self::Release(release) => release.run(output).await,
             Self::Verify(verify) => return verify.run(output),

@@ -8,9 +8,10 @@ use domain::Role;
 use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
-    Accreditation, ChangeStanding, CreateGrant, EnrolParty, EnrolPerson, IssueCertificate, Operation,
-    RecordAccreditation, RegisterIssuer, RegisterRspKey, ReleaseCertificate, RenewCredential, RestoreDevice,
-    RevokeCertificate, RollBackRotation, StartRotation, issue_certificate,
+    Accreditation, CertificateToRevoke, ChangeStanding, CreateGrant, EnrolParty, EnrolPerson,
+    IssueCertificate, Operation, RecordAccreditation, RegisterIssuer, RegisterRspKey, ReleaseCertificate,
+    RenewCredential, RestoreDevice, RevokeCertificate, RevokeCertificates, RollBackRotation, StartRotation,
+    issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -41,6 +42,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::StartRotation(_) => "start_rotation",
         Kind::RollBackRotation(_) => "roll_back_rotation",
         Kind::RevokeCertificate(_) => "revoke_certificate",
+        Kind::RevokeCertificates(_) => "revoke_certificates",
         Kind::ChangeStanding(_) => "change_standing",
         Kind::RecordAccreditation(_) => "record_accreditation",
         Kind::RegisterStorageKeys(_) => "register_storage_keys",
@@ -80,6 +82,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::StartRotation(start)) => start_rotation(&mut out, start),
         Some(Kind::RollBackRotation(roll_back)) => roll_back_rotation(&mut out, roll_back),
         Some(Kind::RevokeCertificate(revoke)) => revoke_certificate(&mut out, revoke),
+        Some(Kind::RevokeCertificates(revoke)) => revoke_certificates(&mut out, revoke),
         Some(Kind::ChangeStanding(change)) => change_standing(&mut out, change),
         Some(Kind::RegisterStorageKeys(keys)) => custody::register_storage_keys(&mut out, keys),
         Some(Kind::ReleaseCertificate(release)) => release_certificate(&mut out, release),
@@ -291,6 +294,24 @@ fn revoke_certificate(out: &mut Fields, revoke: &RevokeCertificate) {
         out.time("invalid_since", Some(since));
     }
     out.add("effect", "revoked for good; the next revocation list (CRL) shows it");
+}
+
+fn revoke_certificates(out: &mut Fields, revoke: &RevokeCertificates) {
+    let RevokeCertificates { certificates, reason, invalid_since } = revoke;
+    out.text("revocation_reason", reason);
+    if let Some(since) = invalid_since {
+        out.time("invalid_since", Some(since));
+    }
+    out.add("count", certificates.len().to_string());
+    for CertificateToRevoke { serial_number, holder, profile, replacement } in certificates {
+        let stays = match &replacement[..] {
+            [] => "NOTHING stays in force in its place".to_owned(),
+            serial => format!("{} stays in force", hex::encode(serial)),
+        };
+        let (serial, profile, holder) = (hex::encode(serial_number), printable(profile), printable(holder));
+        out.add("certificate", format!("{serial}, {profile} of {holder}: {stays}"));
+    }
+    out.add("effect", "all of them are revoked for good; the next revocation lists (CRL) show it");
 }
 
 fn change_standing(out: &mut Fields, change: &ChangeStanding) {

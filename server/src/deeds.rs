@@ -24,6 +24,7 @@ pub(crate) enum Deed {
     StartRotation(Box<RotationTerms>),
     RollBack(String),
     Revoke(RevocationRequest),
+    RevokeMany(Vec<RevocationRequest>),
     Release(SerialNumber),
     Standing { name: String, suspended: bool },
     Accreditation(accreditation::Recording),
@@ -186,6 +187,7 @@ impl Execution {
                 let entry = entry.fact("operation", Fact::Digest(operation));
                 Commit { entries: vec![entry], changes, preconditions }
             }
+            Deed::RevokeMany(requests) => self.revoke_many(call, operation, &requests)?,
             Deed::Release(serial) => {
                 let releasing = ca::release(&self.ca, &serial)?;
                 let object = pseudonyms.party(releasing.holder());

@@ -200,6 +200,7 @@ impl Execution {
             Kind::StartRotation(start) => self.plan_rotation(start).map(Plan::Other),
             Kind::RollBackRotation(back) => self.plan_roll_back(back).map(Plan::Other),
             Kind::RevokeCertificate(revoke) => self.plan_revocation(revoke, now).map(Plan::Other),
+            Kind::RevokeCertificates(revoke) => self.plan_revocations(revoke, now).map(Plan::Other),
             Kind::ReleaseCertificate(release) => self.plan_release(release).map(Plan::Other),
             Kind::ChangeStanding(change) => self.plan_standing(change).map(Plan::Other),
             Kind::RegisterAnchor(anchor) => {

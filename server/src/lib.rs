@@ -10,6 +10,7 @@ mod anchors;
 mod approval;
 mod authority;
 mod authorize;
+mod bulk_revocation;
 mod ceremony;
 mod certification;
 mod checkpoint;

@@ -420,6 +420,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::StartRotation(_) => "start-rotation",
         Kind::RollBackRotation(_) => "roll-back-rotation",
         Kind::RevokeCertificate(_) => "revoke-certificate",
+        Kind::RevokeCertificates(_) => "revoke-certificates",
         Kind::ChangeStanding(_) => "change-standing",
         Kind::RecordAccreditation(_) => "record-accreditation",
         Kind::RegisterStorageKeys(_) => "register-storage-keys",

@@ -58,6 +58,9 @@ pub struct Person {
     pair: EcdsaKeyPair,
 }
 
+/// The operation that revokes many certificates; every other one enrols a party.
+pub const MANY: &[u8] = b"revoke many";
+
 impl Person {
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap() }
@@ -79,7 +82,10 @@ impl Person {
             .role(Role::Officer)
             .actor(pseudonyms().person(&self.name))
             .fact("operation", Fact::Digest(sha256(operation)))
-            .fact("kind", Fact::fixed_name("enrol-party"))
+            .fact(
+                "kind",
+                Fact::fixed_name(if operation == MANY { "revoke-certificates" } else { "enrol-party" }),
+            )
             .fact("k", Fact::Number(2))
             .fact("key", Fact::Digest(sha256(&evidence.spki)))
             .fact("signature", Fact::Digest(sha256(&evidence.signature)))

@@ -10,7 +10,7 @@ use proto::v1::{CertificateSummary, ListCertificatesRequest};
 use serde::Serialize;
 
 use crate::clock;
-use crate::connect::RemoteArgs;
+use crate::connect::{Connection, RemoteArgs};
 use crate::error::CliError;
 use crate::identity::{self, parse_name};
 use crate::output::{Output, printable, table};
@@ -50,6 +50,16 @@ pub enum State {
     Issued,
     /// Revoked
     Revoked,
+}
+
+impl State {
+    /// As the register names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -99,11 +109,8 @@ impl List {
             (_, _, Some(path)) => Some(By::PublicKey(identity::read_public_key(path)?)),
             (None, None, None) => None,
         };
-        let state = self.state.map_or("", |state| match state {
-            State::Issued => "issued",
-            State::Revoked => "revoked",
-        });
-        let mut message = ListCertificatesRequest {
+        let state = self.state.map_or("", State::as_str);
+        let message = ListCertificatesRequest {
             by,
             issuer: self.issuer.clone().unwrap_or_default(),
             profile: self.profile.clone().unwrap_or_default(),
@@ -113,30 +120,40 @@ impl List {
         };
         let connection = self.remote.connect(output).await?;
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let mut listed = Listed { certificates: Vec::new(), more: false };
-        let mut progress = output.progress("certificates", 0);
-        loop {
-            let answer = connection
-                .call(output, None, || {
-                    let request = connection.request(message.clone());
-                    let mut client = CertificateServiceClient::new(connection.channel());
-                    async move { client.list_certificates(request).await }
-                })
-                .await?;
-            let room = limit - listed.certificates.len();
-            listed.more = answer.certificates.len() > room || !answer.next.is_empty();
-            listed.certificates.extend(answer.certificates.iter().take(room).map(Shown::from));
-            progress.set(listed.certificates.len() as u64, 0, String::new());
-            if answer.next.is_empty() || listed.certificates.len() == limit {
-                break;
-            }
-            if answer.next <= message.after {
-                return Err(CliError::Answer("the pages do not go on".to_owned()));
-            }
-            message.after = answer.next;
-        }
-        drop(progress);
+        let (certificates, more) = certificates(&connection, output, message, limit).await?;
+        let listed = Listed { certificates: certificates.iter().map(Shown::from).collect(), more };
         output.print(&listed, human)
+    }
+}
+
+/// The certificates that a request asks for, page by page, at most `limit`; and whether there are more.
+pub async fn certificates(
+    connection: &Connection,
+    output: Output,
+    mut message: ListCertificatesRequest,
+    limit: usize,
+) -> Result<(Vec<CertificateSummary>, bool), CliError> {
+    let mut all = Vec::new();
+    let mut progress = output.progress("certificates", 0);
+    loop {
+        let answer = connection
+            .call(output, None, || {
+                let request = connection.request(message.clone());
+                let mut client = CertificateServiceClient::new(connection.channel());
+                async move { client.list_certificates(request).await }
+            })
+            .await?;
+        let room = limit - all.len();
+        let more = answer.certificates.len() > room || !answer.next.is_empty();
+        all.extend(answer.certificates.into_iter().take(room));
+        progress.set(all.len() as u64, 0, String::new());
+        if answer.next.is_empty() || all.len() == limit {
+            return Ok((all, more));
+        }
+        if answer.next <= message.after {
+            return Err(CliError::Answer("the pages do not go on".to_owned()));
+        }
+        message.after = answer.next;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Revocation as relying parties see it: the list over HTTP, what OpenSSL makes of it, and numbers that only grow,
 //! however often the daemon is killed.
 
+mod bulk;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
