@@ -35,6 +35,8 @@ events! {
     GrantCreated = "grant.created";
     /// A certificate issuer's key was registered.
     IssuerRegistered = "issuer.registered";
+    /// The key of an issuer's OCSP responder was registered.
+    ResponderRegistered = "responder.registered";
     /// A derivation master was taken into use.
     MasterRegistered = "master.registered";
     /// A key under which keys leave for a party, or come in from it, was taken into use.

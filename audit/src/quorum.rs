@@ -73,6 +73,7 @@ impl QuorumBook {
                 | EventType::PartyEnrolled
                 | EventType::GrantCreated
                 | EventType::IssuerRegistered
+                | EventType::ResponderRegistered
                 | EventType::MasterRegistered
                 | EventType::TransportKeyRegistered
                 | EventType::TransportKeyRetired
@@ -255,6 +256,7 @@ const fn kind_behind(event: EventType) -> Option<&'static str> {
         EventType::PartyEnrolled => "enrol-party",
         EventType::GrantCreated => "create-grant",
         EventType::IssuerRegistered => "register-issuer",
+        EventType::ResponderRegistered => "register-responder",
         EventType::MasterRegistered => "register-master",
         EventType::TransportKeyRegistered => "register-transport-key",
         EventType::TransportKeyRetired => "retire-transport-key",

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::{ReasonCode, Timestamp};
-use hsm::{CallOptions, KeyCheck, KeyRef, KeyRole, SignatureAlgorithm};
+use domain::{Curve, ReasonCode, Timestamp};
+use hsm::{CallOptions, KeyCheck, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
 use pki::ocsp::{
     AnswerInputs, CertificateId, CertificateStatus, ErrorStatus, OcspRequest, SingleAnswer, build,
     error_answer,
 };
-use pki::{Certificate, CivilTime, PkiError, ProfileName, SubjectValues};
+use pki::{Certificate, CivilTime, KnownKeys, PkiError, ProfileName, PublicKey, SubjectValues};
 use prost::Message;
 use proto::records;
 use sha2::{Digest, Sha256};
@@ -221,6 +221,30 @@ impl Responder {
     }
 }
 
+/// A key on its way to be an issuer's responder: the issuer is the authority's own, certified, and has none; the key is named for it,
+/// on its curve.
+pub fn check_responder(engines: &Engines, issuer: &str, key: &RegisteredKey) -> Result<Arc<Issuer>, CaError> {
+    let store = engines.store.as_ref();
+    let invalid = |why: &str| CaError::refused(ReasonCode::InvalidField, why);
+    let issuer = engines.issuers.find(store, issuer)?;
+    if !issuer.party.is_empty() || !issuer.certificate()?.may_sign_crls() {
+        return Err(invalid("only a certificate issuer (CI) of the authority has a responder"));
+    }
+    if responder_key(store, &issuer.name)?.is_some() {
+        return Err(CaError::refused(ReasonCode::Conflict, "the issuer has a responder already"));
+    }
+    let curve = PublicKey::parse(&issuer.public_key, KnownKeys::Allow)
+        .map_err(|_| CaError::Record("issuer"))?
+        .curve();
+    let role = KeyRole::OcspResponder(curve);
+    if key.role != role || key.key.label != role.label(&issuer.name, 1) {
+        return Err(invalid(
+            "the key is none of the role ocsp-responder on the issuer's curve, of its name and epoch 1",
+        ));
+    }
+    Ok(issuer)
+}
+
 /// The certificate request of an issuer's responder, when it needs a certificate: it has none, or less than half of its time
 /// is left. Absent when there is no responder's key for the issuer.
 pub fn responder_due(
@@ -271,7 +295,13 @@ pub fn responder_request(
 }
 
 fn responder_key(store: &dyn Store, issuer: &str) -> Result<Option<KeyRegistration>, CaError> {
-    KeyRegistration::find(store, &KeyRole::OcspResponder.label(issuer, 1))
+    for curve in Curve::ALL {
+        let found = KeyRegistration::find(store, &KeyRole::OcspResponder(curve).label(issuer, 1))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
 }
 
 fn certificate(store: &dyn Store, serial: &[u8]) -> Result<Certificate, CaError> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use proto::v1::operation::Kind;
-use proto::v1::{IssueCertificate, RegisterIssuer, issue_certificate};
+use proto::v1::{IssueCertificate, RegisterIssuer, RegisterResponder, issue_certificate};
 use serde::Deserialize;
 
 use crate::error::CliError;
@@ -22,6 +22,14 @@ pub enum IssuerCommand {
   chancery issuer register --key-file acme-signing-key.json --name acme-2026 --party acme-eum \\
       --reason 'ceremony of 2026-11-20' --identity alice/")]
     Register(Register),
+    /// Request that a key of the `ca` token signs the OCSP answers about certificates of a further certificate issuer (CI).
+    ///
+    /// Make it with `chanceryd ceremony create-key --role ocsp-responder --name ISSUER` (or ocsp-responder-brainpool-p256r1). The service
+    /// certifies it itself and renews that certificate.
+    #[command(after_help = "Example:
+  chancery issuer register-responder --issuer ci-brainpool --key-file ocsp-ci-brainpool.json \\
+      --reason 'ceremony of 2026-11-25' --identity alice/")]
+    RegisterResponder(RegisterResponderArgs),
     /// Request the self-signed certificate of a further certificate issuer (CI) of the authority.
     ///
     /// Its subject is that of the first one but for the common name. With it a second curve comes into use: make the key with
@@ -64,6 +72,19 @@ pub struct Certify {
     request: RequestArgs,
 }
 
+/// Arguments of `issuer register-responder`.
+#[derive(Debug, Args)]
+pub struct RegisterResponderArgs {
+    /// The issuer whose certificates are asked about
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    issuer: String,
+    /// The JSON that `chanceryd ceremony create-key` wrote
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
 /// What a ceremony reports about a key.
 #[derive(Deserialize)]
 struct KeyFile {
@@ -84,6 +105,16 @@ impl IssuerCommand {
                 let party = if args.authority { Some("") } else { args.party.as_deref() };
                 let issuer = register_issuer(&args.key_file, args.name.as_deref(), party)?;
                 operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
+            }
+            Self::RegisterResponder(args) => {
+                let key = register_issuer(&args.key_file, None, Some(""))?;
+                let responder = RegisterResponder {
+                    issuer: args.issuer.clone(),
+                    key_label: key.key_label,
+                    key_id: key.key_id,
+                    public_key: key.public_key,
+                };
+                operation::request(Kind::RegisterResponder(responder), &args.request, output).await?;
             }
             Self::Certify(args) => {
                 let issue = IssueCertificate {

@@ -9,9 +9,9 @@ use pki::KnownKeys;
 use proto::v1::operation::Kind;
 use proto::v1::{
     Accreditation, CertificateToRevoke, ChangeStanding, CreateGrant, EnrolParty, EnrolPerson,
-    IssueCertificate, Operation, RecordAccreditation, RegisterIssuer, RegisterRspKey, ReleaseCertificate,
-    RenewCredential, RestoreDevice, RevokeCertificate, RevokeCertificates, RollBackRotation, StartRotation,
-    issue_certificate,
+    IssueCertificate, Operation, RecordAccreditation, RegisterIssuer, RegisterResponder, RegisterRspKey,
+    ReleaseCertificate, RenewCredential, RestoreDevice, RevokeCertificate, RevokeCertificates,
+    RollBackRotation, StartRotation, issue_certificate,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -36,6 +36,7 @@ pub const fn kind_name(kind: &Kind) -> &'static str {
         Kind::EnrolPerson(_) => "enrol_person",
         Kind::EnrolParty(_) => "enrol_party",
         Kind::RegisterIssuer(_) => "register_issuer",
+        Kind::RegisterResponder(_) => "register_responder",
         Kind::IssueCertificate(_) => "issue_certificate",
         Kind::CreateGrant(_) => "create_grant",
         Kind::RestoreDevice(_) => "restore_device",
@@ -76,6 +77,7 @@ pub fn operation_fields(operation: &Operation) -> Vec<Field> {
         Some(Kind::EnrolPerson(person)) => enrol_person(&mut out, person),
         Some(Kind::EnrolParty(party)) => enrol_party(&mut out, party),
         Some(Kind::RegisterIssuer(issuer)) => register_issuer(&mut out, issuer),
+        Some(Kind::RegisterResponder(responder)) => register_responder(&mut out, responder),
         Some(Kind::IssueCertificate(issue)) => issue_certificate(&mut out, issue),
         Some(Kind::CreateGrant(grant)) => create_grant(&mut out, grant),
         Some(Kind::RestoreDevice(restore)) => restore_device(&mut out, restore),
@@ -169,6 +171,15 @@ fn register_issuer(out: &mut Fields, issuer: &RegisterIssuer) {
     out.text("key_label", key_label);
     out.add("key_id", hex::encode(key_id));
     out.key("public_key", public_key);
+}
+
+fn register_responder(out: &mut Fields, responder: &RegisterResponder) {
+    let RegisterResponder { issuer, key_label, key_id, public_key } = responder;
+    out.text("issuer", issuer);
+    out.text("key_label", key_label);
+    out.add("key_id", hex::encode(key_id));
+    out.key("public_key", public_key);
+    out.add("effect", "it signs the OCSP answers about certificates of the issuer");
 }
 
 fn register_rsp_key(out: &mut Fields, key: &RegisterRspKey) {

@@ -27,8 +27,8 @@ pub enum KeyRole {
     CertificateIssuer(#[serde(with = "wire_curve")] Curve),
     /// P-256; signs the mTLS certificates of persons and parties.
     OperatorIssuer,
-    /// P-256; signs OCSP answers for one issuer, under a certificate of that issuer (CKM_ECDSA over a digest).
-    OcspResponder,
+    /// Signs OCSP answers for one issuer, under a certificate of that issuer (CKM_ECDSA over a digest).
+    OcspResponder(#[serde(with = "wire_curve")] Curve),
     /// AES-256; derives device keys (CKM_AES_ECB_ENCRYPT_DATA), nothing else.
     Master,
     /// AES-256; CMAC, which is our derivation itself: device keys come out and are in worker memory. The fast mode, by policy.
@@ -105,11 +105,12 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::CertificateIssuer(Curve::P256),
         Self::CertificateIssuer(Curve::BrainpoolP256r1),
         Self::OperatorIssuer,
-        Self::OcspResponder,
+        Self::OcspResponder(Curve::P256),
+        Self::OcspResponder(Curve::BrainpoolP256r1),
         Self::Master,
         Self::FastMaster,
         Self::LogSigner,
@@ -142,7 +143,8 @@ impl KeyRole {
             Self::CertificateIssuer(Curve::P256) => "certificate-issuer",
             Self::CertificateIssuer(Curve::BrainpoolP256r1) => "certificate-issuer-brainpool-p256r1",
             Self::OperatorIssuer => "operator-issuer",
-            Self::OcspResponder => "ocsp-responder",
+            Self::OcspResponder(Curve::P256) => "ocsp-responder",
+            Self::OcspResponder(Curve::BrainpoolP256r1) => "ocsp-responder-brainpool-p256r1",
             Self::Master => "master",
             Self::FastMaster => "fast-master",
             Self::LogSigner => "log-signer",
@@ -173,10 +175,11 @@ impl KeyRole {
     /// Which kind of key the role takes, and with it the one mechanism it may use.
     pub const fn kind(self) -> KeyKind {
         match self {
-            Self::CertificateIssuer(curve) | Self::RspAuth(curve) | Self::RspPb(curve) => KeyKind::Ec(curve),
-            Self::OperatorIssuer | Self::OcspResponder | Self::CanarySign | Self::EimSign => {
-                KeyKind::Ec(Curve::P256)
-            }
+            Self::CertificateIssuer(curve)
+            | Self::OcspResponder(curve)
+            | Self::RspAuth(curve)
+            | Self::RspPb(curve) => KeyKind::Ec(curve),
+            Self::OperatorIssuer | Self::CanarySign | Self::EimSign => KeyKind::Ec(Curve::P256),
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
             Self::LogMac | Self::Pseudonym | Self::BlobMac | Self::FastMaster | Self::OceSeed => {

@@ -349,7 +349,7 @@ fn known(config: &Config) -> KnownValues {
 /// The token that holds keys of a role; those of the founding are made by `init` alone.
 fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
-        KeyRole::CertificateIssuer(_) => Ok("ca"),
+        KeyRole::CertificateIssuer(_) | KeyRole::OcspResponder(_) => Ok("ca"),
         KeyRole::RspAuth(_) | KeyRole::RspPb(_) | KeyRole::EimSign => Ok(RSP_TOKEN),
         KeyRole::Master
         | KeyRole::FastMaster

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{CertificateRequest, Issuer, KeyRegistration, SubjectKey};
 use domain::{ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
 use pki::{ProfileName, PublicKey, SubjectValues};
 use proto::v1;
+use store::Commit;
 
 use crate::accreditation;
 use crate::authority::Party;
+use crate::deeds::Deed;
 use crate::execution::{Execution, check_text, invalid};
+use crate::gate::Call;
 use crate::init::{CERTIFICATE_ISSUER, OPERATOR_ISSUER, check_name};
 use crate::status::ServiceError;
 
@@ -41,18 +45,60 @@ impl Execution {
         if !issuer.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {
             return Err(invalid("key_label names no certificate issuer's key on the curve of public_key"));
         }
-        let key = KeyRegistration {
+        let key = self.on_ca_token(RegisteredKey {
+            key: KeyRef { label: issuer.key_label.clone(), id },
+            role,
+            check: KeyCheck::PublicKey(issuer.public_key.clone()),
+        });
+        Ok(NewIssuer { name: issuer.name.clone(), party, key })
+    }
+
+    /// The responder of a certificate issuer of the authority.
+    pub(crate) fn plan_responder(&self, responder: &v1::RegisterResponder) -> Result<Deed, ServiceError> {
+        let id = responder.key_id.as_slice().try_into().map_err(|_| invalid("key_id has 16 bytes"))?;
+        let public_key = PublicKey::parse(&responder.public_key, self.ca.known_keys).map_err(|e| {
+            ServiceError::refused(ReasonCode::WeakKey, format!("the responder's key is refused: {e}"))
+        })?;
+        let key = RegisteredKey {
+            key: KeyRef { label: responder.key_label.clone(), id },
+            role: KeyRole::OcspResponder(public_key.curve()),
+            check: KeyCheck::PublicKey(responder.public_key.clone()),
+        };
+        self.authority_issuer(&responder.issuer)?;
+        let issuer = ca::check_responder(&self.ca, &responder.issuer, &key)?;
+        Ok(Deed::Responder { issuer: issuer.name.clone(), key: Box::new(self.on_ca_token(key)) })
+    }
+
+    /// Every worker of the token resolves the key, reads its template back and tries it; then it is in the records.
+    pub(crate) async fn register_responder(
+        &self,
+        call: &Call,
+        operation: [u8; 32],
+        issuer: &str,
+        key: KeyRegistration,
+    ) -> Result<Commit, ServiceError> {
+        self.ca.token.add_key(key.key.clone()).await?;
+        let (change, is_new) = key.create();
+        let mut entry = EntryDraft::new(EventType::ResponderRegistered, Outcome::Done)
+            .fact("operation", Fact::Digest(operation))
+            .role(call.caller.role())
+            .actor(call.pseudonyms.principal(&call.caller.principal()))
+            .object(call.pseudonyms.party(&ca::responder_name(issuer)))
+            .fact("issuer", Fact::name(issuer)?);
+        if let KeyCheck::PublicKey(spki) = &key.key.check {
+            entry = entry.fact("key", Fact::Digest(audit::sha256(spki)));
+        }
+        Ok(Commit { entries: vec![entry], changes: vec![change], preconditions: vec![is_new] })
+    }
+
+    fn on_ca_token(&self, key: RegisteredKey) -> KeyRegistration {
+        KeyRegistration {
             token: "ca".to_owned(),
             token_serial: self.ca.token.report().token_serial,
-            key: RegisteredKey {
-                key: KeyRef { label: issuer.key_label.clone(), id },
-                role,
-                check: KeyCheck::PublicKey(issuer.public_key.clone()),
-            },
+            key,
             epoch: 1,
             backup: String::new(),
-        };
-        Ok(NewIssuer { name: issuer.name.clone(), party, key })
+        }
     }
 
     pub(crate) fn plan_certificate(

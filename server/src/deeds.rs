@@ -23,6 +23,7 @@ pub(crate) enum Deed {
     Restore(Eid),
     StartRotation(Box<RotationTerms>),
     RollBack(String),
+    Responder { issuer: String, key: Box<KeyRegistration> },
     Revoke(RevocationRequest),
     RevokeMany(Vec<RevocationRequest>),
     Release(SerialNumber),
@@ -186,6 +187,9 @@ impl Execution {
                 let (entry, changes, preconditions) = revoking.outcome(&about);
                 let entry = entry.fact("operation", Fact::Digest(operation));
                 Commit { entries: vec![entry], changes, preconditions }
+            }
+            Deed::Responder { issuer, key } => {
+                self.register_responder(call, operation, &issuer, *key).await?
             }
             Deed::RevokeMany(requests) => self.revoke_many(call, operation, &requests)?,
             Deed::Release(serial) => {

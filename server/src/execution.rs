@@ -192,6 +192,7 @@ impl Execution {
             Kind::EnrolPerson(person) => self.plan_person(person, now),
             Kind::EnrolParty(party) => self.plan_party(party, now),
             Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer).map(Plan::Issuer),
+            Kind::RegisterResponder(responder) => self.plan_responder(responder).map(Plan::Other),
             Kind::IssueCertificate(certificate) => {
                 self.plan_certificate(certificate, now).map(Box::new).map(Plan::Certificate)
             }

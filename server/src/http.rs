@@ -15,8 +15,8 @@ use kms::rotation::Rotation;
 use crate::checkpoint::Checkpointer;
 use crate::gate::Gate;
 use crate::http_ocsp;
-use crate::init::CERTIFICATE_ISSUER;
 use crate::tiles::{HashTiles, TileName};
+use crate::upkeep::own_issuers;
 
 /// What HTTP shows.
 #[derive(Clone)]
@@ -150,12 +150,23 @@ async fn show_metrics(State(window): State<Window>) -> String {
             line("chancery_rotation_devices", &labels, devices);
         }
     }
-    if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), CERTIFICATE_ISSUER) {
-        let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
-        line("chancery_revocation_list_number", "", list.number);
-        line("chancery_revocation_list_entries", "", list.entries);
-        line("chancery_revocation_list_ends_seconds", "", ends);
+    for issuer in own_issuers(&window.ca) {
+        if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), &issuer) {
+            let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
+            let label = format!("{{issuer=\"{issuer}\"}}");
+            line("chancery_revocation_list_number", &label, list.number);
+            line("chancery_revocation_list_entries", &label, list.entries);
+            line("chancery_revocation_list_ends_seconds", &label, ends);
+        }
     }
+    for anchor in ca::Anchor::all(window.ca.store.as_ref()).unwrap_or_default() {
+        if let (false, Ok(Some(list))) = (anchor.retired, anchor.list(window.ca.store.as_ref())) {
+            let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
+            line("chancery_anchor_list_ends_seconds", &format!("{{anchor=\"{}\"}}", anchor.name), ends);
+        }
+    }
+    let denied = kms::denied_devices(window.ca.store.as_ref()).unwrap_or(0);
+    line("chancery_denied_devices", "", denied as u64);
     for (kind, count) in [
         ("signed", &window.responder.signed),
         ("repeated", &window.responder.repeated),

@@ -392,7 +392,7 @@ fn make_keys(config: &Config, transcript: &mut Transcript) -> Result<Vec<KeyRegi
                 (KeyRole::CanarySign, "ca"),
                 (KeyRole::CertificateIssuer(Curve::P256), CERTIFICATE_ISSUER),
                 (KeyRole::OperatorIssuer, OPERATOR_ISSUER),
-                (KeyRole::OcspResponder, CERTIFICATE_ISSUER),
+                (KeyRole::OcspResponder(Curve::P256), CERTIFICATE_ISSUER),
             ],
             RSP_TOKEN => &[(KeyRole::CanarySign, "rsp")],
             _ => &[(KeyRole::CanaryDerive, "kms"), (KeyRole::Master, "devices")],

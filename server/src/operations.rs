@@ -414,6 +414,7 @@ const fn kind_name(kind: &Kind) -> &'static str {
         Kind::EnrolPerson(_) => "enrol-person",
         Kind::EnrolParty(_) => "enrol-party",
         Kind::RegisterIssuer(_) => "register-issuer",
+        Kind::RegisterResponder(_) => "register-responder",
         Kind::IssueCertificate(_) => "issue-certificate",
         Kind::CreateGrant(_) => "create-grant",
         Kind::RestoreDevice(_) => "restore-device",

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use crate::execution::issue;
 use crate::gate::chain;
 use crate::http::Window;
-use crate::init::{CERTIFICATE_ISSUER, pseudonyms};
+use crate::init::pseudonyms;
 use crate::server_identity::{IdentityError, ServerIdentity};
 use crate::status::ServiceError;
 
@@ -107,8 +107,10 @@ impl Upkeep {
             if let Err(error) = self.renew_server().await {
                 tracing::error!(error = %chain(&error), "the server has no new certificate");
             }
-            if let Err(error) = self.renew_responder().await {
-                tracing::error!(error = %chain(&error), "the OCSP responder has no new certificate");
+            for issuer in own_issuers(engines) {
+                if let Err(error) = self.renew_responder(&issuer).await {
+                    tracing::error!(%issuer, error = %chain(&error), "an OCSP responder has no new certificate");
+                }
             }
             again = TICK;
             let due = match ca::crls_due(engines, self.window.gate.clock.now()) {
@@ -154,10 +156,10 @@ impl Upkeep {
 
     /// The responder's certificate ends after three months and is renewed at half of that, by nobody's order: it is the
     /// service's own, and the entries say so.
-    async fn renew_responder(&self) -> Result<(), ServiceError> {
+    async fn renew_responder(&self, issuer: &str) -> Result<(), ServiceError> {
         let gate = &self.window.gate;
         let now = gate.clock.now();
-        let Some(request) = ca::responder_due(&self.window.ca, CERTIFICATE_ISSUER, now)? else {
+        let Some(request) = ca::responder_due(&self.window.ca, issuer, now)? else {
             return Ok(());
         };
         let name = gate.pseudonyms.load().party(&request.holder);
@@ -165,7 +167,7 @@ impl Upkeep {
         let issued = issue(&self.window.ca, request, &about, now).await?;
         let (entry, changes, preconditions) = issued.outcome(&about);
         self.window.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
-        tracing::info!("the OCSP responder has a new certificate");
+        tracing::info!(%issuer, "the OCSP responder has a new certificate");
         Ok(())
     }
 
@@ -236,4 +238,14 @@ fn ticks() -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks
+}
+
+/// Names of the authority's certified issuers.
+pub(crate) fn own_issuers(engines: &ca::Engines) -> Vec<String> {
+    let issuers = engines.issuers.all(engines.store.as_ref()).unwrap_or_else(|error| {
+        tracing::error!(error = %chain(&error), "the issuers cannot be read");
+        Vec::new()
+    });
+    let own = issuers.iter().filter(|issuer| issuer.party.is_empty() && issuer.certificate.is_some());
+    own.map(|issuer| issuer.name.clone()).collect()
 }

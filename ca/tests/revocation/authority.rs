@@ -77,7 +77,7 @@ impl Authority {
             create(KeyRole::CertificateIssuer(Curve::P256), "ci"),
             create(KeyRole::OperatorIssuer, "operator"),
             create(KeyRole::CertificateIssuer(Curve::P256), "maker"),
-            create(KeyRole::OcspResponder, "ci"),
+            create(KeyRole::OcspResponder(domain::Curve::P256), "ci"),
         ];
         drop(ceremony);
         let token = Token::start(config, keys.to_vec(), process("authority::token_worker")).await.unwrap();

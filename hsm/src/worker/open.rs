@@ -328,7 +328,7 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
         | KeyRole::RspAuth(_)
         | KeyRole::EimSign
         | KeyRole::OperatorIssuer
-        | KeyRole::OcspResponder
+        | KeyRole::OcspResponder(_)
         | KeyRole::LogSigner
         | KeyRole::CanarySign
         | KeyRole::CanaryDerive => Vec::new(),

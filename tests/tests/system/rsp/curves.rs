@@ -61,6 +61,7 @@ async fn profiles_are_bound_on_the_curve_whose_issuer_the_euicc_knows() {
     assert_eq!(refused(site.bind(&request).await), "INVALID_FIELD");
 
     openssl_accepts(&deployment, &site);
+    its_own_responder_answers(&deployment);
     one_curve_for_a_chain(&deployment);
 }
 
@@ -104,6 +105,44 @@ fn openssl_accepts(deployment: &Deployment, site: &Site) {
     openssl(&["dgst", "-sha256", "-verify", "bp-eum-key.pem", "-signature", "bp-signature", "bp-tbs"]);
     let chain = ["--ci", "bp-ci.pem", "--chain", "bp-eum.pem"];
     deployment.chancery(&[&["certificate", "verify", "bp-device.pem"][..], &chain].concat());
+}
+
+/// The second certificate issuer gets a responder of its own, on its curve; until then nobody answers for it.
+fn its_own_responder_answers(deployment: &Deployment) {
+    let url = format!("http://127.0.0.1:{}/ocsp", deployment.http_port());
+    let ask = || {
+        let ask =
+            ["ocsp", "-issuer", "bp-ci.pem", "-CAfile", "bp-ci.pem", "-cert", "bp-eum.pem", "-url", &url];
+        let output = Command::new("openssl").args(ask).current_dir(deployment.path("")).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    assert!(ask().contains("unauthorized"));
+    let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--name", BRAINPOOL_CI];
+    let register = ["issuer", "register-responder", "--issuer", BRAINPOOL_CI, "--reason", "second curve"];
+    // A key on the other curve answers for nothing here.
+    for (role, file) in
+        [("ocsp-responder", "wrong.json"), ("ocsp-responder-brainpool-p256r1", "bp-ocsp.json")]
+    {
+        deployment.chanceryd(&[&create[..], &["--role", role, "--out", file]].concat());
+    }
+    let wrong = [&register[..], &["--key-file", "wrong.json", "--identity", "officer"]].concat();
+    assert!(deployment.refused("chancery", &wrong).contains("on the issuer's curve"));
+    deployment.two_persons(&[&register[..], &["--key-file", "bp-ocsp.json"]].concat(), None);
+    let due = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let said = ask();
+        if said.contains("bp-eum.pem: good") {
+            assert!(said.contains("Response verify OK"), "{said}");
+            break;
+        }
+        assert!(std::time::Instant::now() < due, "{said}");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let metrics = deployment.metrics();
+    for issuer in ["ci", BRAINPOOL_CI] {
+        let name = format!("chancery_revocation_list_ends_seconds{{issuer=\"{issuer}\"}}");
+        assert!(metrics.contains(&name), "{metrics}");
+    }
 }
 
 /// Keys of the other curve get no certificate, and the order's key pairs are on its issuer's curve.
