@@ -146,6 +146,17 @@ impl About {
     }
 }
 
+/// What becomes of the row that says which certificate a key has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum KeyRow {
+    /// It is written with the intent.
+    New,
+    /// It names the certificate before, at this version, and is moved with the outcome.
+    Renewed(u64),
+    /// It stays with the certificate of its own issuer: a cross-certificate is one more.
+    Others,
+}
+
 /// A certificate whose exact bytes passed the lint; nothing is durable and nothing is signed yet.
 pub struct Prepared {
     request: CertificateRequest,
@@ -153,8 +164,7 @@ pub struct Prepared {
     linted: LintedTbs,
     // That the issuer's own certificate is in force still.
     standing: Vec<Precondition>,
-    // Of a renewal: the version of the key's row.
-    renewal: Option<u64>,
+    key_row: KeyRow,
     policy: Name,
 }
 
@@ -165,14 +175,14 @@ pub struct Issued {
     pub certificate: Certificate,
     request: CertificateRequest,
     serial: SerialNumber,
-    is_renewal: bool,
+    key_row: KeyRow,
     policy: Name,
 }
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
     check_curve(&request)?;
-    let renewal = renewal(engines, &request)?;
+    let key_row = key_row(engines, &request)?;
     let (above, standing) = if request.profile.profile().is_root() {
         let own_name = pki::subject_name_der(request.profile.profile(), &request.subject);
         let own_name = own_name.map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
@@ -188,14 +198,14 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
     let inputs = inputs(&request, above, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
-    Ok(Prepared { request, serial, linted, standing, renewal, policy: engines.policy.clone() })
+    Ok(Prepared { request, serial, linted, standing, key_row, policy: engines.policy.clone() })
 }
 
 /// Whether the request's key may be certified by its issuer, and is for nobody yet; for those who want to know before persons
 /// approve it.
 pub fn check_key(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
     check_curve(request)?;
-    renewal(engines, request).map(drop)
+    key_row(engines, request).map(drop)
 }
 
 /// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. So are the keys of persons and
@@ -220,8 +230,8 @@ struct Above {
 }
 
 /// A key is certified once, unless the certificate follows one in force of the same holder and profile, as the request or,
-/// for the service's own responder, always. Then the version of the key's row.
-fn renewal(engines: &Engines, request: &CertificateRequest) -> Result<Option<u64>, CaError> {
+/// for the service's own responder, always.
+fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, CaError> {
     let store = engines.store.as_ref();
     let follows = |serial: &[u8]| -> Result<bool, CaError> {
         let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
@@ -239,13 +249,18 @@ fn renewal(engines: &Engines, request: &CertificateRequest) -> Result<Option<u64
             "the certificate to be renewed is none in force of this holder, profile and issuer",
         ));
     }
-    let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else { return Ok(None) };
+    if request.profile == ProfileName::CrossCertificate {
+        return Ok(KeyRow::Others);
+    }
+    let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else {
+        return Ok(KeyRow::New);
+    };
     let keeps_key = match &request.renews {
         Some(serial) => row.value[..] == serial[..],
         None => request.profile == ProfileName::OcspResponder && follows(&row.value)?,
     };
     if keeps_key {
-        Ok(Some(row.version))
+        Ok(KeyRow::Renewed(row.version))
     } else {
         Err(CaError::refused(ReasonCode::DuplicateKey, "this public key is certified already"))
     }
@@ -258,9 +273,9 @@ impl Prepared {
     }
 
     pub(crate) fn reservation(&self, version: u64) -> Reservation {
-        let digest = match self.renewal {
-            Some(_) => Vec::new(),
-            None => self.request.key.public_key.digest().to_vec(),
+        let digest = match self.key_row {
+            KeyRow::New => self.request.key.public_key.digest().to_vec(),
+            KeyRow::Renewed(_) | KeyRow::Others => Vec::new(),
         };
         Reservation::new(self.serial.as_bytes().to_vec(), self.request.holder.clone(), digest, version)
     }
@@ -278,23 +293,26 @@ impl Prepared {
             .fact("key", Fact::Digest(digest));
         let mut changes = Vec::with_capacity(2);
         let key = digest.to_vec();
-        let key_is_free = match self.renewal {
-            Some(version) => {
-                // Should it fail, the key stays with the certificate before it.
-                record.public_key_digest.clear();
-                Precondition::Version { keyspace: CERTIFIED_KEYS, key, version }
+        if self.key_row != KeyRow::New {
+            // Should it fail, the key stays with the certificate that has it.
+            record.public_key_digest.clear();
+        }
+        let key_is_free = match self.key_row {
+            KeyRow::Renewed(version) => {
+                Some(Precondition::Version { keyspace: CERTIFIED_KEYS, key, version })
             }
-            None => {
+            KeyRow::New => {
                 changes.push(Change::put(CERTIFIED_KEYS, digest, serial));
-                Precondition::Absent { keyspace: CERTIFIED_KEYS, key }
+                Some(Precondition::Absent { keyspace: CERTIFIED_KEYS, key })
             }
+            KeyRow::Others => None,
         };
         changes.push(Change::put(RESERVATIONS, serial, record.encode_to_vec()));
         let mut preconditions = vec![
-            key_is_free,
             Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() },
             Precondition::Absent { keyspace: RESERVATIONS, key: serial.to_vec() },
         ];
+        preconditions.extend(key_is_free);
         preconditions.extend(self.standing.iter().cloned());
         preconditions.extend(self.request.renewed_is_unrevoked());
         (entry, changes, preconditions)
@@ -317,7 +335,7 @@ pub async fn sign(
         .into_iter()
         .zip(signatures)
         .map(|(prepared, signature)| {
-            let Prepared { request, serial, linted, standing: _, renewal, policy } = prepared;
+            let Prepared { request, serial, linted, standing: _, key_row, policy } = prepared;
             let certificate =
                 assemble(linted, &signature, &request.issuer.public_key).map_err(|error| match error {
                     CaError::Verification(PkiError::SignatureInvalid) => {
@@ -325,7 +343,7 @@ pub async fn sign(
                     }
                     other => other,
                 })?;
-            Ok(Issued { certificate, request, serial, is_renewal: renewal.is_some(), policy })
+            Ok(Issued { certificate, request, serial, key_row, policy })
         })
         .collect()
 }
@@ -346,7 +364,7 @@ impl Issued {
         let (entry, mut changes, mut preconditions) = self.register(about);
         let serial = self.serial.as_bytes();
         changes.push(Change::delete(RESERVATIONS, serial));
-        if self.is_renewal {
+        if matches!(self.key_row, KeyRow::Renewed(_)) {
             changes.push(Change::put(CERTIFIED_KEYS, self.request.key.public_key.digest(), serial));
         }
         if let Some(issuer) = &self.request.certifies {

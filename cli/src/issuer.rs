@@ -38,6 +38,14 @@ pub enum IssuerCommand {
   chancery issuer certify --issuer ci-brainpool --common-name 'National CI, brainpoolP256r1' \\
       --reason 'ceremony of 2026-11-25' --identity alice/")]
     Certify(Certify),
+    /// Request that one certificate issuer (CI) of the authority certifies another, so that who trusts the one can go on to the other.
+    ///
+    /// When a CI's key changes, both directions are usual: the new one certified by the old, and the old one by the new. SGP.22
+    /// version 2 has no such certificates: eUICCs and SM-DP+ do not follow them, other software does.
+    #[command(after_help = "Example:
+  chancery issuer cross-certify --issuer ci-2027 --under ci --reason 'key change 2027' --identity alice/
+  chancery issuer cross-certify --issuer ci --under ci-2027 --reason 'key change 2027' --identity alice/")]
+    CrossCertify(CrossCertify),
 }
 
 /// Arguments of `issuer register`.
@@ -68,6 +76,19 @@ pub struct Certify {
     /// commonName of the subject
     #[arg(long)]
     common_name: String,
+    #[command(flatten)]
+    request: RequestArgs,
+}
+
+/// Arguments of `issuer cross-certify`.
+#[derive(Debug, Args)]
+pub struct CrossCertify {
+    /// The one that is certified
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    issuer: String,
+    /// The one that certifies it
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    under: String,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -105,6 +126,15 @@ impl IssuerCommand {
                 let party = if args.authority { Some("") } else { args.party.as_deref() };
                 let issuer = register_issuer(&args.key_file, args.name.as_deref(), party)?;
                 operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
+            }
+            Self::CrossCertify(args) => {
+                let issue = IssueCertificate {
+                    profile: "ci-cross".to_owned(),
+                    key: Some(issue_certificate::Key::Issuer(args.issuer.clone())),
+                    under: args.under.clone(),
+                    ..IssueCertificate::default()
+                };
+                operation::request(Kind::IssueCertificate(issue), &args.request, output).await?;
             }
             Self::RegisterResponder(args) => {
                 let key = register_issuer(&args.key_file, None, Some(""))?;

@@ -163,8 +163,10 @@ impl ChainReason {
 /// The GSMA role whose policy the certificate names; absent when it names none of them or several.
 pub fn gsma_role(certificate: &Certificate) -> Option<ProfileName> {
     let policies = certificate.policies();
+    // A cross-certificate has the CI's policy; it is no leaf of any chain.
     let mut roles = ProfileName::ALL
         .into_iter()
+        .filter(|role| *role != ProfileName::CrossCertificate)
         .filter(|role| role.profile().policy().is_some_and(|policy| policies.iter().any(|p| p == policy)));
     roles.next().filter(|_| roles.next().is_none())
 }
@@ -227,17 +229,28 @@ impl Search<'_> {
         let Some(issuer_key) = certificate.authority_key_identifier() else {
             return Err(refuse(ChainReason::NoAuthorityKeyIdentifier));
         };
-        let pool = if profile.issued_by.profile().is_root() { self.roots } else { self.intermediates };
+        let under_root = profile.issued_by.profile().is_root();
+        let pool = if under_root { self.roots } else { self.intermediates };
+        let named = |issuer: &&Certificate| issuer.subject_key_identifier() == Some(issuer_key);
         let mut candidates: Vec<_> =
-            pool.iter().filter(|issuer| issuer.subject_key_identifier() == Some(issuer_key)).collect();
+            pool.iter().filter(named).map(|issuer| (issuer, profile.issued_by)).collect();
+        // A CI that is no root here may be certified by one that is; one step, so that no chain goes round.
+        if under_root && role != ProfileName::CrossCertificate {
+            let crossed = self
+                .intermediates
+                .iter()
+                .filter(named)
+                .filter(|issuer| issuer.issuer_name_der() != issuer.subject_name_der());
+            candidates.extend(crossed.map(|issuer| (issuer, ProfileName::CrossCertificate)));
+        }
         // Several certificates of one CA key (the GSMA test CI has three): the one that the name points to comes first.
-        candidates.sort_by_key(|issuer| issuer.subject_name_der() != certificate.issuer_name_der());
+        candidates.sort_by_key(|(issuer, _)| issuer.subject_name_der() != certificate.issuer_name_der());
         let mut first_refusal = refuse(ChainReason::IssuerNotFound(hex::encode(issuer_key)));
-        for (index, issuer) in candidates.into_iter().enumerate() {
+        for (index, (issuer, issuer_role)) in candidates.into_iter().enumerate() {
             let attempt = check_signature(certificate, issuer)
                 .and_then(|()| check_issued_by(certificate, role, issuer))
                 .map_err(refuse)
-                .and_then(|()| self.extend(issuer, profile.issued_by, depth + 1));
+                .and_then(|()| self.extend(issuer, issuer_role, depth + 1));
             match attempt {
                 Ok(mut above) => {
                     above.insert(0, certificate.clone());

@@ -2,19 +2,12 @@
 //!
 //! The GSMA profiles are those of the published SGP.26 Variant O certificates, extension order included.
 
+mod tables;
+
 use crate::oid::{self, Arcs};
 use sha2::{Digest, Sha256};
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
-
-use AlternativeName::{DnsNameAndIpAddresses, DnsNameAsCommonName, RegisteredId};
-use AttributeKind::{CommonName, Country, Organization, OrganizationalUnit};
-use ExtensionValue::{
-    AuthorityKeyIdentifier, CertificateAuthority, CertificatePolicy, CrlDistributionPoints,
-    EumNameConstraints, ExtendedKeyUsage, KeyUsage, OcspNoCheck, SubjectAlternativeName,
-    SubjectKeyIdentifier,
-};
-use KeyUsageBit::{CrlSign, DigitalSignature, KeyCertSign};
 
 /// The name of a certificate profile.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,11 +32,13 @@ pub enum ProfileName {
     OperatorServer,
     /// Signs OCSP answers about certificates of the CI (RFC 6960 §4.2.2.2).
     OcspResponder,
+    /// A CI certified by another one of the same authority.
+    CrossCertificate,
 }
 
 impl ProfileName {
     /// Every name.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::CertificateIssuer,
         Self::Eum,
         Self::Euicc,
@@ -54,6 +49,7 @@ impl ProfileName {
         Self::OperatorClient,
         Self::OperatorServer,
         Self::OcspResponder,
+        Self::CrossCertificate,
     ];
 
     /// The stable text used in records, messages and files.
@@ -69,22 +65,24 @@ impl ProfileName {
             Self::OperatorClient => "operator-client",
             Self::OperatorServer => "operator-server",
             Self::OcspResponder => "ocsp-responder",
+            Self::CrossCertificate => "ci-cross",
         }
     }
 
     /// The profile of this name.
     pub const fn profile(self) -> &'static CertificateProfile {
         match self {
-            Self::CertificateIssuer => &CERTIFICATE_ISSUER,
-            Self::Eum => &EUM,
-            Self::Euicc => &EUICC,
-            Self::DpAuth => &DP_AUTH,
-            Self::DpPb => &DP_PB,
-            Self::DpTls => &DP_TLS,
-            Self::OperatorRoot => &OPERATOR_ROOT,
-            Self::OperatorClient => &OPERATOR_CLIENT,
-            Self::OperatorServer => &OPERATOR_SERVER,
-            Self::OcspResponder => &OCSP_RESPONDER,
+            Self::CertificateIssuer => &tables::CERTIFICATE_ISSUER,
+            Self::Eum => &tables::EUM,
+            Self::Euicc => &tables::EUICC,
+            Self::DpAuth => &tables::DP_AUTH,
+            Self::DpPb => &tables::DP_PB,
+            Self::DpTls => &tables::DP_TLS,
+            Self::OperatorRoot => &tables::OPERATOR_ROOT,
+            Self::OperatorClient => &tables::OPERATOR_CLIENT,
+            Self::OperatorServer => &tables::OPERATOR_SERVER,
+            Self::OcspResponder => &tables::OCSP_RESPONDER,
+            Self::CrossCertificate => &tables::CROSS_CERTIFICATE,
         }
     }
 }
@@ -395,175 +393,10 @@ impl ExtensionValue {
     }
 }
 
-const fn required(kind: AttributeKind) -> SubjectAttribute {
-    SubjectAttribute { kind, presence: Presence::Required }
-}
-
-const fn optional(kind: AttributeKind) -> SubjectAttribute {
-    SubjectAttribute { kind, presence: Presence::Optional }
-}
-
-const fn critical(value: ExtensionValue) -> ExtensionRule {
-    ExtensionRule { critical: true, value }
-}
-
-const fn plain(value: ExtensionValue) -> ExtensionRule {
-    ExtensionRule { critical: false, value }
-}
-
-// SGP.26 v3.0.2 Variant O, CERT_CI_SIG_NIST and its predecessor of 2020.
-static CERTIFICATE_ISSUER: CertificateProfile = CertificateProfile {
-    name: ProfileName::CertificateIssuer,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(CommonName), required(OrganizationalUnit), required(Organization), required(Country)],
-    extensions: &[
-        plain(SubjectKeyIdentifier),
-        critical(CertificateAuthority { path_length: None }),
-        critical(CertificatePolicy(oid::ROLE_CI)),
-        critical(KeyUsage(&[KeyCertSign, CrlSign])),
-        plain(SubjectAlternativeName(&[RegisteredId])),
-        plain(CrlDistributionPoints { count: 2 }),
-    ],
-    validity_days: 12_783,
-};
-
-static EUM: CertificateProfile = CertificateProfile {
-    name: ProfileName::Eum,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(Country), required(Organization), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        critical(KeyUsage(&[KeyCertSign])),
-        critical(CertificatePolicy(oid::ROLE_EUM)),
-        plain(SubjectAlternativeName(&[RegisteredId])),
-        critical(CertificateAuthority { path_length: Some(0) }),
-        plain(CrlDistributionPoints { count: 1 }),
-        critical(EumNameConstraints),
-    ],
-    validity_days: 12_410,
-};
-
-static EUICC: CertificateProfile = CertificateProfile {
-    name: ProfileName::Euicc,
-    issued_by: ProfileName::Eum,
-    subject: &[
-        required(Country),
-        required(Organization),
-        required(AttributeKind::SerialNumber),
-        required(CommonName),
-    ],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        critical(KeyUsage(&[DigitalSignature])),
-        critical(CertificatePolicy(oid::ROLE_EUICC)),
-    ],
-    validity_days: 2_000_000,
-};
-
-static DP_AUTH: CertificateProfile = CertificateProfile {
-    name: ProfileName::DpAuth,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(Organization), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        plain(SubjectAlternativeName(&[RegisteredId])),
-        critical(KeyUsage(&[DigitalSignature])),
-        critical(CertificatePolicy(oid::ROLE_DP_AUTH)),
-        plain(CrlDistributionPoints { count: 2 }),
-    ],
-    validity_days: 3_650,
-};
-
-static DP_PB: CertificateProfile = CertificateProfile {
-    name: ProfileName::DpPb,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(Organization), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        plain(SubjectAlternativeName(&[RegisteredId])),
-        critical(KeyUsage(&[DigitalSignature])),
-        critical(CertificatePolicy(oid::ROLE_DP_PB)),
-        plain(CrlDistributionPoints { count: 2 }),
-    ],
-    validity_days: 3_650,
-};
-
-static DP_TLS: CertificateProfile = CertificateProfile {
-    name: ProfileName::DpTls,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(Organization), required(CommonName)],
-    extensions: &[
-        critical(KeyUsage(&[DigitalSignature])),
-        critical(ExtendedKeyUsage(&[Purpose::ServerAuthentication, Purpose::ClientAuthentication])),
-        plain(CertificatePolicy(oid::ROLE_DP_TLS)),
-        plain(SubjectKeyIdentifier),
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectAlternativeName(&[DnsNameAsCommonName, RegisteredId])),
-        plain(CrlDistributionPoints { count: 2 }),
-    ],
-    validity_days: 398,
-};
-
-static OPERATOR_ROOT: CertificateProfile = CertificateProfile {
-    name: ProfileName::OperatorRoot,
-    issued_by: ProfileName::OperatorRoot,
-    subject: &[optional(Organization), required(CommonName)],
-    extensions: &[
-        plain(SubjectKeyIdentifier),
-        critical(CertificateAuthority { path_length: Some(0) }),
-        critical(KeyUsage(&[KeyCertSign, CrlSign])),
-    ],
-    validity_days: 3_650,
-};
-
-static OPERATOR_CLIENT: CertificateProfile = CertificateProfile {
-    name: ProfileName::OperatorClient,
-    issued_by: ProfileName::OperatorRoot,
-    subject: &[optional(Organization), required(OrganizationalUnit), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        critical(KeyUsage(&[DigitalSignature])),
-        plain(ExtendedKeyUsage(&[Purpose::ClientAuthentication])),
-    ],
-    validity_days: 398,
-};
-
-static OPERATOR_SERVER: CertificateProfile = CertificateProfile {
-    name: ProfileName::OperatorServer,
-    issued_by: ProfileName::OperatorRoot,
-    subject: &[optional(Organization), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        critical(KeyUsage(&[DigitalSignature])),
-        plain(ExtendedKeyUsage(&[Purpose::ServerAuthentication])),
-        plain(SubjectAlternativeName(&[DnsNameAndIpAddresses])),
-    ],
-    validity_days: 398,
-};
-
-// No list names it and nobody asks about it, so it ends soon and is renewed by the service.
-static OCSP_RESPONDER: CertificateProfile = CertificateProfile {
-    name: ProfileName::OcspResponder,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[required(Organization), required(CommonName)],
-    extensions: &[
-        plain(AuthorityKeyIdentifier),
-        plain(SubjectKeyIdentifier),
-        critical(KeyUsage(&[DigitalSignature])),
-        critical(ExtendedKeyUsage(&[Purpose::OcspSigning])),
-        plain(OcspNoCheck),
-    ],
-    validity_days: 90,
-};
-
 #[cfg(test)]
 mod tests {
+    use super::ExtensionValue::{CertificateAuthority, EumNameConstraints, KeyUsage};
+    use super::KeyUsageBit::KeyCertSign;
     use super::*;
     use std::collections::HashSet;
 

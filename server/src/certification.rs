@@ -112,6 +112,7 @@ impl Execution {
             ProfileName::Eum => Role::Eum,
             ProfileName::DpAuth | ProfileName::DpPb | ProfileName::DpTls => Role::Provisioner,
             ProfileName::CertificateIssuer => return self.plan_root(certificate),
+            ProfileName::CrossCertificate => return self.plan_cross(certificate),
             ProfileName::Euicc
             | ProfileName::OperatorRoot
             | ProfileName::OperatorClient
@@ -212,6 +213,46 @@ impl Execution {
             permitted: Vec::new(),
             holder: issuer.name.clone(),
             certifies: Some(Arc::clone(&issuer)),
+            renews: None,
+            accreditation: None,
+            issuer,
+        };
+        ca::check_key(&self.ca, &request)?;
+        Ok(request)
+    }
+
+    /// The certificate of one certificate issuer of the authority by another: its subject and key are those of its own.
+    fn plan_cross(&self, certificate: &v1::IssueCertificate) -> Result<CertificateRequest, ServiceError> {
+        let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
+            certificate;
+        let is_plain = [party, common_name, registered_id, dns_name].into_iter().all(String::is_empty);
+        let (Some(v1::issue_certificate::Key::Issuer(name)), true, true) = (key, is_plain, renews.is_empty())
+        else {
+            return Err(invalid(
+                "a ci-cross certificate has the issuer that it is for and the one above, no more",
+            ));
+        };
+        let (subject, issuer) = (self.authority_issuer(name)?, self.authority_issuer(under)?);
+        let own = subject.certificate()?;
+        if subject.name == issuer.name || own.subject_name_der() == issuer.certificate()?.subject_name_der() {
+            return Err(invalid("a certificate issuer is certified by one of another name"));
+        }
+        let request = CertificateRequest {
+            profile: ProfileName::CrossCertificate,
+            subject: SubjectValues {
+                country: own.country(),
+                organization: own.organization(),
+                organizational_unit: own.organizational_unit(),
+                common_name: own.common_name(),
+                eid: None,
+            },
+            key: SubjectKey::without_proof(&subject.public_key, self.ca.known_keys)?,
+            registered_id: own.registered_id(),
+            dns_name: None,
+            ip_addresses: Vec::new(),
+            permitted: Vec::new(),
+            holder: subject.name.clone(),
+            certifies: None,
             renews: None,
             accreditation: None,
             issuer,

@@ -335,3 +335,37 @@ fn operator_certificates_verify_under_the_operator_ca_and_never_under_the_ci() {
     let (depth, why) = reason(&client(&ci), &[], std::slice::from_ref(&ci.certificate), role);
     assert_eq!((depth, why), (1, ChainReason::UnknownCriticalExtension("2.5.29.32".into())));
 }
+
+#[test]
+fn a_certificate_issuer_that_another_certified_is_followed_one_step_and_no_further() {
+    let old = ci();
+    let next = |name: &str, above: &Holder| {
+        let key = new_key();
+        let mut inputs = inputs(&key, 7);
+        inputs.subject = SubjectValues {
+            common_name: Some(name.into()),
+            organizational_unit: Some("Tests".into()),
+            organization: Some("Regulator".into()),
+            country: Some("SE".into()),
+            eid: None,
+        };
+        inputs.registered_id = Some("2.999.1".into());
+        inputs.crl_urls = ["a", "b"].map(|point| format!("http://ca.example.com/crl/{point}.crl")).into();
+        issue(ProfileName::CrossCertificate.profile(), inputs, key, Some(above))
+    };
+    let new = next("Sea CI 2", &old);
+    let key = new_key();
+    let leaf = issue(ProfileName::DpPb.profile(), dp_inputs(&key, "2.999.10"), key, Some(&new)).certificate;
+    let roots = std::slice::from_ref(&old.certificate);
+    let chain =
+        verify_chain(&leaf, std::slice::from_ref(&new.certificate), roots, ProfileName::DpPb, None).unwrap();
+    assert_eq!(chain.certificates(), [leaf.clone(), new.certificate.clone(), old.certificate.clone()]);
+    assert!(verify_chain(&leaf, &[], roots, ProfileName::DpPb, None).is_err());
+    assert_eq!(pki::chain::gsma_role(&new.certificate), Some(ProfileName::CertificateIssuer));
+
+    let newer = next("Sea CI 3", &new);
+    let key = new_key();
+    let far = issue(ProfileName::DpPb.profile(), dp_inputs(&key, "2.999.10"), key, Some(&newer)).certificate;
+    let between = [newer.certificate, new.certificate];
+    assert!(verify_chain(&far, &between, roots, ProfileName::DpPb, None).is_err());
+}
