@@ -165,11 +165,17 @@ impl Inspection {
     /// Opens a **copy** of the view (opening changes files) and compares each row to the log, up to the batch that the
     /// view has seen. A view of a log that this one does not continue is [`StoreError::ViewAheadOfLog`].
     pub fn compare_view(&self, options: &OpenOptions, copy: &Path) -> Result<ViewFinding, StoreError> {
-        let (view, found) = match View::open(copy, options.mac_key.view(), self.ended_clean) {
+        let (view, found) = match View::open(copy, options.mac_key.view()) {
             Ok(opened) => opened,
             Err(ViewFault::Unfit(reason)) => return Ok(ViewFinding::Unfit { reason }),
             Err(ViewFault::Busy(reason)) => return Err(StoreError::View { reason }),
         };
+        // After an end in good order each row is compared below, and what is wrong with it told.
+        if !self.ended_clean
+            && let Err(reason) = view.begin_check(&found).finish()
+        {
+            return Ok(ViewFinding::Unfit { reason });
+        }
         let ahead = |what| StoreError::ViewAheadOfLog { view_batch: found.batch, what };
         if found.batch > self.batches {
             return Err(ahead("the log ends before it"));

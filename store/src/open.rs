@@ -27,7 +27,7 @@ use crate::{
     read::SparseIndex,
     segment::{SegmentHeader, segment_file},
     tail::{LogTail, TailStart},
-    view::{View, ViewFault, ViewPosition, ViewWrites},
+    view::{RowCheck, View, ViewFault, ViewPosition, ViewWrites},
     walk::{Walker, segment_numbers},
 };
 
@@ -280,6 +280,9 @@ struct OpenView<'a> {
     position: ViewPosition,
     pending: ViewWrites,
     reached: Option<(u64, [u8; 32])>,
+    /// Under way until the first write.
+    check: Option<RowCheck>,
+    ended_clean: bool,
     unfit: Option<String>,
 }
 
@@ -292,26 +295,43 @@ impl<'a> OpenView<'a> {
             position: ViewPosition::default(),
             pending: ViewWrites::default(),
             reached: None,
+            check: None,
+            ended_clean,
             unfit: None,
         };
         // Every row is read, also after a clean end: an old row with its right HMAC, put back while nothing ran, is found
         // by the sum over all of them.
-        match View::open(path, open.mac.clone(), false) {
-            Ok((view, position)) => (open.view, open.position) = (Some(view), position),
+        match View::open(path, open.mac.clone()) {
+            Ok((view, position)) => {
+                open.check = Some(view.begin_check(&position));
+                (open.view, open.position) = (Some(view), position);
+            }
             Err(ViewFault::Busy(reason)) => return Err(StoreError::View { reason }),
             // Made again right here, so that one walk of the log fills it.
             Err(ViewFault::Unfit(reason)) => {
-                if ended_clean {
-                    tracing::error!(
-                        reason,
-                        "the view was changed after it was closed in good order; examine who can write to the disk"
-                    );
-                }
-                open.unfit = Some(reason);
+                open.found_unfit(reason);
                 open.start_again()?;
             }
         }
         Ok(open)
+    }
+
+    fn found_unfit(&mut self, reason: String) {
+        if self.ended_clean {
+            tracing::error!(
+                reason,
+                "the view was changed after it was closed in good order; examine who can write to the disk"
+            );
+        }
+        self.view = None;
+        self.unfit = Some(reason);
+    }
+
+    /// Waits until every row was looked at; a view that is not to be believed is dropped.
+    fn settle(&mut self) {
+        if let Some(Err(reason)) = self.check.take().map(RowCheck::finish) {
+            self.found_unfit(reason);
+        }
     }
 
     fn start_again(&mut self) -> Result<(), StoreError> {
@@ -324,7 +344,7 @@ impl<'a> OpenView<'a> {
         self.pending = ViewWrites::default();
         self.reached = None;
         View::put_aside(self.path).map_err(StoreError::io("put aside", VIEW_DIRECTORY))?;
-        match View::open(self.path, self.mac.clone(), true) {
+        match View::open(self.path, self.mac.clone()) {
             Ok((view, position)) => {
                 (self.view, self.position) = (Some(view), position);
                 Ok(())
@@ -335,6 +355,7 @@ impl<'a> OpenView<'a> {
 
     /// Applies what is pending; a failure puts the view out of use.
     fn flush(&mut self) {
+        self.settle();
         let writes = std::mem::take(&mut self.pending);
         if let (Some(view), Some((batch, hash))) = (&self.view, self.reached.take())
             && let Err(reason) = view.apply(&writes, &mut self.position, batch, hash)

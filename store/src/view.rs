@@ -56,6 +56,13 @@ impl RowSum {
         }
     }
 
+    /// The sum over the rows of both.
+    fn join(&mut self, other: Self) {
+        for (lane, more) in self.0.iter_mut().zip(other.0) {
+            *lane = lane.wrapping_add(more);
+        }
+    }
+
     fn subtract(&mut self, tag: &[u8]) {
         for (lane, less) in self.0.iter_mut().zip(Self::lanes(tag)) {
             *lane = lane.wrapping_sub(less);
@@ -77,6 +84,10 @@ impl ViewWrites {
     }
 }
 
+mod check;
+
+pub(crate) use check::RowCheck;
+
 /// The open view. Reads from any thread; [`View::apply`] from one at a time.
 pub(crate) struct View {
     db: sled::Db,
@@ -95,8 +106,8 @@ pub(crate) enum ViewFault {
 }
 
 impl View {
-    /// Opens or makes the view at `path`. Every row is checked unless `trusts_rows`, for who compares them one by one.
-    pub fn open(path: &Path, mac: KeyedMac, trusts_rows: bool) -> Result<(Self, ViewPosition), ViewFault> {
+    /// Opens or makes the view at `path`. Its rows are not looked at: see [`View::begin_check`].
+    pub fn open(path: &Path, mac: KeyedMac) -> Result<(Self, ViewPosition), ViewFault> {
         let unfit = |error: io::Error| ViewFault::Unfit(error.to_string());
         fs::create_dir_all(path).map_err(unfit)?;
         remove_torn_snapshots(path).map_err(unfit)?;
@@ -114,7 +125,7 @@ impl View {
             Ok(Self { db, file, mac, dirty: AtomicBool::new(false) })
         })()
         .map_err(unfit)?;
-        let position = view.check(trusts_rows).map_err(ViewFault::Unfit)?;
+        let position = view.position().map_err(ViewFault::Unfit)?;
         Ok((view, position))
     }
 
@@ -132,7 +143,7 @@ impl View {
         path.parent().map_or(Ok(()), sync_directory)
     }
 
-    fn check(&self, trusts_rows: bool) -> Result<ViewPosition, String> {
+    fn position(&self) -> Result<ViewPosition, String> {
         guarded(|| {
             let Some(stored) = self.db.get(POSITION_KEY).map_err(|e| e.to_string())? else {
                 return if self.db.is_empty() {
@@ -141,20 +152,13 @@ impl View {
                     Err("rows without a position".to_owned())
                 };
             };
-            let position = self.read_position(&stored).ok_or("the position row carries a wrong HMAC")?;
-            if !trusts_rows {
-                let mut sum = RowSum::default();
-                for row in self.db.range([1_u8]..) {
-                    let (key, stored) = row.map_err(|e| e.to_string())?;
-                    let (_, tag, _) = self.split(&key, &stored).ok_or("a row carries a wrong HMAC")?;
-                    sum.add(tag);
-                }
-                if sum != position.sum {
-                    return Err("rows are missing or stale".to_owned());
-                }
-            }
-            Ok(position)
+            self.read_position(&stored).ok_or_else(|| "the position row carries a wrong HMAC".to_owned())
         })?
+    }
+
+    /// Begins to compare every row, as the view is now, with the sum of its position. Nothing may be applied before that is done.
+    pub fn begin_check(&self, position: &ViewPosition) -> RowCheck {
+        RowCheck::begin(self.db.clone(), self.mac.clone(), position.sum)
     }
 
     /// Applies writes and moves `position` on to the batch that caused them. Not durable.
@@ -272,10 +276,7 @@ impl View {
     }
 
     fn split<'a>(&self, key: &[u8], stored: &'a [u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
-        let (head, value) = stored.split_at_checked(ROW_OVERHEAD)?;
-        let (version, tag) = head.split_at(8);
-        let right = self.mac.matches(&[&(key.len() as u16).to_be_bytes(), key, version, value], tag);
-        right.then_some((u64::from_be_bytes(version.try_into().ok()?), tag, value))
+        split_row(&self.mac, key, stored)
     }
 
     fn write_position(&self, position: &ViewPosition) -> Vec<u8> {
@@ -305,6 +306,14 @@ impl View {
 }
 
 /// A key of sled: the keyspace code, then the key.
+/// Version, tag and value of a stored row whose HMAC is right.
+fn split_row<'a>(mac: &KeyedMac, key: &[u8], stored: &'a [u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
+    let (head, value) = stored.split_at_checked(ROW_OVERHEAD)?;
+    let (version, tag) = head.split_at(8);
+    let right = mac.matches(&[&(key.len() as u16).to_be_bytes(), key, version, value], tag);
+    right.then_some((u64::from_be_bytes(version.try_into().ok()?), tag, value))
+}
+
 pub(crate) fn view_key(code: u8, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
     out.push(code);
