@@ -1,7 +1,7 @@
 //! The register with many certificates in the embedded store: looked up by serial number, EID, key and holder, listed, and
 //! opened again.
 //!
-//! `cargo run --release -p ca --example register_scale [certificates] [directory]`
+//! `cargo run --release -p ca --example register_scale [certificates] [directory] [MiB of cache]`
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -164,6 +164,7 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let certificates: u64 = arguments.next().map_or(Ok(100_000), |text| text.parse())?;
     let parent = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let cache: u64 = arguments.next().map_or(Ok(64), |text| text.parse())?;
     let directory = tempfile::tempdir_in(parent)?;
     let options = || {
         let mut options = OpenOptions::new(
@@ -175,6 +176,7 @@ fn main() -> Result<(), Failure> {
         );
         options.segment_bytes = 64 << 20;
         options.reserve_bytes = 0;
+        options.view_cache_bytes = cache << 20;
         options
     };
     println!("{certificates} certificates");

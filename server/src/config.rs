@@ -38,6 +38,7 @@ struct ConfigFile {
     crl_base_url: String,
     certificate_policy: String,
     segment_mib: Option<u64>,
+    view_cache_mib: Option<u64>,
     #[serde(default)]
     session_keys_in_tls_channel: bool,
     certificate_issuer: CertificateIssuer,
@@ -115,6 +116,8 @@ pub(crate) struct Config {
     /// Certificate policy and practice statement in force.
     pub(crate) certificate_policy: audit::Name,
     pub(crate) segment_bytes: u64,
+    /// Bytes of the view that are kept in memory.
+    pub(crate) view_cache_bytes: u64,
     /// Whether session keys may be answered unsealed where a grant says so.
     pub(crate) session_keys_in_tls_channel: bool,
     pub(crate) certificate_issuer: CertificateIssuer,
@@ -189,6 +192,10 @@ impl Config {
         if !(1..=1024).contains(&segment_mib) {
             return Err(wrong("segment_mib", "must be 1 to 1024".into()));
         }
+        let view_cache_mib = file.view_cache_mib.unwrap_or(64);
+        if !(16..=65_536).contains(&view_cache_mib) {
+            return Err(wrong("view_cache_mib", "must be 16 to 65536".into()));
+        }
         if file.server_names.is_empty() && file.server_addresses.is_empty() {
             return Err(wrong("server_names", "the server needs a name or an address".into()));
         }
@@ -234,6 +241,7 @@ impl Config {
             crl_base_url: file.crl_base_url,
             certificate_policy,
             segment_bytes: segment_mib * 1024 * 1024,
+            view_cache_bytes: view_cache_mib * 1024 * 1024,
             session_keys_in_tls_channel: file.session_keys_in_tls_channel,
             certificate_issuer: file.certificate_issuer,
             environment: file.pkcs11.environment,
@@ -284,6 +292,8 @@ crl_base_url = "http://127.0.0.1:{http}"
 certificate_policy = "cp-1"
 # Size of one log segment. Zero-filled ahead, so it is also the disk space taken at once.
 segment_mib = 64
+# Memory for rows of the view. Registers of a million devices are read and written several times faster with 1024.
+view_cache_mib = 64
 # true: session keys may be answered unsealed, in the TLS channel alone, under grants that say so. They then pass through
 # this process in clear. A grant alone does not allow it.
 session_keys_in_tls_channel = false

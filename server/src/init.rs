@@ -263,6 +263,7 @@ pub(crate) fn store_options(
     let mut options =
         StoreOptions::new(config.path("log"), identity, LogMacKey::new(mac_key), clock, records::all());
     options.segment_bytes = config.segment_bytes;
+    options.view_cache_bytes = config.view_cache_bytes;
     options
 }
 

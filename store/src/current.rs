@@ -180,7 +180,9 @@ mod tests {
     fn open() -> Opened {
         let directory = tempfile::tempdir().unwrap();
         let mac = LogMacKey::new(Zeroizing::new([1; 32])).view();
-        let Ok((sled, position)) = View::open(directory.path(), mac) else { panic!("a new view opens") };
+        let Ok((sled, position)) = View::open(directory.path(), mac, 16 << 20) else {
+            panic!("a new view opens")
+        };
         Opened { current: CurrentView::new(sled, position), _directory: directory }
     }
 

@@ -165,7 +165,7 @@ impl Inspection {
     /// Opens a **copy** of the view (opening changes files) and compares each row to the log, up to the batch that the
     /// view has seen. A view of a log that this one does not continue is [`StoreError::ViewAheadOfLog`].
     pub fn compare_view(&self, options: &OpenOptions, copy: &Path) -> Result<ViewFinding, StoreError> {
-        let (view, found) = match View::open(copy, options.mac_key.view()) {
+        let (view, found) = match View::open(copy, options.mac_key.view(), options.view_cache_bytes) {
             Ok(opened) => opened,
             Err(ViewFault::Unfit(reason)) => return Ok(ViewFinding::Unfit { reason }),
             Err(ViewFault::Busy(reason)) => return Err(StoreError::View { reason }),

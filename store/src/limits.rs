@@ -27,3 +27,5 @@ pub const READ_ROWS_MAX: usize = 65_536;
 
 /// Fixed bytes of one change in a state section: keyspace, key length, value length.
 pub(crate) const CHANGE_OVERHEAD: usize = 1 + 2 + 4;
+/// Smallest cache of the view.
+pub const VIEW_CACHE_BYTES_MIN: u64 = 16 << 20;

@@ -51,12 +51,14 @@ pub struct OpenOptions {
     pub queue_depth_max: usize,
     /// Size of a file kept only to be given up when the disk is full, so that a restart has room; 0 for none.
     pub reserve_bytes: u64,
+    /// Bytes of the view that are kept in memory, 16 MiB or more. What a register of many rows is read and written with.
+    pub view_cache_bytes: u64,
     /// An officer's word that the wall clock may stand behind the last entry at this start.
     pub allow_clock_behind_log: bool,
 }
 
 impl OpenOptions {
-    /// 256 MiB segments, 4,096 waiting commits, 64 MiB of reserve, no clock behind the log.
+    /// 256 MiB segments, 4,096 waiting commits, 64 MiB of reserve and of cache, no clock behind the log.
     pub fn new(
         directory: impl Into<PathBuf>,
         identity: LogIdentity,
@@ -73,6 +75,7 @@ impl OpenOptions {
             segment_bytes: 256 << 20,
             queue_depth_max: 4096,
             reserve_bytes: 64 << 20,
+            view_cache_bytes: 64 << 20,
             allow_clock_behind_log: false,
         }
     }
@@ -85,6 +88,9 @@ impl OpenOptions {
             return Err(StoreError::Configuration {
                 what: "segment_bytes must be a multiple of 4096 from 32 KiB to 2 GiB",
             });
+        }
+        if self.view_cache_bytes < limits::VIEW_CACHE_BYTES_MIN {
+            return Err(StoreError::Configuration { what: "view_cache_bytes must be at least 16 MiB" });
         }
         if self.queue_depth_max == 0 {
             return Err(StoreError::Configuration { what: "queue_depth_max must be at least 1" });

@@ -129,7 +129,7 @@ pub(crate) fn open(
     let ended_clean = take_clean_end(&directory)?;
 
     let view_path = directory.join(VIEW_DIRECTORY);
-    let mut view = OpenView::open(&view_path, options.mac_key.view(), ended_clean)?;
+    let mut view = OpenView::open(&view_path, options.mac_key.view(), options.view_cache_bytes, ended_clean)?;
     let found = view.position;
     let memory = MemoryRows::new();
     let mut index = SparseIndex::default();
@@ -276,6 +276,7 @@ fn replay(
 struct OpenView<'a> {
     path: &'a Path,
     mac: KeyedMac,
+    cache_bytes: u64,
     view: Option<View>,
     position: ViewPosition,
     pending: ViewWrites,
@@ -287,10 +288,11 @@ struct OpenView<'a> {
 }
 
 impl<'a> OpenView<'a> {
-    fn open(path: &'a Path, mac: KeyedMac, ended_clean: bool) -> Result<Self, StoreError> {
+    fn open(path: &'a Path, mac: KeyedMac, cache_bytes: u64, ended_clean: bool) -> Result<Self, StoreError> {
         let mut open = Self {
             path,
             mac,
+            cache_bytes,
             view: None,
             position: ViewPosition::default(),
             pending: ViewWrites::default(),
@@ -301,7 +303,7 @@ impl<'a> OpenView<'a> {
         };
         // Every row is read, also after a clean end: an old row with its right HMAC, put back while nothing ran, is found
         // by the sum over all of them.
-        match View::open(path, open.mac.clone()) {
+        match View::open(path, open.mac.clone(), cache_bytes) {
             Ok((view, position)) => {
                 open.check = Some(view.begin_check(&position));
                 (open.view, open.position) = (Some(view), position);
@@ -344,7 +346,7 @@ impl<'a> OpenView<'a> {
         self.pending = ViewWrites::default();
         self.reached = None;
         View::put_aside(self.path).map_err(StoreError::io("put aside", VIEW_DIRECTORY))?;
-        match View::open(self.path, self.mac.clone()) {
+        match View::open(self.path, self.mac.clone(), self.cache_bytes) {
             Ok((view, position)) => {
                 (self.view, self.position) = (Some(view), position);
                 Ok(())

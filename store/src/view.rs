@@ -21,7 +21,6 @@ use crate::{
     mac::{KeyedMac, MAC_BYTES},
 };
 
-const CACHE_BYTES: u64 = 64 << 20;
 const LOCK_ATTEMPTS_MAX: u32 = 100;
 /// Keyspace code 0 is reserved for this row.
 const POSITION_KEY: [u8; 2] = [0, b'p'];
@@ -107,11 +106,11 @@ pub(crate) enum ViewFault {
 
 impl View {
     /// Opens or makes the view at `path`. Its rows are not looked at: see [`View::begin_check`].
-    pub fn open(path: &Path, mac: KeyedMac) -> Result<(Self, ViewPosition), ViewFault> {
+    pub fn open(path: &Path, mac: KeyedMac, cache_bytes: u64) -> Result<(Self, ViewPosition), ViewFault> {
         let unfit = |error: io::Error| ViewFault::Unfit(error.to_string());
         fs::create_dir_all(path).map_err(unfit)?;
         remove_torn_snapshots(path).map_err(unfit)?;
-        let db = open_sled(path)?;
+        let db = open_sled(path, cache_bytes)?;
         let view = (|| {
             // sled writes `conf` once and never syncs it.
             for name in ["conf", "db"] {
@@ -338,8 +337,8 @@ fn remove_torn_snapshots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open_sled(path: &Path) -> Result<sled::Db, ViewFault> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(500));
+fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, ViewFault> {
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(Some(500));
     let mut attempts = 0;
     loop {
         let error = match guarded(|| config.open()).map_err(ViewFault::Unfit)? {
