@@ -3,8 +3,9 @@
 use domain::KeyCheckValue;
 
 use super::wire::{bounded, received, unexpected};
-use super::{CallOptions, HsmError, Job, JobOutput, Token, WireKeysets};
+use super::{CallOptions, HsmError, Job, JobOutput, Token};
 use crate::source::SourcedKeyset;
+use crate::wire_keysets::WireKeysets;
 
 /// Keysets of one job.
 pub const CHECKED_KEYSETS_MAX: usize = 1_000;

@@ -1,6 +1,7 @@
 //! The daemon's side: a cheap handle with a bounded queue, in front of worker processes. Loads no PKCS#11 module.
 
 mod check_values;
+mod device_jobs;
 mod dispatch;
 mod incoming;
 mod key_pairs;
@@ -9,49 +10,31 @@ mod process;
 mod rsp;
 mod scp11;
 mod sessions;
+mod supervision;
 mod tls_psk;
 mod wire;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use domain::{KeysetAlgorithm, Protocol};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 pub use self::check_values::CHECKED_KEYSETS_MAX;
-use self::dispatch::{Dispatch, PendingJob, Phase};
-use self::process::Link;
+use self::dispatch::{Dispatch, Phase};
 pub(crate) use self::process::spawn;
-use self::wire::{
-    bounded, order_device, parts, put_key_blocks, received, unexpected, wire_eids, wire_proofs,
-};
-use crate::error::{ErrorClass, HsmError};
-use crate::job::{
-    CARD_PROOFS_MAX, CallOptions, CardProofJob, ExportJob, ExportRecipient, ExportedKeys, INPUT_BYTES_MAX,
-    ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys, PUT_KEY_DEVICES_MAX, Priority,
-    PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
-};
+use self::supervision::{control_options, watch};
+use self::wire::{parts, received, unexpected};
+use crate::error::HsmError;
+use crate::job::{CallOptions, INPUT_BYTES_MAX};
 use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
-use crate::protocol::{Job, JobOutput, WireExport, WireOrderChunk, WireOrderKeys, WirePutKey};
+use crate::protocol::{Job, JobOutput};
 use crate::report::StartReport;
 use crate::signature::Verifier;
-use crate::source::{KeySource, StorageKeys};
-use crate::spki;
-use crate::wire_keysets::{WireKeysets, WireKind};
 
-/// How often deadlines are looked at; a deadline is noticed at most this late.
-const TICK: Duration = Duration::from_millis(10);
-/// A worker idle for this long is asked for its canary.
-const CANARY_INTERVAL: Duration = Duration::from_secs(5);
-/// What a control job (canary, new key) may take, queueing included.
-const CONTROL_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a shutdown waits for work already begun.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 /// The longest context of a service secret, in bytes.
 const SECRET_CONTEXT_MAX: usize = 256;
 
@@ -321,120 +304,6 @@ impl Token {
         HsmError::token(format!("a signature of key {key} does not verify; it was discarded"))
     }
 
-    /// Derives and wraps the keysets of one chunk of an order under a fresh transport key; see [`OrderChunkJob`].
-    pub async fn order_chunk(
-        &self,
-        job: OrderChunkJob,
-        options: CallOptions,
-    ) -> Result<OrderChunk, HsmError> {
-        let inner = self.inner();
-        let keys = match job.keys {
-            OrderKeys::Derived { master } => {
-                inner.known_master(&master)?;
-                WireOrderKeys::Derived { master }
-            }
-            OrderKeys::Random(StorageKeys { kek, blob_mac }) => {
-                inner.known_storage(&kek, &blob_mac)?;
-                WireOrderKeys::Random { kek, blob_mac }
-            }
-        };
-        bounded("an order chunk", "devices", job.eids.len(), ORDER_CHUNK_DEVICES_MAX)?;
-        if !job.algorithm.may_be_made() {
-            return Err(HsmError::caller(format!("no {} keyset is made", job.algorithm.as_str())));
-        }
-        spki::rsa_public_key(&job.recipient_spki)?;
-        let devices = job.eids.len();
-        let wire = Job::OrderChunk(Box::new(WireOrderChunk {
-            kind: WireKind::new(job.protocol, job.security_domain, job.kvn, job.algorithm),
-            keys,
-            recipient_spki: job.recipient_spki,
-            eids: wire_eids(&job.eids),
-            format: job.format.code(),
-        }));
-        match received(inner.submit(wire, options)?.await)? {
-            JobOutput::OrderChunk { wrapped_transport_key, oaep_hash, devices: wrapped } => {
-                if wrapped.len() != devices {
-                    return Err(HsmError::token("the worker answered for another number of devices"));
-                }
-                let devices = wrapped.into_iter().map(order_device).collect();
-                Ok(OrderChunk { wrapped_transport_key, oaep_hash, devices })
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Derives and encrypts the new keysets of a batch of devices for PUT KEY; see [`PutKeyJob`]. One entry per EID, in
-    /// their order. Neither key is ever readable: all of it happens inside the token.
-    pub async fn put_key(&self, job: PutKeyJob, options: CallOptions) -> Result<Vec<PutKeyBlocks>, HsmError> {
-        let inner = self.inner();
-        bounded("a PUT KEY job", "devices", job.devices.len(), PUT_KEY_DEVICES_MAX)?;
-        for device in &job.devices {
-            inner.known_source(&device.old.source)?;
-            inner.known_source(&device.new.source)?;
-            may_be_put(device)?;
-        }
-        let asked = job.devices.len();
-        let (old, new): (Vec<_>, Vec<_>) = job.devices.into_iter().map(|d| (d.old, d.new)).unzip();
-        let wire = WirePutKey { old: WireKeysets::of(old), new: WireKeysets::of(new) };
-        match received(inner.submit(Job::PutKey(Box::new(wire)), options)?.await)? {
-            JobOutput::PutKey(devices) if devices.len() == asked => devices
-                .into_iter()
-                .map(put_key_blocks)
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| HsmError::token("the worker answered with another number of keys")),
-            JobOutput::PutKey(_) => Err(HsmError::token("the worker answered for another number of devices")),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Wraps the static keys of one keyset in the token, for the party that will have them; see [`ExportJob`]. Derived
-    /// keysets only: of a stored key, every wrap that may leave was made with it.
-    pub async fn export(&self, job: ExportJob, options: CallOptions) -> Result<ExportedKeys, HsmError> {
-        let inner = self.inner();
-        inner.known_source(&job.keyset.source)?;
-        let usages = job.keyset.keyset.protocol.usages().len();
-        let (party_key, party_spki) = match job.recipient {
-            ExportRecipient::Aes(key) => (Some(key), Vec::new()),
-            ExportRecipient::Rsa(spki) => (None, spki),
-        };
-        if let Some(key) = &party_key {
-            inner.known_key(key)?;
-        }
-        let wire = WireExport { keysets: WireKeysets::of([job.keyset]), party_key, party_spki };
-        match received(inner.submit(Job::Export(Box::new(wire)), options)?.await)? {
-            JobOutput::Exported { wrapped_transport_key, oaep_hash, keys } if keys.len() == usages => {
-                let keys = keys
-                    .into_iter()
-                    .map(|key| WrappedKey { wrapped: key.wrapped, kcv: domain::KeyCheckValue(key.kcv) })
-                    .collect();
-                Ok(ExportedKeys { wrapped_transport_key, oaep_hash, keys })
-            }
-            JobOutput::Exported { .. } => {
-                Err(HsmError::token("the worker answered with another number of keys"))
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Checks the cryptograms of a batch of cards, each in constant time; see [`CardProofJob`]. `true` for every card
-    /// that holds its keyset, in the order given. Nothing else is made and nothing is released.
-    pub async fn card_proofs(&self, job: CardProofJob, options: CallOptions) -> Result<Vec<bool>, HsmError> {
-        let inner = self.inner();
-        bounded("a card-proof job", "proofs", job.proofs.len(), CARD_PROOFS_MAX)?;
-        for proof in &job.proofs {
-            inner.known_source(&proof.keyset.source)?;
-        }
-        let asked = job.proofs.len();
-        let wire = Box::new(wire_proofs(job.proofs));
-        match received(inner.submit(Job::CardProofs(wire), options)?.await)? {
-            JobOutput::CardProofs(outcomes) if outcomes.len() == asked => Ok(outcomes),
-            JobOutput::CardProofs(_) => {
-                Err(HsmError::token("the worker answered for another number of cards"))
-            }
-            other => Err(unexpected(&other)),
-        }
-    }
-
     /// A 32-byte secret that only this token can produce again, bound to `context`: for the store's MAC key and the
     /// yearly pseudonym keys. The key has role `LogMac` or `Pseudonym`.
     ///
@@ -531,28 +400,6 @@ impl Token {
     }
 }
 
-/// What a token can put on a card by PUT KEY.
-fn may_be_put(device: &PutKeyDevice) -> Result<(), HsmError> {
-    let (old, new) = (&device.old.keyset, &device.new.keyset);
-    if old.eid != new.eid {
-        return Err(HsmError::caller("the old keyset and the new one are of two devices"));
-    }
-    if old.protocol != Protocol::Scp03 || new.protocol.usages().len() != 3 {
-        return Err(HsmError::caller("PUT KEY puts keysets of three keys in an SCP03 session"));
-    }
-    match new.algorithm {
-        KeysetAlgorithm::Aes128 | KeysetAlgorithm::Aes256 => Ok(()),
-        // SP 800-131A: no new 3DES keys.
-        KeysetAlgorithm::TripleDes2Key | KeysetAlgorithm::TripleDes3Key => {
-            Err(HsmError::caller("no 3DES keyset is made; take AES-256"))
-        }
-        // 24 bytes are no whole blocks, and a token pads no key that it wraps by AES-CBC.
-        KeysetAlgorithm::Aes192 => Err(HsmError::caller(
-            "no AES-192 keyset leaves by PUT KEY, because the token cannot pad a key inside; take AES-256",
-        )),
-    }
-}
-
 impl KnownKey {
     fn new(key: &RegisteredKey) -> Result<Self, HsmError> {
         let (verifier, spki) = match &key.check {
@@ -578,265 +425,4 @@ impl KnownKey {
             .filter(|_| algorithm.is_of(self.role.kind()))
             .ok_or_else(|| HsmError::caller(format!("key {key} does not sign {algorithm:?}")))
     }
-}
-
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Dispatch> {
-        // Nothing panics while it holds the lock half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn known_key(&self, key: &KeyRef) -> Result<Arc<KnownKey>, HsmError> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(key).cloned().ok_or_else(|| HsmError::caller(format!("key {key} is not registered")))
-    }
-
-    fn known_master(&self, key: &KeyRef) -> Result<(), HsmError> {
-        match self.known_key(key)?.role {
-            role if role.is_master() => Ok(()),
-            role => Err(HsmError::caller(format!("key {key} is a {}, no master", role.as_str()))),
-        }
-    }
-
-    fn known_storage(&self, kek: &KeyRef, blob_mac: &KeyRef) -> Result<(), HsmError> {
-        for (key, role) in [(kek, KeyRole::Kek), (blob_mac, KeyRole::BlobMac)] {
-            let found = self.known_key(key)?.role;
-            if found != role {
-                let (is, needed) = (found.as_str(), role.as_str());
-                return Err(HsmError::caller(format!("key {key} is a {is}, no {needed}")));
-            }
-        }
-        Ok(())
-    }
-
-    fn known_source(&self, source: &KeySource) -> Result<(), HsmError> {
-        match source {
-            KeySource::Derived { master, .. } => self.known_master(master),
-            KeySource::Stored(stored) => self.known_storage(&stored.storage.kek, &stored.storage.blob_mac),
-        }
-    }
-
-    fn submit(
-        &self,
-        job: Job,
-        options: CallOptions,
-    ) -> Result<oneshot::Receiver<Result<JobOutput, HsmError>>, HsmError> {
-        let (reply, outcome) = oneshot::channel();
-        {
-            let mut state = self.lock();
-            if let Err(error) = state.admit(options.priority, self.config.queue_depth_max) {
-                self.counters.jobs_refused.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
-            let pending = PendingJob { job, deadline: options.deadline, reply: Some(reply) };
-            state.queues[options.priority.index()].push_back(pending);
-        }
-        self.counters.jobs.fetch_add(1, Ordering::Relaxed);
-        self.pump();
-        Ok(outcome)
-    }
-
-    /// Hands queued jobs to free workers until one of the two runs out.
-    fn pump(&self) {
-        loop {
-            let next = self.lock().next_frame(self.config.threads_per_worker, Instant::now());
-            match next {
-                Some(out) => out.link.send(out.frame, out.jobs),
-                None => return,
-            }
-        }
-    }
-
-    fn ask_every_worker(&self, job: &Job) -> Vec<oneshot::Receiver<Result<JobOutput, HsmError>>> {
-        let now = Instant::now();
-        let mut outcomes = Vec::new();
-        let mut outgoing = Vec::new();
-        {
-            let mut state = self.lock();
-            for at in 0..state.links.len() {
-                if state.links[at].is_ready && !state.links[at].is_draining {
-                    let (reply, outcome) = oneshot::channel();
-                    let job =
-                        PendingJob { job: job.clone(), deadline: now + CONTROL_TIME_MAX, reply: Some(reply) };
-                    outgoing.push(state.hand_over(at, vec![job], false, now));
-                    outcomes.push(outcome);
-                }
-            }
-        }
-        for out in outgoing {
-            out.link.send(out.frame, out.jobs);
-        }
-        outcomes
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self.lock().phase, Phase::Closed)
-    }
-
-    fn close(&self) {
-        let links: Vec<Arc<Link>> = {
-            let mut state = self.lock();
-            state.phase = Phase::Closed;
-            state.links.iter().map(|l| Arc::clone(&l.link)).collect()
-        };
-        self.changed.notify_all();
-        for link in links {
-            link.close();
-        }
-    }
-
-    fn note_start_failure(&self, error: &HsmError) {
-        let mut state = self.lock();
-        match error.class {
-            ErrorClass::ShuttingDown => {}
-            ErrorClass::Pin => {
-                if matches!(state.phase, Phase::Serving) {
-                    state.phase = Phase::Stopped(error.clone());
-                }
-            }
-            _ => state.start_failure = Some(error.clone()),
-        }
-        let unreachable = !state.links.iter().any(|l| l.is_ready);
-        let orphans: Vec<PendingJob> = if unreachable {
-            state.queues.iter_mut().flat_map(|q| q.drain(..)).collect()
-        } else {
-            Vec::new()
-        };
-        drop(state);
-        for job in orphans {
-            let class = if error.class == ErrorClass::Pin { ErrorClass::Pin } else { ErrorClass::Token };
-            PendingJob::finish(
-                job.reply,
-                Err(HsmError { class, ..error.clone() }.context("no worker is available")),
-            );
-        }
-    }
-
-    /// Forgets a dead worker and answers for everything it held. True when a successor is under way already.
-    fn lose(&self, link: &Link) -> bool {
-        let lost = {
-            let mut state = self.lock();
-            state.position(link).map(|at| state.links.swap_remove(at))
-        };
-        let Some(lost) = lost else { return false };
-        for (reply, _) in lost.in_flight.into_values().flat_map(|f| f.waiting) {
-            let error = HsmError::token("the worker ended while the job was with it; nothing was released");
-            PendingJob::finish(reply, Err(error));
-        }
-        lost.is_being_replaced
-    }
-
-    /// No more work for `link`; it ends when its hands are empty.
-    fn retire(&self, link: &Arc<Link>) {
-        {
-            let mut state = self.lock();
-            let Some(at) = state.position(link) else { return };
-            state.links[at].is_draining = true;
-        }
-        self.close_if_drained(link);
-    }
-
-    fn close_if_drained(&self, link: &Link) {
-        let is_empty = {
-            let state = self.lock();
-            state
-                .position(link)
-                .is_some_and(|at| state.links[at].is_draining && state.links[at].in_flight.is_empty())
-        };
-        if is_empty {
-            link.close();
-        }
-    }
-
-    fn slot_ended(&self) {
-        self.lock().slots_alive -= 1;
-        self.changed.notify_all();
-    }
-
-    /// Waits, but not past the end of the handle.
-    fn pause(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut state = self.lock();
-        while !matches!(state.phase, Phase::Closed) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-/// The clock of a token: deadlines, hanging workers, idle canaries, the end.
-fn watch(inner: &Arc<Inner>) {
-    let mut drain_until = None;
-    loop {
-        let now = Instant::now();
-        let (late, hanging) = inner.lock().expire(now);
-        for reply in late {
-            let error = HsmError::new(ErrorClass::Deadline, "the deadline passed before the token answered");
-            PendingJob::finish(Some(reply), Err(error));
-        }
-        for link in hanging {
-            tracing::error!(token = %inner.config.name, pid = link.pid, "hsm worker hangs; killing it");
-            link.kill();
-        }
-        ask_idle_canaries(inner, now);
-
-        let state = inner.lock();
-        match state.phase {
-            Phase::Serving | Phase::Stopped(_) => {}
-            Phase::Draining => {
-                let until = *drain_until.get_or_insert(now + DRAIN_TIME_MAX);
-                if state.is_idle() || now > until {
-                    drop(state);
-                    inner.close();
-                    continue;
-                }
-            }
-            Phase::Closed => {
-                if state.slots_alive == 0 {
-                    break;
-                }
-            }
-        }
-        drop(inner.changed.wait_timeout(state, TICK));
-    }
-    let (leftover, waiting) = {
-        let mut state = inner.lock();
-        state.has_ended = true;
-        let leftover: Vec<PendingJob> = state.queues.iter_mut().flat_map(|q| q.drain(..)).collect();
-        (leftover, std::mem::take(&mut state.drained))
-    };
-    for job in leftover {
-        PendingJob::finish(
-            job.reply,
-            Err(HsmError::new(ErrorClass::ShuttingDown, "the token handle is shutting down")),
-        );
-    }
-    for waiting in waiting {
-        let _ = waiting.send(());
-    }
-}
-
-fn ask_idle_canaries(inner: &Inner, now: Instant) {
-    let mut outgoing = Vec::new();
-    {
-        let mut state = inner.lock();
-        for at in 0..state.links.len() {
-            let l = &state.links[at];
-            if l.is_ready && !l.is_draining && l.in_flight.is_empty() && now > l.idle_since + CANARY_INTERVAL
-            {
-                let job = PendingJob { job: Job::Canary, deadline: now + CONTROL_TIME_MAX, reply: None };
-                outgoing.push(state.hand_over(at, vec![job], false, now));
-            }
-        }
-    }
-    for out in outgoing {
-        out.link.send(out.frame, out.jobs);
-    }
-}
-
-fn control_options() -> CallOptions {
-    CallOptions { deadline: Instant::now() + CONTROL_TIME_MAX, priority: Priority::Incident }
 }

@@ -1,8 +1,9 @@
 //! Packets and scripts for cards: the job on its way to a worker and back.
 
 use super::wire::{bounded, received, unexpected};
-use super::{CallOptions, HsmError, Job, JobOutput, Token, WireKeysets};
+use super::{CallOptions, HsmError, Job, JobOutput, Token};
 use crate::ota::{OTA_BYTES_MAX, OTA_ITEMS_MAX, OtaJob, OtaOutcome, WireOta};
+use crate::wire_keysets::WireKeysets;
 
 impl Token {
     /// Makes packets and scripts for cards, and opens what cards answer; see [`OtaJob`]. One outcome for each item, in

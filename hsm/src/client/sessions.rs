@@ -1,9 +1,10 @@
 //! Session keys: the job on its way to a worker and back.
 
 use super::wire::{received, unexpected};
-use super::{CallOptions, HsmError, Job, JobOutput, Token, WireKeysets};
+use super::{CallOptions, HsmError, Job, JobOutput, Token};
 use crate::protocol::{WireDelivered, WireDelivery, WireReleased, WireSessionKeys};
 use crate::session::{ClearKeys, DeliveredKeys, Delivery, ReleasedKeys, SessionKeysJob, SessionKeysOutcome};
+use crate::wire_keysets::WireKeysets;
 
 impl Token {
     /// Derives, checks what the card has shown, and gives the session keys of one SCP03 session; see [`SessionKeysJob`].
