@@ -120,6 +120,11 @@ impl Fact {
         ShortBytes::new(bytes).map(Self::Bytes)
     }
 
+    /// One octet of zero: for bytes that no entry may hold.
+    pub fn withheld() -> Self {
+        Self::Bytes(ShortBytes(vec![0]))
+    }
+
     /// Which kind this is.
     pub const fn kind(&self) -> FactKind {
         match self {
@@ -246,6 +251,11 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("cause", FactKind::Name, "class of the error behind a failure"),
     row("certificate", FactKind::Digest, "certificate, DER"),
     row("certificate_policy", FactKind::Name, "certificate policy and practice statement in force"),
+    row(
+        "certificate_role",
+        FactKind::Name,
+        "what a certificate is for, where its profile is of another name",
+    ),
     row("checkpoint", FactKind::Digest, "checkpoint file"),
     row("chunk", FactKind::Number, "number of the chunk in its order, from 0"),
     row("commands", FactKind::Number, "commands in a packet or script"),
@@ -327,6 +337,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("policy", FactKind::Number, "version of the policy that decided"),
     row("principal", FactKind::Pseudonym, "credential, where the object is something else"),
     row("profile", FactKind::Name, "certificate profile"),
+    row("profile_rules", FactKind::Digest, "rules of the certificate profile, as rendered"),
     row("protocol", FactKind::Name, "secure-channel protocol"),
     row("protocols", FactKind::Bytes, "codes of the protocols a grant is for"),
     row("purpose", FactKind::Name, "purpose of use"),

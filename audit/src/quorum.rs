@@ -246,7 +246,11 @@ const REVOKE_CERTIFICATES: &str = "revoke-certificates";
 /// Whether the certificate is one that only an approved operation issues: not a device's, which an approved order
 /// covers, and not a credential, whose enrolment is the deed.
 fn is_for_a_party(entry: &Entry) -> bool {
-    matches!(entry.name("profile"), Some("ci" | "ci-cross" | "eum" | "dpauth" | "dppb" | "dptls"))
+    let role = entry.name("certificate_role").or_else(|| entry.name("profile"));
+    !matches!(
+        role,
+        Some("euicc" | "operator-root" | "operator-client" | "operator-server" | "ocsp-responder")
+    )
 }
 
 /// The kind of the operations that a protected deed can come from (`docs/formats/log-entry.md`).

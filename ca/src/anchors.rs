@@ -2,7 +2,7 @@
 
 use domain::{Eid, Ein, ReasonCode, RevocationReason, Timestamp};
 use pki::crl::Crl;
-use pki::{Certificate, CivilTime, KnownKeys, ProfileName, SerialNumber, chain};
+use pki::{Certificate, CertificateRole, CivilTime, KnownKeys, SerialNumber, chain};
 use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store, Versioned};
@@ -66,7 +66,7 @@ impl Anchor {
             .map_err(|e| invalid(format!("the anchor's certificate: {e}")))?;
         let at = CivilTime::from_timestamp(now).map_err(|e| invalid(e.to_string()))?;
         let root = std::slice::from_ref(&certificate);
-        chain::verify_chain(&certificate, &[], root, ProfileName::CertificateIssuer, Some(at))
+        chain::verify_chain(&certificate, &[], root, CertificateRole::CertificateIssuer, Some(at))
             .map_err(|refusal| invalid(format!("the anchor's certificate: {refusal}")))?;
         pki::PublicKey::parse(certificate.spki(), known_keys)
             .map_err(|e| CaError::refused(ReasonCode::WeakKey, format!("the anchor's key: {e}")))?;

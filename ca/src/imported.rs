@@ -1,7 +1,7 @@
 //! Certificates that a hierarchy elsewhere issued for keys in our tokens (`docs/cycles/foreign-certificates.md`).
 
 use domain::{ReasonCode, Timestamp};
-use pki::{Certificate, CivilTime, ProfileName, chain};
+use pki::{Certificate, CertificateRole, CivilTime, chain};
 use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store};
@@ -25,7 +25,7 @@ pub struct Import {
     /// From the one above it upwards, without the anchor.
     pub intermediates: Vec<Certificate>,
     /// Its profile.
-    pub profile: ProfileName,
+    pub profile: CertificateRole,
     /// Whose it is.
     pub party: String,
     /// Name of the key that it certifies.
@@ -45,7 +45,7 @@ pub struct ImportRequest<'a> {
     /// Name of the anchor.
     pub anchor: &'a str,
     /// The profile that its key is for.
-    pub profile: ProfileName,
+    pub profile: CertificateRole,
     /// SubjectPublicKeyInfo (DER) of that key.
     pub spki: &'a [u8],
     /// Whose it is.

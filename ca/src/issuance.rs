@@ -1,15 +1,16 @@
 //! Issuance: the steps 4 to 9 of `docs/cycles/issuance.md`.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use audit::{EntryDraft, EventType, Fact, Hash, Name, Outcome, Pseudonym};
 use domain::{Eid, ReasonCode, Role, Timestamp};
 use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
 use pki::csr::VerifiedCsr;
 use pki::{
-    Certificate, CertificateInputs, CivilTime, KnownKeys, LintedTbs, PkiError, ProfileName, PublicKey,
-    SerialNumber, SubjectValues,
+    Certificate, CertificateInputs, CertificateProfile, CertificateRole, CivilTime, KnownKeys, LintedTbs,
+    PkiError, PublicKey, SerialNumber, SerialNumberRule, SubjectValues,
 };
 use prost::Message;
 use proto::records;
@@ -92,7 +93,7 @@ impl SubjectKey {
 #[derive(Clone, Debug)]
 pub struct CertificateRequest {
     /// Its profile.
-    pub profile: ProfileName,
+    pub profile: &'static CertificateProfile,
     /// Who issues it.
     pub issuer: Arc<Issuer>,
     /// Values for the subject, from the registry.
@@ -183,12 +184,13 @@ pub struct Issued {
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
     check_curve(&request)?;
     let key_row = key_row(engines, &request)?;
-    let (above, standing) = if request.profile.profile().is_root() {
-        let own_name = pki::subject_name_der(request.profile.profile(), &request.subject);
+    let (above, standing) = if request.profile.is_root() {
+        let own_name = pki::subject_name_der(request.profile, &request.subject);
         let own_name = own_name.map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
         (Above { name_der: own_name, key_identifier: None }, Vec::new())
     } else {
         let issuer = request.issuer.certificate()?;
+        check_issuer(&request, issuer)?;
         let above = Above {
             name_der: issuer.subject_name_der().to_vec(),
             key_identifier: Some(key_identifier(issuer)?),
@@ -196,16 +198,51 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
         (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer, now)?)
     };
     let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
-    let inputs = inputs(&request, above, crl_urls, now)?;
+    let serial = serial_number(engines.store.as_ref(), &request)?;
+    let inputs = inputs(&request, above, serial, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
     Ok(Prepared { request, serial, linted, standing, key_row, policy: engines.policy.clone() })
 }
 
-/// Whether the request's key may be certified by its issuer, and is for nobody yet; for those who want to know before persons
-/// approve it.
-pub fn check_key(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
+/// Whether the issuer may issue such a certificate, and the request's key be certified by it, and is for nobody yet; for those
+/// who want to know before persons approve it.
+pub fn check_request(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
     check_curve(request)?;
+    if !request.profile.is_root() {
+        check_issuer(request, request.issuer.certificate()?)?;
+    }
     key_row(engines, request).map(drop)
+}
+
+/// What the issuer's own certificate says must allow it; nobody who verifies the chain would accept it otherwise.
+fn check_issuer(request: &CertificateRequest, issuer: &Certificate) -> Result<(), CaError> {
+    if pki::chain::may_issue(issuer, request.profile) {
+        return Ok(());
+    }
+    Err(CaError::refused(
+        ReasonCode::PolicyViolation,
+        format!(
+            "issuer {} issues no {} certificates: its own would be {}",
+            request.issuer.name,
+            request.profile.name,
+            request.profile.issued_by.join(" or ")
+        ),
+    ))
+}
+
+/// As the profile says; the EID is the serial number of the device's first certificate only, since an issuer uses none twice.
+fn serial_number(store: &dyn store::Store, request: &CertificateRequest) -> Result<SerialNumber, CaError> {
+    if request.profile.serial_number == SerialNumberRule::Eid
+        && let Some(eid) = &request.subject.eid
+    {
+        let serial = SerialNumber::from_eid(eid);
+        let is_free = store.get(CERTIFICATES, serial.as_bytes())?.is_none()
+            && store.get(RESERVATIONS, serial.as_bytes())?.is_none();
+        if is_free {
+            return Ok(serial);
+        }
+    }
+    random_serial()
 }
 
 /// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. So are the keys of persons and
@@ -236,7 +273,7 @@ fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, Ca
     let follows = |serial: &[u8]| -> Result<bool, CaError> {
         let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
         let before = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
-        Ok(before.profile == request.profile.as_str()
+        Ok(before.profile == request.profile.name
             && before.subject == request.holder
             && before.issuer == request.issuer.name
             && before.state == "issued")
@@ -249,7 +286,7 @@ fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, Ca
             "the certificate to be renewed is none in force of this holder, profile and issuer",
         ));
     }
-    if request.profile == ProfileName::CrossCertificate {
+    if request.profile.role == CertificateRole::CrossCertificate {
         return Ok(KeyRow::Others);
     }
     let Some(row) = store.get(CERTIFIED_KEYS, &request.key.public_key.digest())? else {
@@ -257,7 +294,7 @@ fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, Ca
     };
     let keeps_key = match &request.renews {
         Some(serial) => row.value[..] == serial[..],
-        None => request.profile == ProfileName::OcspResponder && follows(&row.value)?,
+        None => request.profile.role == CertificateRole::OcspResponder && follows(&row.value)?,
     };
     if keeps_key {
         Ok(KeyRow::Renewed(row.version))
@@ -287,8 +324,8 @@ impl Prepared {
         let mut record = record(&self.request, &self.serial, "reserved", &[]);
         let entry = about
             .draft(EventType::CertificateIntent, Outcome::Intent)
-            .fact("profile", profile_name(self.request.profile))
-            .fact("serial", serial_fact(&self.serial))
+            .fact("profile", Fact::fixed_name(self.request.profile.name))
+            .fact("serial", serial_fact(&self.serial, about))
             .fact("tbs", Fact::Digest(self.linted.digest()))
             .fact("key", Fact::Digest(digest));
         let mut changes = Vec::with_capacity(2);
@@ -389,24 +426,30 @@ impl Issued {
         let record = record(&self.request, &self.serial, "issued", self.certificate.der()).encode_to_vec();
         let entry = about
             .draft(EventType::CertificateIssued, Outcome::Done)
-            .fact("profile", profile_name(self.request.profile))
-            .fact("serial", serial_fact(&self.serial))
+            .fact("profile", Fact::fixed_name(self.request.profile.name))
+            .fact("serial", serial_fact(&self.serial, about))
             .fact("certificate", Fact::Digest(self.certificate.digest()))
             .fact("issuer_key", Fact::Digest(issuer_key_digest(&self.request.issuer.public_key)))
             .fact("mode", self.request.key.possession.fact())
-            .fact("certificate_policy", Fact::Name(self.policy.clone()));
+            .fact("certificate_policy", Fact::Name(self.policy.clone()))
+            .fact("profile_rules", Fact::Digest(rules(self.request.profile)));
+        let role = self.request.profile.role.as_str();
+        let entry = match role == self.request.profile.name {
+            true => entry,
+            false => entry.fact("certificate_role", Fact::fixed_name(role)),
+        };
         let entry = match self.request.accreditation {
             Some(evidence) => entry.fact("accreditation", Fact::Digest(evidence)),
             None => entry,
         };
         let mut changes = vec![Change::put(CERTIFICATES, serial, record)];
-        if self.request.profile == ProfileName::Euicc {
+        if self.request.profile.role == CertificateRole::Euicc {
             changes.push(Change::put(DEVICE_CERTIFICATES, self.request.holder.as_bytes(), serial));
         } else {
             let key = [holder_prefix(&self.request.holder).as_slice(), serial].concat();
             changes.push(Change::put(HOLDER_CERTIFICATES, key, []));
         }
-        if self.request.profile == ProfileName::OcspResponder {
+        if self.request.profile.role == CertificateRole::OcspResponder {
             changes.push(Change::put(RESPONDERS, self.request.issuer.name.as_bytes(), serial));
         }
         let mut preconditions = vec![Precondition::Absent { keyspace: CERTIFICATES, key: serial.to_vec() }];
@@ -419,7 +462,7 @@ impl Issued {
 #[derive(Clone, Debug)]
 pub struct Root {
     /// Its profile, one of the self-signed ones.
-    pub profile: ProfileName,
+    pub profile: &'static CertificateProfile,
     /// Its name in the authority.
     pub name: &'static str,
     /// Values for the subject.
@@ -439,7 +482,7 @@ pub async fn self_sign(
 ) -> Result<Certificate, CaError> {
     let build_error = |e: PkiError| CaError::refused(ReasonCode::InvalidField, e.to_string());
     let KeyCheck::PublicKey(public_key) = &key.check else { return Err(CaError::Record("key")) };
-    let profile = root.profile.profile();
+    let profile = root.profile;
     let not_before = CivilTime::from_timestamp(now).map_err(build_error)?;
     let inputs = CertificateInputs {
         serial: random_serial()?,
@@ -452,10 +495,10 @@ pub async fn self_sign(
         registered_id: root.registered_id,
         dns_name: None,
         ip_addresses: Vec::new(),
-        crl_urls: crl_urls(root.profile, crl_base_url, root.name),
+        crl_urls: crl_urls(profile, crl_base_url, root.name),
         permitted: Vec::new(),
     };
-    let (_, linted) = build(root.profile, &inputs)?;
+    let (_, linted) = build(profile, &inputs)?;
     let signatures = token
         .sign(&key.key, SignatureAlgorithm::EcdsaSha256, vec![linted.digest().to_vec()], options)
         .await?;
@@ -464,7 +507,7 @@ pub async fn self_sign(
 }
 
 /// The CRL distribution points of a profile's certificates under an issuer.
-fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
+fn crl_urls(profile: &CertificateProfile, base: &str, issuer: &str) -> Vec<String> {
     crl_files(issuer)
         .into_iter()
         .take(crl_count(profile))
@@ -472,9 +515,8 @@ fn crl_urls(profile: ProfileName, base: &str, issuer: &str) -> Vec<String> {
         .collect()
 }
 
-fn crl_count(profile: ProfileName) -> usize {
+fn crl_count(profile: &CertificateProfile) -> usize {
     profile
-        .profile()
         .extensions
         .iter()
         .find_map(|rule| match rule.value {
@@ -487,19 +529,20 @@ fn crl_count(profile: ProfileName) -> usize {
 fn inputs(
     request: &CertificateRequest,
     above: Above,
+    serial: SerialNumber,
     crl_urls: Vec<String>,
     now: Timestamp,
 ) -> Result<CertificateInputs, CaError> {
     let time = |e: PkiError| CaError::refused(ReasonCode::InvalidField, e.to_string());
     let not_before = CivilTime::from_timestamp(now).map_err(time)?;
     Ok(CertificateInputs {
-        serial: random_serial()?,
+        serial,
         issuer_name_der: above.name_der,
         issuer_key_identifier: above.key_identifier,
         subject: request.subject.clone(),
         subject_spki: request.key.public_key.spki().to_vec(),
         not_before,
-        not_after: not_before.plus_days(request.profile.profile().validity_days).map_err(time)?,
+        not_after: not_before.plus_days(request.profile.validity_days).map_err(time)?,
         registered_id: request.registered_id.clone(),
         dns_name: request.dns_name.clone(),
         ip_addresses: request.ip_addresses.clone(),
@@ -508,8 +551,10 @@ fn inputs(
     })
 }
 
-fn build(profile: ProfileName, inputs: &CertificateInputs) -> Result<(SerialNumber, LintedTbs), CaError> {
-    let profile = profile.profile();
+fn build(
+    profile: &CertificateProfile,
+    inputs: &CertificateInputs,
+) -> Result<(SerialNumber, LintedTbs), CaError> {
     let tbs = pki::build_tbs(profile, inputs)
         .map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
     let linted = pki::lint(profile, inputs, tbs)
@@ -550,7 +595,7 @@ fn record(
         version: 1,
         serial_number: serial.as_bytes().to_vec(),
         issuer: request.issuer.name.clone(),
-        profile: request.profile.as_str().to_owned(),
+        profile: request.profile.name.to_owned(),
         subject: request.holder.clone(),
         public_key_digest: request.key.public_key.digest().to_vec(),
         state: state.to_owned(),
@@ -561,13 +606,21 @@ fn record(
     }
 }
 
-const fn profile_name(profile: ProfileName) -> Fact {
-    Fact::fixed_name(profile.as_str())
+/// SHA-256 of each profile's rules, rendered once.
+fn rules(profile: &CertificateProfile) -> Hash {
+    static RULES: LazyLock<HashMap<&str, Hash>> =
+        LazyLock::new(|| pki::profile::all().map(|profile| (profile.name, profile.digest())).collect());
+    RULES.get(profile.name).copied().unwrap_or_else(|| profile.digest())
 }
 
-pub(crate) fn serial_fact(serial: &SerialNumber) -> Fact {
-    // A random serial number is 20 octets, so it is never empty, too long or an EID.
-    Fact::bytes(serial.as_bytes()).unwrap_or(Fact::Number(0))
+pub(crate) fn serial_fact(serial: &SerialNumber, about: &About) -> Fact {
+    serial_octets(serial.as_bytes(), about.object)
+}
+
+/// A serial number as entries have it. One that is the EID stands there as the device's pseudonym, since an EID never does.
+pub(crate) fn serial_octets(serial: &[u8], object: Pseudonym) -> Fact {
+    // A pseudonym reads as an EID once in 10^21.
+    Fact::bytes(serial).or_else(|_| Fact::bytes(object.as_bytes())).unwrap_or_else(|_| Fact::withheld())
 }
 
 /// Names a device's holder in the register.

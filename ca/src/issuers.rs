@@ -14,7 +14,7 @@ use crate::CaError;
 use crate::keyspaces::{ISSUERS, KEYS};
 
 /// Issuers that are looked at in one go.
-const ISSUERS_MAX: usize = 10_000;
+pub(crate) const ISSUERS_MAX: usize = 10_000;
 
 /// An issuer that can issue.
 #[derive(Debug)]

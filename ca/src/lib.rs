@@ -7,6 +7,7 @@
 
 mod anchors;
 mod error;
+mod hierarchy;
 mod imported;
 mod issuance;
 mod issuers;
@@ -24,7 +25,7 @@ pub use anchors::{ANCHOR_LIST_ENTRIES_MAX, ANCHORS_MAX, Anchor, AnchorList};
 pub use error::{CaError, Refused};
 pub use imported::{INTERMEDIATES_MAX, Import, ImportRequest, list_imported};
 pub use issuance::{
-    About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_key, prepare, self_sign, sign,
+    About, CertificateRequest, Issued, Prepared, Root, SubjectKey, check_request, prepare, self_sign, sign,
 };
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;

@@ -11,7 +11,7 @@ use pki::ocsp::{
     AnswerInputs, CertificateId, CertificateStatus, ErrorStatus, OcspRequest, SingleAnswer, build,
     error_answer,
 };
-use pki::{Certificate, CivilTime, KnownKeys, PkiError, ProfileName, PublicKey, SubjectValues};
+use pki::{Certificate, CertificateRole, CivilTime, KnownKeys, PkiError, PublicKey, SubjectValues};
 use prost::Message;
 use proto::records;
 use sha2::{Digest, Sha256};
@@ -275,7 +275,7 @@ pub fn responder_request(
     let organization = own.organization().ok_or(CaError::Record("issuer"))?;
     let holder = responder_name(&issuer.name);
     Ok(CertificateRequest {
-        profile: ProfileName::OcspResponder,
+        profile: CertificateRole::OcspResponder.profile(),
         subject: SubjectValues {
             organization: Some(organization),
             common_name: Some(format!("OCSP responder of {}", issuer.name)),

@@ -77,8 +77,8 @@ pub struct Due {
     pub reason: DueReason,
 }
 
-/// Certificate issuers (CI) sign lists, and their certificates say where. Manufacturers may not sign any; the operator's root may, but what it
-/// issues names none: its credentials end by suspension.
+/// Certificate issuers (CI) and the CAs of SGP.22 v3 sign lists, and their certificates say where. Manufacturers of v2 may not sign any; the
+/// operator's root may, but what it issues names none: its credentials end by suspension.
 fn publishes(issuer: &Certificate) -> bool {
     issuer.may_sign_crls() && issuer.names_crls()
 }

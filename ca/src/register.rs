@@ -1,13 +1,13 @@
 //! The register of certificates: lookups, and what stands between intent and outcome.
 
-use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym};
+use audit::{EntryDraft, EventType, Outcome, Pseudonym};
 use domain::{Eid, ReasonCode, Role};
 use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store};
 
 use crate::CaError;
-use crate::issuance::{holder_of, holder_prefix};
+use crate::issuance::{holder_of, holder_prefix, serial_octets};
 use crate::keyspaces::{
     CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, HOLDER_CERTIFICATES, RESERVATIONS,
 };
@@ -218,9 +218,7 @@ impl Reservation {
         if let Some(role) = role {
             entry = entry.role(role);
         }
-        if let Ok(serial) = Fact::bytes(&self.serial) {
-            entry = entry.fact("serial", serial);
-        }
+        entry = entry.fact("serial", serial_octets(&self.serial, object));
         let mut changes = vec![Change::delete(RESERVATIONS, self.serial.clone())];
         // A renewal took no key: the one before it keeps it.
         if !self.key_digest.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::{ReasonCode, RevocationReason, Timestamp};
-use pki::{Certificate, CivilTime, ProfileName, SerialNumber};
+use pki::{Certificate, CertificateRole, CivilTime, SerialNumber};
 use prost::Message;
 use proto::records;
 use store::{Change, Precondition, Store};
@@ -116,7 +116,13 @@ fn revoke_one(
         }
         _ => return Err(CaError::Record("certificate")),
     }
-    if record.profile == ProfileName::CertificateIssuer.as_str() {
+    let profile = pki::profile::find(&record.profile).map_err(|_| {
+        CaError::refused(
+            ReasonCode::PolicyViolation,
+            format!("the certificate's profile {} is not in the configuration any more", record.profile),
+        )
+    })?;
+    if profile.is_root() {
         return Err(CaError::refused(
             ReasonCode::PolicyViolation,
             "a root stands on no list: who trusts it must be told otherwise",
@@ -125,7 +131,7 @@ fn revoke_one(
     let issuer = engines.issuers.find(store, &record.issuer)?;
     let certificate = Certificate::from_der(&record.der).map_err(|_| CaError::Record("certificate"))?;
     if !certificate.names_crls() || !issuer.certificate()?.may_sign_crls() {
-        let message = if record.profile == ProfileName::Euicc.as_str() {
+        let message = if profile.role == CertificateRole::Euicc {
             "an eUICC certificate names no revocation list, so nobody would notice: freeze the device instead"
         } else {
             "the certificate names no revocation list, so nobody would notice: suspend its holder instead"
@@ -246,7 +252,7 @@ impl Releasing {
         let serial = self.serial.as_bytes();
         let entry = about
             .draft(EventType::CertificateReleased, Outcome::Done)
-            .fact("serial", serial_fact(&self.serial))
+            .fact("serial", serial_fact(&self.serial, about))
             .fact("certificate", Fact::Digest(digest(&self.record.der)));
         let certificate = records::Certificate {
             state: "issued".to_owned(),
@@ -308,7 +314,7 @@ impl Revoking {
         };
         let mut entry = about
             .draft(event, Outcome::Done)
-            .fact("serial", serial_fact(&self.serial))
+            .fact("serial", serial_fact(&self.serial, about))
             .fact("certificate", Fact::Digest(digest(&self.record.der)))
             .fact("revocation_reason", Fact::fixed_name(reason.as_str()));
         if let Some(since) = self.invalid_since {

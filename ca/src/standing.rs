@@ -3,13 +3,15 @@
 
 use domain::{Eid, ReasonCode, Timestamp};
 use ecc::EcPublicKey;
-use pki::{Certificate, CivilTime, KnownKeys, ProfileName, PublicKey, chain};
+use pki::chain::{self, VerifiedChain};
+use pki::{Certificate, CertificateRole, CivilTime, KnownKeys, PublicKey};
 use prost::Message;
 use proto::records;
 use sha2::{Digest, Sha256};
 use store::{Precondition, Store};
 
 use crate::anchors::Anchor;
+use crate::hierarchy::{Hierarchy, root_key_id};
 use crate::imported::imported_for_key;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, ISSUERS, REVOCATIONS};
 use crate::revocation::index_key;
@@ -52,9 +54,14 @@ pub fn in_force_for_key(
     let digest: [u8; 32] = Sha256::digest(public_key).into();
     let mut found = imported_for_key(store, &digest, now)?;
     let own =
-        store.get(CERTIFIED_KEYS, &digest)?.map(|row| in_force(store, &row.value)).transpose()?.flatten();
+        store.get(CERTIFIED_KEYS, &digest)?.map(|row| unrevoked(store, &row.value)).transpose()?.flatten();
     let now = civil(now)?;
-    found.extend(own.filter(|own| own.certificate.not_before() <= now && now <= own.certificate.not_after()));
+    if let Some(Unrevoked { certificate, issuer, unrevoked }) = own
+        && (certificate.not_before()..=certificate.not_after()).contains(&now)
+    {
+        let ci_key_id = root_key_id(store, &issuer)?;
+        found.push(InForce { certificate, ci_key_id, unrevoked: vec![unrevoked] });
+    }
     Ok(found)
 }
 
@@ -76,8 +83,9 @@ pub fn still_in_force(
             // Of a manufacturer that certifies its devices itself: it is not ours to revoke.
             None => {}
             Some(_) => {
-                let found = in_force(store, serial)?.ok_or_else(|| refused("a certificate was revoked"))?;
-                unrevoked.extend(found.unrevoked);
+                let found =
+                    self::unrevoked(store, serial)?.ok_or_else(|| refused("a certificate was revoked"))?;
+                unrevoked.push(found.unrevoked);
             }
         }
     }
@@ -100,17 +108,22 @@ pub fn verify_euicc(
         Certificate::from_der(der).map_err(|e| refused(format!("the {whose} certificate: {e}")))
     };
     let (euicc, eum) = (read(euicc, "eUICC's")?, read(eum, "EUM's")?);
-    let unrevoked = match own_root(engines, ci_key_id)? {
+    let own = Hierarchy::of(engines)?;
+    let unrevoked = match own.root(ci_key_id) {
         Some(root) => {
-            chain_to(&root, &euicc, &eum, now)?;
-            let eum_unrevoked =
-                registered(store, &eum)?.ok_or_else(|| refused("the EUM is not registered here"))?;
-            [eum_unrevoked, issued_here(store, &euicc, &eum)?].concat()
+            let chain = chain_to(root, &euicc, &[std::slice::from_ref(&eum), &own.below].concat(), now)?;
+            let mut unrevoked = issued_here(store, &euicc, &eum)?;
+            let above = chain.certificates();
+            for certificate in &above[1..above.len() - 1] {
+                let found = registered(store, certificate)?;
+                unrevoked.extend(found.ok_or_else(|| refused("the EUM is not registered here"))?);
+            }
+            unrevoked
         }
         None => {
             let anchor = Anchor::of_key(store, ci_key_id)?
                 .ok_or_else(|| refused("the certificate issuer is none of this authority, and no anchor"))?;
-            chain_to(&anchor.certificate, &euicc, &eum, now)?;
+            chain_to(&anchor.certificate, &euicc, std::slice::from_ref(&eum), now)?;
             if !euicc.eid().is_some_and(|eid| anchor.vouches_for(&eid)) {
                 return Err(refused(format!("the anchor {} may not vouch for this EID", anchor.name)));
             }
@@ -128,25 +141,14 @@ pub fn verify_euicc(
     })
 }
 
-/// The certificate of the authority's issuer of this key identifier.
-fn own_root(engines: &Engines, ci_key_id: &[u8]) -> Result<Option<Certificate>, CaError> {
-    let issuers = engines.issuers.all(engines.store.as_ref())?;
-    let own = issuers.iter().filter(|issuer| issuer.party.is_empty());
-    Ok(own
-        .filter_map(|issuer| issuer.certificate.as_ref())
-        .find(|certificate| certificate.subject_key_identifier() == Some(ci_key_id))
-        .cloned())
-}
-
 fn chain_to(
     root: &Certificate,
     euicc: &Certificate,
-    eum: &Certificate,
+    intermediates: &[Certificate],
     now: Timestamp,
-) -> Result<(), CaError> {
-    let (intermediates, roots) = (std::slice::from_ref(eum), std::slice::from_ref(root));
-    chain::verify_chain(euicc, intermediates, roots, ProfileName::Euicc, Some(civil(now)?))
-        .map(drop)
+) -> Result<VerifiedChain, CaError> {
+    let roots = std::slice::from_ref(root);
+    chain::verify_chain(euicc, intermediates, roots, CertificateRole::Euicc, Some(civil(now)?))
         .map_err(|refusal| refused(refusal.to_string()))
 }
 
@@ -165,8 +167,17 @@ fn issued_here(
     }
 }
 
+/// A certificate of the register that is not revoked.
+struct Unrevoked {
+    certificate: Certificate,
+    /// Name of its issuer.
+    issuer: String,
+    /// That it is unrevoked still when the deed is committed.
+    unrevoked: Precondition,
+}
+
 /// A certificate by its serial number, unless it is not issued, or revoked.
-fn in_force(store: &dyn Store, serial: &[u8]) -> Result<Option<InForce>, CaError> {
+fn unrevoked(store: &dyn Store, serial: &[u8]) -> Result<Option<Unrevoked>, CaError> {
     let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(None) };
     let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
     if record.state != "issued" {
@@ -174,9 +185,8 @@ fn in_force(store: &dyn Store, serial: &[u8]) -> Result<Option<InForce>, CaError
     }
     let certificate = Certificate::from_der(&record.der).map_err(CaError::Verification)?;
     let key = index_key(&record.issuer, &record.serial_number);
-    let ci_key_id = certificate.authority_key_identifier().unwrap_or_default().to_vec();
-    let unrevoked = vec![Precondition::Absent { keyspace: REVOCATIONS, key }];
-    Ok(Some(InForce { certificate, ci_key_id, unrevoked }))
+    let unrevoked = Precondition::Absent { keyspace: REVOCATIONS, key };
+    Ok(Some(Unrevoked { certificate, issuer: record.issuer, unrevoked }))
 }
 
 /// That a certificate is in the register, byte for byte, and not revoked; none when the register does not know it.
@@ -185,8 +195,8 @@ fn registered(store: &dyn Store, certificate: &Certificate) -> Result<Option<Vec
     if store.get(CERTIFICATES, serial)?.is_none() {
         return Ok(None);
     }
-    match in_force(store, serial)? {
-        Some(found) if found.certificate == *certificate => Ok(Some(found.unrevoked)),
+    match unrevoked(store, serial)? {
+        Some(found) if found.certificate == *certificate => Ok(Some(vec![found.unrevoked])),
         Some(_) => Err(refused("the register has another certificate of this serial number")),
         None => Err(refused("a certificate of the chain was revoked")),
     }

@@ -2,10 +2,11 @@
 
 use domain::Timestamp;
 use pki::chain::{ChainRefusal, check_same_entity, gsma_role, verify_chain};
-use pki::{Certificate, CivilTime, ProfileName};
+use pki::{Certificate, CertificateRole, CivilTime};
 use store::Store;
 
 use crate::anchors::{Anchor, revoked_by_anchor};
+use crate::hierarchy::Hierarchy;
 use crate::register::find_by_serial;
 use crate::{CaError, Engines};
 
@@ -17,7 +18,7 @@ pub struct Question<'a> {
     /// DER, in any order, without the root.
     pub intermediates: &'a [Vec<u8>],
     /// The role it must hold; the one of its policy when absent.
-    pub role: Option<ProfileName>,
+    pub role: Option<CertificateRole>,
     /// Of a DPauth or DPpb certificate the other one, DER.
     pub pair: Option<&'a [u8]>,
     /// The time in question.
@@ -28,7 +29,7 @@ pub struct Question<'a> {
 #[derive(Debug, Default)]
 pub struct Judgement {
     /// The role judged, if one was known.
-    pub role: Option<ProfileName>,
+    pub role: Option<CertificateRole>,
     /// Leaf first; empty when the chain is refused.
     pub chain: Vec<JudgedLink>,
     /// Each reason against it.
@@ -110,7 +111,10 @@ pub fn judge(engines: &Engines, question: &Question<'_>) -> Result<Judgement, Ca
         return Ok(judgement);
     };
     judgement.role = Some(role);
-    let roots = roots(engines)?;
+    let own = Hierarchy::of(engines)?;
+    let anchors = Anchor::all(store)?.into_iter().filter(|anchor| !anchor.retired);
+    let roots: Vec<_> = own.roots.into_iter().chain(anchors.map(|anchor| anchor.certificate)).collect();
+    intermediates.extend(own.below);
     match verify_chain(&leaf, &intermediates, &roots, role, Some(at)) {
         Ok(chain) => {
             let root = chain.certificates().len() - 1;
@@ -142,18 +146,6 @@ pub fn judge(engines: &Engines, question: &Question<'_>) -> Result<Judgement, Ca
         judgement.findings.extend(judge_pair(&leaf, role, pair, &intermediates, &roots, at));
     }
     Ok(judgement)
-}
-
-/// The certificates of the authority's own issuers that sign themselves, and those of the anchors.
-fn roots(engines: &Engines) -> Result<Vec<Certificate>, CaError> {
-    let store = engines.store.as_ref();
-    let issuers = engines.issuers.all(store)?;
-    let own = issuers.iter().filter(|issuer| issuer.party.is_empty());
-    let anchors = Anchor::all(store)?.into_iter().filter(|anchor| !anchor.retired);
-    Ok(own
-        .filter_map(|issuer| issuer.certificate.clone())
-        .chain(anchors.map(|anchor| anchor.certificate))
-        .collect())
 }
 
 /// What an anchor's list says of a certificate of its hierarchy; one that our own issuers made under it is in the register too.
@@ -199,7 +191,7 @@ fn standing(
 /// Whether the other of DPauth and DPpb holds too, and belongs to the same entity.
 fn judge_pair(
     leaf: &Certificate,
-    role: ProfileName,
+    role: CertificateRole,
     pair: &[u8],
     intermediates: &[Certificate],
     roots: &[Certificate],
@@ -207,8 +199,8 @@ fn judge_pair(
 ) -> Option<Finding> {
     let against = |finding, problem: String| Some(Finding { finding, problem, depth: 0 });
     let other_role = match role {
-        ProfileName::DpAuth => ProfileName::DpPb,
-        ProfileName::DpPb => ProfileName::DpAuth,
+        CertificateRole::DpAuth => CertificateRole::DpPb,
+        CertificateRole::DpPb => CertificateRole::DpAuth,
         _ => return against("pair-role", "only dpauth and dppb certificates come in pairs".to_owned()),
     };
     let other = match Certificate::from_der(pair) {
@@ -219,7 +211,7 @@ fn judge_pair(
         let finding = chain_finding(&refusal);
         return Some(Finding { problem: format!("the other of the pair: {}", finding.problem), ..finding });
     }
-    let (auth, pb) = if role == ProfileName::DpAuth { (leaf, &other) } else { (&other, leaf) };
+    let (auth, pb) = if role == CertificateRole::DpAuth { (leaf, &other) } else { (&other, leaf) };
     check_same_entity(auth, pb).err().map(|refusal| chain_finding(&refusal))
 }
 

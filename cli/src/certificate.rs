@@ -3,6 +3,7 @@
 mod ask;
 mod bundle;
 mod list;
+mod profiles;
 #[cfg(test)]
 mod published;
 pub mod reading;
@@ -42,6 +43,12 @@ pub enum CertificateCommand {
   chancery certificate request --profile dptls --party otaco --common-name 'SM-DP+' --csr dptls.csr.pem \\
       --registered-id 1.3.6.1.4.1.99999.2 --dns-name smdpplus.example --reason 'licence 7' --identity alice/")]
     Request(Box<Request>),
+    /// List the certificate profiles, show one whole, or check a file of your own.
+    #[command(after_help = "Examples:
+  chancery certificate profiles
+  chancery certificate profiles eum-v3
+  chancery certificate profiles dptls-90 --file dptls-90.toml")]
+    Profiles(profiles::Profiles),
     /// Fetch an issued certificate by serial number, or a device's by EID.
     #[command(after_help = "Examples:
   chancery certificate get --eid 89049032123451234512345678901235 --out device.pem --identity acme/
@@ -137,37 +144,22 @@ impl RevocationReason {
     }
 }
 
-/// Profiles of the certificate issuer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Profile {
-    /// Manufacturer
-    Eum,
-    /// SM-DP+ authentication
-    Dpauth,
-    /// SM-DP+ profile package binding
-    Dppb,
-    /// SM-DP+ TLS
-    Dptls,
-}
-
-impl Profile {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Eum => "eum",
-            Self::Dpauth => "dpauth",
-            Self::Dppb => "dppb",
-            Self::Dptls => "dptls",
-        }
-    }
-}
+/// The built-in profiles whose certificates name a host.
+const TLS_PROFILES: [(&str, &str); 5] = [
+    ("profile", "dptls"),
+    ("profile", "dptls-v3"),
+    ("profile", "dstls"),
+    ("profile", "dstls-v3"),
+    ("profile", "eimtls"),
+];
 
 /// Arguments of `certificate request`.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("key").required(true).args(["csr", "issuer", "rsp_key"])))]
 pub struct Request {
-    /// Which certificate profile
-    #[arg(long)]
-    profile: Profile,
+    /// Which certificate profile, for example eum, dpauth, dppb, dptls; `certificate profiles` lists them
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    profile: String,
     /// Whose certificate
     #[arg(long, value_parser = parse_name)]
     party: String,
@@ -183,13 +175,22 @@ pub struct Request {
     /// dpauth, dppb: a key of our token, registered for the party by `rsp key-register`
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     rsp_key: Option<String>,
-    /// Object identifier of the party, for the subjectAltName
-    #[arg(long, value_name = "OID")]
+    /// Object identifier of the party, for the subjectAltName; all but eimsign have one
+    #[arg(
+        long,
+        value_name = "OID",
+        default_value = "",
+        required_unless_present = "no_registered_id",
+        hide_default_value = true
+    )]
     registered_id: String,
-    /// dptls: host name
-    #[arg(long, default_value = "", required_if_eq("profile", "dptls"), hide_default_value = true)]
+    /// eimsign: the certificate has no object identifier
+    #[arg(long, conflicts_with = "registered_id")]
+    no_registered_id: bool,
+    /// TLS profiles: host name
+    #[arg(long, default_value = "", required_if_eq_any(TLS_PROFILES), hide_default_value = true)]
     dns_name: String,
-    /// The certificate issuer (CI) that signs: `ci`, the first one, when absent. A chain is of one curve
+    /// The certificate issuer (CI) or sub CA that signs: `ci`, the first one, when absent. A chain is of one curve
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     under: Option<String>,
     /// Serial number in hex of the certificate in force that this one follows, whose key it may keep
@@ -281,6 +282,7 @@ impl CertificateCommand {
     pub async fn run(&self, output: Output) -> Result<ExitCode, CliError> {
         match self {
             Self::Request(request) => request.run(output).await,
+            Self::Profiles(profiles) => profiles.run(output),
             Self::Get(get) => get.run(output).await,
             Self::List(list) => list.run(output).await,
             Self::Ask(ask) => return ask.run(output).await,
@@ -306,7 +308,7 @@ impl Request {
             }
         };
         let issue = IssueCertificate {
-            profile: self.profile.as_str().to_owned(),
+            profile: self.profile.clone(),
             party: self.party.clone(),
             common_name: self.common_name.clone(),
             key: Some(key),

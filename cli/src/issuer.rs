@@ -30,13 +30,18 @@ pub enum IssuerCommand {
   chancery issuer register-responder --issuer ci-brainpool --key-file ocsp-ci-brainpool.json \\
       --reason 'ceremony of 2026-11-25' --identity alice/")]
     RegisterResponder(RegisterResponderArgs),
-    /// Request the self-signed certificate of a further certificate issuer (CI) of the authority.
+    /// Request the certificate of a further issuer of the authority: a certificate issuer (CI) that signs itself, or a sub CA of
+    /// SGP.22 v3 below one.
     ///
-    /// Its subject is that of the first one but for the common name. With it a second curve comes into use: make the key with
+    /// Its subject is that of the first one but for the common name. With a further CI a second curve comes into use: make the key with
     /// `chanceryd ceremony create-key --role certificate-issuer-brainpool-p256r1`, register it with --authority.
     #[command(after_help = "Example:
   chancery issuer certify --issuer ci-brainpool --common-name 'National CI, brainpoolP256r1' \\
-      --reason 'ceremony of 2026-11-25' --identity alice/")]
+      --reason 'ceremony of 2026-11-25' --identity alice/
+  chancery issuer certify --profile ci-sub --issuer ci-sub-1 --under ci --common-name 'National CI, sub CA 1' \\
+      --reason 'variant B' --identity alice/
+  chancery issuer certify --profile dp-sub --issuer dp-sub-1 --under ci-sub-1 --common-name 'SM-DP+ sub CA' \\
+      --reason 'variant C' --identity alice/")]
     Certify(Certify),
     /// Request that one certificate issuer (CI) of the authority certifies another, so that who trusts the one can go on to the other.
     ///
@@ -73,6 +78,12 @@ pub struct Certify {
     /// Name of the issuer, registered with --authority
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     issuer: String,
+    /// ci signs itself; ci-sub, dp-sub and ds-sub stand below another issuer of the authority
+    #[arg(long, value_name = "NAME", value_parser = parse_name, default_value = "ci")]
+    profile: String,
+    /// Of a sub CA: the issuer of the authority that signs; `ci`, the first one, when absent
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    under: Option<String>,
     /// commonName of the subject
     #[arg(long)]
     common_name: String,
@@ -148,8 +159,9 @@ impl IssuerCommand {
             }
             Self::Certify(args) => {
                 let issue = IssueCertificate {
-                    profile: "ci".to_owned(),
+                    profile: args.profile.clone(),
                     common_name: args.common_name.clone(),
+                    under: args.under.clone().unwrap_or_default(),
                     key: Some(issue_certificate::Key::Issuer(args.issuer.clone())),
                     ..IssueCertificate::default()
                 };

@@ -81,6 +81,7 @@ batch-7.toml:
   transport_keys = [\"5f0c...\"] # SHA-256 of the RSA keys (SubjectPublicKeyInfo) that may open it; optional
   [devices]
   file = \"devices.csv\"        # or first_eid_body, quantity and make_key_pairs = \"P-256\"; or eids = [...]
+  certificate_profile = \"\"   # of the certificates; empty: the issuer's own
                              # further_keysets = true instead of issuer: one more keyset for registered devices")]
     Submit(Submit),
     /// Fetch what the authority says it delivered: a receipt signed by the log key.
@@ -182,6 +183,9 @@ pub struct Place {
     /// The issuer that certifies the devices
     #[arg(long, value_parser = parse_name, required_unless_present_any = ["further_keysets", "moved_in_scheme", "moved_in_under"])]
     pub issuer: Option<String>,
+    /// The profile of the certificates, one for eUICCs; the one that is the issuer's when absent
+    #[arg(long, value_name = "NAME", value_parser = parse_name, requires = "issuer")]
+    pub certificate_profile: Option<String>,
     /// The device file (CSV)
     #[arg(long, value_name = "FILE")]
     pub devices: PathBuf,
@@ -259,6 +263,7 @@ impl Place {
                 further_keysets: self.further_keysets,
                 random_keys: self.random_keys,
                 fleet: self.fleet()?,
+                certificate_profile: self.certificate_profile.clone().unwrap_or_default(),
             },
             devices: self.devices()?,
             certificates_out: self.certificates_out.clone(),

@@ -50,6 +50,8 @@ struct OrderFile {
     #[serde(default)]
     issuer: String,
     #[serde(default)]
+    certificate_profile: String,
+    #[serde(default)]
     further_keysets: bool,
     #[serde(default)]
     random_keys: bool,
@@ -149,6 +151,7 @@ impl OrderFile {
             header: OrderHeader {
                 order: self.order,
                 issuer: self.issuer,
+                certificate_profile: self.certificate_profile,
                 keyset: Some(KeysetName {
                     security_domain: domain.code().into(),
                     protocol: protocol.code().into(),

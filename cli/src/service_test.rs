@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use domain::{Clock, Timestamp};
-use pki::{CertificateInputs, CivilTime, PrivateKey, ProfileName, SerialNumber, SubjectValues};
+use pki::{CertificateInputs, CertificateRole, CivilTime, PrivateKey, SerialNumber, SubjectValues};
 use prost::Message;
 use proto::v1::device_service_server::DeviceServiceServer;
 use proto::v1::operation_service_server::{OperationService, OperationServiceServer};
@@ -46,16 +46,16 @@ impl TestAuthority {
         let key = PrivateKey::from_pkcs8(&pki::generate_p256().unwrap()).unwrap();
         let subject =
             SubjectValues { common_name: Some("Test operator CA".to_owned()), ..SubjectValues::default() };
-        let profile = ProfileName::OperatorRoot.profile();
+        let profile = CertificateRole::OperatorRoot.profile();
         let inputs = CertificateInputs {
             issuer_name_der: pki::subject_name_der(profile, &subject).unwrap(),
             ..inputs(1, subject, key.spki().unwrap())
         };
-        let root = certify(ProfileName::OperatorRoot, &inputs, &key);
+        let root = certify(CertificateRole::OperatorRoot, &inputs, &key);
         Self { key, root, serials: Mutex::new(1), folder: tempfile::tempdir().unwrap() }
     }
 
-    fn issue(&self, profile: ProfileName, name: &str, spki: Vec<u8>) -> pki::Certificate {
+    fn issue(&self, profile: CertificateRole, name: &str, spki: Vec<u8>) -> pki::Certificate {
         let serial = {
             let mut serial = self.serials.lock().unwrap();
             *serial += 1;
@@ -63,10 +63,10 @@ impl TestAuthority {
         };
         let subject = SubjectValues {
             common_name: Some(name.to_owned()),
-            organizational_unit: (profile == ProfileName::OperatorClient).then(|| "officer".to_owned()),
+            organizational_unit: (profile == CertificateRole::OperatorClient).then(|| "officer".to_owned()),
             ..SubjectValues::default()
         };
-        let server = profile == ProfileName::OperatorServer;
+        let server = profile == CertificateRole::OperatorServer;
         let inputs = CertificateInputs {
             issuer_name_der: self.root.subject_name_der().to_vec(),
             issuer_key_identifier: Some(self.root.subject_key_identifier().unwrap().try_into().unwrap()),
@@ -105,7 +105,7 @@ impl TestAuthority {
             pki::KnownKeys::Refuse,
         )
         .unwrap();
-        let certificate = self.issue(ProfileName::OperatorClient, name, csr.spki().to_vec());
+        let certificate = self.issue(CertificateRole::OperatorClient, name, csr.spki().to_vec());
         let (own, ca) = (self.path(&format!("{name}.pem")), self.path("ca.pem"));
         std::fs::write(&own, certificate.pem()).unwrap();
         std::fs::write(&ca, self.root.pem()).unwrap();
@@ -147,7 +147,7 @@ fn inputs(serial: u8, subject: SubjectValues, subject_spki: Vec<u8>) -> Certific
     }
 }
 
-fn certify(profile: ProfileName, inputs: &CertificateInputs, issuer: &PrivateKey) -> pki::Certificate {
+fn certify(profile: CertificateRole, inputs: &CertificateInputs, issuer: &PrivateKey) -> pki::Certificate {
     let tbs = pki::build_tbs(profile.profile(), inputs).unwrap();
     let signature = issuer.sign_plain(tbs.bytes()).unwrap();
     let linted = pki::lint(profile.profile(), inputs, tbs).unwrap();
@@ -181,7 +181,7 @@ impl TestService {
     async fn serve(&self, authority: &TestAuthority) -> SocketAddr {
         let pkcs8 = pki::generate_p256().unwrap();
         let key = PrivateKey::from_pkcs8(&pkcs8).unwrap();
-        let certificate = authority.issue(ProfileName::OperatorServer, "service", key.spki().unwrap());
+        let certificate = authority.issue(CertificateRole::OperatorServer, "service", key.spki().unwrap());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from(authority.root.der().to_vec())).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use pki::crl::Crl;
 use pki::csr::VerifiedCsr;
 use pki::ocsp::{BasicAnswer, OcspRequest};
-use pki::{Certificate, KnownKeys, PrivateKey, ProfileName, PublicKey, TransportPublicKey, chain};
+use pki::{Certificate, CertificateRole, KnownKeys, PrivateKey, PublicKey, TransportPublicKey, chain};
 
 /// Published test certificates of SGP.26, so that chains have somewhere to go.
 static CI: LazyLock<Certificate> = LazyLock::new(|| {
@@ -37,13 +37,13 @@ fn look_at(certificate: &Certificate) {
     let _ = (certificate.may_sign_crls(), certificate.names_crls());
     assert!(certificate.der().windows(certificate.tbs_der().len()).any(|part| part == certificate.tbs_der()));
     keys(certificate.spki());
-    let role = chain::gsma_role(certificate).unwrap_or(ProfileName::Euicc);
+    let role = chain::gsma_role(certificate).unwrap_or(CertificateRole::Euicc);
     let roots = std::slice::from_ref(&*CI);
     let _ = chain::verify_chain(certificate, std::slice::from_ref(&*EUM), roots, role, None);
     // As an issuer of itself, and as one between.
     let own = std::slice::from_ref(certificate);
     let _ = chain::verify_chain(certificate, own, own, role, Some(certificate.not_before()));
-    let _ = chain::verify_chain(&EUM, own, roots, ProfileName::Eum, None);
+    let _ = chain::verify_chain(&EUM, own, roots, CertificateRole::Eum, None);
     let _ = chain::check_same_entity(certificate, certificate);
 }
 

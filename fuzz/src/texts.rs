@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use audit::EventType;
 use domain::{Eid, Ein, RevocationReason, Timestamp};
-use pki::{ProfileName, SerialNumber};
+use pki::{CertificateRole, SerialNumber};
 
 pub fn run(bytes: &[u8]) {
     if let Ok(bcd) = <[u8; 16]>::try_from(bytes)
@@ -26,7 +26,7 @@ pub fn run(bytes: &[u8]) {
     means_the_same::<Timestamp>(text);
     means_the_same::<SerialNumber>(text);
     means_the_same::<RevocationReason>(text);
-    means_the_same::<ProfileName>(text);
+    means_the_same::<CertificateRole>(text);
     if let Ok(event) = text.parse::<EventType>() {
         assert_eq!(event.as_str(), text);
     }

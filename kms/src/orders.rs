@@ -46,6 +46,8 @@ pub struct OrderTerms {
     pub order: String,
     /// The issuer of the eUICC certificates.
     pub issuer: String,
+    /// Their profile; empty for the issuer's own.
+    pub certificate_profile: String,
     /// The keyset that is made.
     pub keyset: KeysetName,
     /// Length of its keys.
@@ -511,6 +513,7 @@ impl<'a> Orders<'a> {
             party: self.manufacturer.name.clone(),
             name: self.terms.order.clone(),
             issuer: self.terms.issuer.clone(),
+            certificate_profile: self.terms.certificate_profile.clone(),
             security_domain: u32::from(self.terms.keyset.security_domain.code()),
             protocol: u32::from(self.terms.keyset.protocol.code()),
             key_version_number: u32::from(self.terms.keyset.kvn.value()),

@@ -55,7 +55,7 @@ fn main() {
 
 fn root() -> (PrivateKey, Certificate) {
     let key = PrivateKey::from_pkcs8(&generate_p256().unwrap()).unwrap();
-    let profile = ProfileName::CertificateIssuer.profile();
+    let profile = CertificateRole::CertificateIssuer.profile();
     let subject = SubjectValues {
         country: Some("SE".into()),
         organization: Some("Regulator".into()),

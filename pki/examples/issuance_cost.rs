@@ -20,10 +20,10 @@ fn main() {
         ..SubjectValues::default()
     };
     let not_before = CivilTime::new(2026, 1, 1, 0, 0, 0).unwrap();
-    let profile = ProfileName::Euicc.profile();
+    let profile = CertificateRole::Euicc.profile();
     let inputs = CertificateInputs {
         serial: SerialNumber::from_random([7; 20]),
-        issuer_name_der: subject_name_der(ProfileName::Eum.profile(), &eum).unwrap(),
+        issuer_name_der: subject_name_der(CertificateRole::Eum.profile(), &eum).unwrap(),
         issuer_key_identifier: Some(key_identifier(&issuer.spki().unwrap()).unwrap()),
         subject: SubjectValues {
             eid: Some("89049032123451234512345678901235".parse().unwrap()),

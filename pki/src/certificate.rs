@@ -167,6 +167,11 @@ impl Certificate {
         self.subject_text(oid::COMMON_NAME)
     }
 
+    /// Whether issuer and subject are the same.
+    pub fn is_self_issued(&self) -> bool {
+        self.issuer_name_der() == self.subject_name_der()
+    }
+
     /// The subject's countryName.
     pub fn country(&self) -> Option<String> {
         self.subject_text(oid::COUNTRY)

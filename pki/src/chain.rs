@@ -6,10 +6,12 @@
 
 use crate::certificate::Certificate;
 use crate::civil_time::CivilTime;
+use crate::der;
 use crate::error::PkiError;
 use crate::key::{KnownKeys, PublicKey};
 use crate::oid;
-use crate::profile::{AttributeKind, CertificateProfile, ExtensionValue, KeyUsageBit, ProfileName, Purpose};
+use crate::profile::{self, AttributeKind, CertificateProfile, ExtensionValue, KeyUsageBit, Purpose};
+use crate::role::CertificateRole;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::x509::X509Name;
 
@@ -19,13 +21,13 @@ const CANDIDATES_MAX: usize = 256;
 /// A chain that passed, from the leaf to the root, both included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedChain {
-    role: ProfileName,
+    role: CertificateRole,
     certificates: Vec<Certificate>,
 }
 
 impl VerifiedChain {
     /// The role that the leaf was verified for.
-    pub const fn role(&self) -> ProfileName {
+    pub const fn role(&self) -> CertificateRole {
         self.role
     }
 
@@ -161,14 +163,43 @@ impl ChainReason {
 }
 
 /// The GSMA role whose policy the certificate names; absent when it names none of them or several.
-pub fn gsma_role(certificate: &Certificate) -> Option<ProfileName> {
+pub fn gsma_role(certificate: &Certificate) -> Option<CertificateRole> {
     let policies = certificate.policies();
     // A cross-certificate has the CI's policy; it is no leaf of any chain.
-    let mut roles = ProfileName::ALL
+    let mut roles = CertificateRole::ALL
         .into_iter()
-        .filter(|role| *role != ProfileName::CrossCertificate)
-        .filter(|role| role.profile().policy().is_some_and(|policy| policies.iter().any(|p| p == policy)));
+        .filter(|role| *role != CertificateRole::CrossCertificate)
+        .filter(|role| role.profiles().any(|profile| names_policy_of(&policies, profile)));
     roles.next().filter(|_| roles.next().is_none())
+}
+
+fn names_policy_of(policies: &[Vec<u64>], profile: &CertificateProfile) -> bool {
+    profile.policy().is_some_and(|policy| policies.iter().any(|found| found == policy))
+}
+
+/// Whether the holder of `issuer` may issue certificates of `profile`, by what its own certificate says.
+pub fn may_issue(issuer: &Certificate, profile: &CertificateProfile) -> bool {
+    profile::built_in()
+        .filter(|above| profile.issued_by.contains(&above.name))
+        .any(|above| check_certificate(issuer, above, None).is_ok())
+}
+
+/// The first of `profiles` that the certificate keeps; the refusal is that of the first one whose policy it names.
+fn kept_profile(
+    certificate: &Certificate,
+    profiles: &[&'static CertificateProfile],
+    at: Option<CivilTime>,
+) -> Result<&'static CertificateProfile, ChainReason> {
+    let policies = certificate.policies();
+    let named = profiles.iter().filter(|profile| names_policy_of(&policies, profile));
+    let mut refusal = None;
+    for profile in named.chain(profiles.first()) {
+        match check_certificate(certificate, profile, at) {
+            Ok(()) => return Ok(profile),
+            Err(reason) => refusal = refusal.or(Some(reason)),
+        }
+    }
+    Err(refusal.unwrap_or(ChainReason::Policy))
 }
 
 /// Verifies `leaf` for `role` up to one of `roots`, building the chain by key identifiers among `intermediates`. A CA may have
@@ -178,15 +209,16 @@ pub fn verify_chain(
     leaf: &Certificate,
     intermediates: &[Certificate],
     roots: &[Certificate],
-    role: ProfileName,
+    role: CertificateRole,
     at: Option<CivilTime>,
 ) -> Result<VerifiedChain, ChainRefusal> {
     if intermediates.len() > CANDIDATES_MAX || roots.len() > CANDIDATES_MAX {
         return Err(ChainRefusal { depth: 0, reason: ChainReason::TooManyCandidates });
     }
     let search = Search { intermediates, roots, at };
-    let certificates = search.extend(leaf, role, 0)?;
-    Ok(VerifiedChain { role, certificates })
+    let profiles: Vec<_> = role.profiles().collect();
+    let links = search.extend(leaf, &profiles, 0)?;
+    Ok(VerifiedChain { role, certificates: links.into_iter().map(|link| link.certificate.clone()).collect() })
 }
 
 /// Whether a DPauth and a DPpb certificate belong to one entity: the same registered identifier (SGP.22 §5.7.5). The refusal
@@ -208,52 +240,46 @@ struct Search<'a> {
     at: Option<CivilTime>,
 }
 
-impl Search<'_> {
-    /// The chain from `certificate` upward. The depth is bounded by the profiles: each step goes to the profile that issues.
+/// A certificate of a chain and the profile that it keeps.
+struct Link<'a> {
+    certificate: &'a Certificate,
+    profile: &'static CertificateProfile,
+}
+
+impl<'a> Search<'a> {
+    /// The chain from `certificate` upward, which must keep one of `profiles`. The depth is bounded by the profiles: each step
+    /// goes to one that issues, and no built-in profile issues what stands above it.
     fn extend(
         &self,
-        certificate: &Certificate,
-        role: ProfileName,
+        certificate: &'a Certificate,
+        profiles: &[&'static CertificateProfile],
         depth: usize,
-    ) -> Result<Vec<Certificate>, ChainRefusal> {
+    ) -> Result<Vec<Link<'a>>, ChainRefusal> {
         let refuse = |reason| ChainRefusal { depth, reason };
-        let profile = role.profile();
-        check_certificate(certificate, profile, self.at).map_err(refuse)?;
+        let profile = kept_profile(certificate, profiles, self.at).map_err(refuse)?;
+        let link = Link { certificate, profile };
         if profile.is_root() {
             if !self.roots.contains(certificate) {
                 return Err(refuse(ChainReason::NotTrusted));
             }
             check_signature(certificate, certificate).map_err(refuse)?;
-            return Ok(vec![certificate.clone()]);
+            return Ok(vec![link]);
         }
         let Some(issuer_key) = certificate.authority_key_identifier() else {
             return Err(refuse(ChainReason::NoAuthorityKeyIdentifier));
         };
-        let under_root = profile.issued_by.profile().is_root();
-        let pool = if under_root { self.roots } else { self.intermediates };
-        let named = |issuer: &&Certificate| issuer.subject_key_identifier() == Some(issuer_key);
-        let mut candidates: Vec<_> =
-            pool.iter().filter(named).map(|issuer| (issuer, profile.issued_by)).collect();
-        // A CI that is no root here may be certified by one that is; one step, so that no chain goes round.
-        if under_root && role != ProfileName::CrossCertificate {
-            let crossed = self
-                .intermediates
-                .iter()
-                .filter(named)
-                .filter(|issuer| issuer.issuer_name_der() != issuer.subject_name_der());
-            candidates.extend(crossed.map(|issuer| (issuer, ProfileName::CrossCertificate)));
-        }
-        // Several certificates of one CA key (the GSMA test CI has three): the one that the name points to comes first.
-        candidates.sort_by_key(|(issuer, _)| issuer.subject_name_der() != certificate.issuer_name_der());
         let mut first_refusal = refuse(ChainReason::IssuerNotFound(hex::encode(issuer_key)));
-        for (index, (issuer, issuer_role)) in candidates.into_iter().enumerate() {
+        for (index, (issuer, above)) in self.issuers(certificate, profile, issuer_key).into_iter().enumerate()
+        {
             let attempt = check_signature(certificate, issuer)
-                .and_then(|()| check_issued_by(certificate, role, issuer))
                 .map_err(refuse)
-                .and_then(|()| self.extend(issuer, issuer_role, depth + 1));
+                .and_then(|()| self.extend(issuer, &above, depth + 1))
+                .and_then(|links| {
+                    check_permitted(certificate, profile, &links[0]).map_err(refuse).map(|()| links)
+                });
             match attempt {
                 Ok(mut above) => {
-                    above.insert(0, certificate.clone());
+                    above.insert(0, link);
                     return Ok(above);
                 }
                 Err(refusal) if index == 0 => first_refusal = refusal,
@@ -261,6 +287,37 @@ impl Search<'_> {
             }
         }
         Err(first_refusal)
+    }
+
+    /// The certificates that may have issued one of `profile` whose issuer's key is `issuer_key`, each with the profiles that it
+    /// may keep; the one that the issuer's name points to first.
+    fn issuers(
+        &self,
+        certificate: &Certificate,
+        profile: &CertificateProfile,
+        issuer_key: &[u8],
+    ) -> Vec<(&'a Certificate, Vec<&'static CertificateProfile>)> {
+        let named = |issuer: &&Certificate| issuer.subject_key_identifier() == Some(issuer_key);
+        let (roots, others): (Vec<_>, Vec<_>) = profile::built_in()
+            .filter(|above| profile.issued_by.contains(&above.name))
+            .partition(|above| above.is_root());
+        let mut candidates = Vec::new();
+        if !roots.is_empty() {
+            candidates.extend(self.roots.iter().filter(named).map(|issuer| (issuer, roots.clone())));
+        }
+        if !others.is_empty() {
+            let offered = self.intermediates.iter().filter(named);
+            candidates.extend(offered.map(|issuer| (issuer, others.clone())));
+        }
+        // A CI that is no root here may be certified by one that is; one step, so that no chain goes round.
+        if !roots.is_empty() && profile.role != CertificateRole::CrossCertificate {
+            let crossed = self.intermediates.iter().filter(named).filter(|issuer| !issuer.is_self_issued());
+            let cross = CertificateRole::CrossCertificate.profile();
+            candidates.extend(crossed.map(|issuer| (issuer, vec![cross])));
+        }
+        // Several certificates of one CA key (the GSMA test CI has three).
+        candidates.sort_by_key(|(issuer, _)| issuer.subject_name_der() != certificate.issuer_name_der());
+        candidates
     }
 }
 
@@ -307,7 +364,12 @@ fn check_certificate(
     if !has(needed) || has(KeyUsageBit::KeyCertSign) != must_sign_certificates {
         return Err(ChainReason::KeyUsage);
     }
-    if profile.policy().is_some_and(|policy| !found.policies.iter().any(|found| found == policy)) {
+    // A role without a policy of its own is not for a certificate that names another's.
+    let keeps_policy = match profile.policy() {
+        Some(_) => names_policy_of(&found.policies, profile),
+        None => !profile::built_in().any(|other| names_policy_of(&found.policies, other)),
+    };
+    if !keeps_policy {
         return Err(ChainReason::Policy);
     }
     match (must_sign_certificates, found.authority) {
@@ -333,61 +395,97 @@ fn check_certificate(
     Ok(())
 }
 
-/// What must hold between a certificate and its issuer beyond the signature.
-fn check_issued_by(
+/// That the issuer may certify these EIDs: the eUICC's own, or those that a sub CA may certify in its turn.
+fn check_permitted(
     certificate: &Certificate,
-    role: ProfileName,
-    issuer: &Certificate,
+    profile: &CertificateProfile,
+    issuer: &Link<'_>,
 ) -> Result<(), ChainReason> {
-    if role != ProfileName::Euicc {
+    let of_euicc = profile.role == CertificateRole::Euicc;
+    if !of_euicc && !issuer.profile.permits_eids() {
         return Ok(());
     }
-    // SGP.22 §4.5.2.2: organizationName equals one of the EUM's, and the EID starts with an IIN paired with it.
+    let digits = if of_euicc {
+        let eid = certificate
+            .subject_text(oid::SERIAL_NUMBER)
+            .filter(|eid| eid.len() == 32 && eid.bytes().all(|c| c.is_ascii_digit()));
+        vec![eid.ok_or(ChainReason::EidMissing)?]
+    } else {
+        permitted_pairs(certificate, profile)?.into_iter().map(|(_, ein)| ein).collect()
+    };
+    // SGP.22 §4.5.2.2: organizationName equals one of the EUM's, and the EID starts with digits that go with it.
     let organization =
         certificate.subject_text(oid::ORGANIZATION).ok_or(ChainReason::OrganizationNotPermitted)?;
-    let eid = certificate
-        .subject_text(oid::SERIAL_NUMBER)
-        .filter(|eid| eid.len() == 32 && eid.bytes().all(|c| c.is_ascii_digit()))
-        .ok_or(ChainReason::EidMissing)?;
-    let pairs = permitted_pairs(issuer)?;
+    let pairs = permitted_pairs(issuer.certificate, issuer.profile)?;
     if !pairs.iter().any(|(permitted, _)| *permitted == organization) {
         return Err(ChainReason::OrganizationNotPermitted);
     }
-    if !pairs.iter().any(|(permitted, iin)| *permitted == organization && eid.starts_with(iin)) {
-        return Err(ChainReason::EidNotPermitted);
-    }
-    Ok(())
+    let may =
+        |digits: &String| pairs.iter().any(|(o, start)| *o == organization && digits.starts_with(start));
+    if digits.iter().all(may) { Ok(()) } else { Err(ChainReason::EidNotPermitted) }
 }
 
 /// Whether an EUM certificate permits every EID that begins with `digits` for the organisation.
 pub fn permits(eum: &Certificate, organization: &str, digits: &str) -> bool {
-    permitted_pairs(eum)
-        .is_ok_and(|pairs| pairs.iter().any(|(o, iin)| o == organization && digits.starts_with(iin.as_str())))
+    profile::built_in()
+        .filter(|profile| profile.permits_eids() && names_policy_of(&eum.policies(), profile))
+        .find_map(|profile| permitted_pairs(eum, profile).ok())
+        .is_some_and(|pairs| pairs.iter().any(|(o, start)| o == organization && digits.starts_with(start)))
 }
 
-/// The (organizationName, IIN) pairs that an EUM certificate permits.
-fn permitted_pairs(eum: &Certificate) -> Result<Vec<(String, String)>, ChainReason> {
-    let found = eum
-        .with_parsed(|parsed| {
-            Some(match parsed.name_constraints() {
-                Ok(Some(constraints)) => {
-                    let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
-                    let pairs: Option<Vec<_>> = permitted
-                        .iter()
-                        .map(|subtree| match &subtree.base {
-                            GeneralName::DirectoryName(name) => organization_and_iin(name),
-                            _ => None,
-                        })
-                        .collect();
-                    let well_formed = constraints.value.excluded_subtrees.is_none() && !permitted.is_empty();
-                    pairs.filter(|_| well_formed).ok_or(ChainReason::NameConstraintsMalformed)
-                }
-                Ok(None) => Err(ChainReason::NameConstraintsMissing),
-                Err(_) => Err(ChainReason::NameConstraintsMalformed),
-            })
+/// The organisations and the first digits of EIDs that a manufacturer's certificate permits, as its profile says it.
+fn permitted_pairs(
+    eum: &Certificate,
+    profile: &CertificateProfile,
+) -> Result<Vec<(String, String)>, ChainReason> {
+    if profile.has(|value| *value == ExtensionValue::PermittedEins) {
+        let organization =
+            eum.subject_text(oid::ORGANIZATION).ok_or(ChainReason::OrganizationNotPermitted)?;
+        let eins = permitted_eins(eum)?;
+        return Ok(eins.into_iter().map(|ein| (organization.clone(), ein)).collect());
+    }
+    eum.with_parsed(|parsed| {
+        Some(match parsed.name_constraints() {
+            Ok(Some(constraints)) => {
+                let permitted = constraints.value.permitted_subtrees.as_deref().unwrap_or_default();
+                let pairs: Option<Vec<_>> = permitted
+                    .iter()
+                    .map(|subtree| match &subtree.base {
+                        GeneralName::DirectoryName(name) => organization_and_iin(name),
+                        _ => None,
+                    })
+                    .collect();
+                let well_formed = constraints.value.excluded_subtrees.is_none() && !permitted.is_empty();
+                pairs.filter(|_| well_formed).ok_or(ChainReason::NameConstraintsMalformed)
+            }
+            Ok(None) => Err(ChainReason::NameConstraintsMissing),
+            Err(_) => Err(ChainReason::NameConstraintsMalformed),
         })
-        .unwrap_or(Err(ChainReason::NameConstraintsMalformed))?;
-    Ok(found)
+    })
+    .unwrap_or(Err(ChainReason::NameConstraintsMalformed))
+}
+
+/// The EID prefixes of a permittedEins extension (SGP.22 v3): SEQUENCE OF PrintableString.
+fn permitted_eins(eum: &Certificate) -> Result<Vec<String>, ChainReason> {
+    let value = eum.with_parsed(|parsed| {
+        let is_it = |oid: &[u8]| oid::decode(oid).as_deref() == Some(oid::PERMITTED_EINS);
+        parsed.extensions().iter().find(|e| is_it(e.oid.as_bytes())).map(|e| e.value.to_vec())
+    });
+    let value = value.ok_or(ChainReason::NameConstraintsMissing)?;
+    let malformed = |_| ChainReason::NameConstraintsMalformed;
+    let mut list = der::enter_only(&value, der::SEQUENCE).map_err(malformed)?;
+    let mut eins = Vec::new();
+    while !list.is_empty() {
+        let ein = list.expect(der::PRINTABLE_STRING).map_err(malformed)?.content;
+        eins.push(digits(ein).ok_or(ChainReason::NameConstraintsMalformed)?);
+    }
+    if eins.is_empty() { Err(ChainReason::NameConstraintsMalformed) } else { Ok(eins) }
+}
+
+/// The first digits of EIDs; none at all would permit every EID.
+fn digits(text: &[u8]) -> Option<String> {
+    let is_digits = (1..=30).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    is_digits.then(|| String::from_utf8_lossy(text).into_owned())
 }
 
 fn organization_and_iin(name: &X509Name<'_>) -> Option<(String, String)> {
@@ -399,9 +497,7 @@ fn organization_and_iin(name: &X509Name<'_>) -> Option<(String, String)> {
             .flatten()
     };
     let pair = (next(AttributeKind::Organization)?, next(AttributeKind::SerialNumber)?);
-    // An empty IIN would permit every EID.
-    let is_iin = (1..=30).contains(&pair.1.len()) && pair.1.bytes().all(|c| c.is_ascii_digit());
-    (attributes.next().is_none() && is_iin).then_some(pair)
+    (attributes.next().is_none() && digits(pair.1.as_bytes()).is_some()).then_some(pair)
 }
 
 /// What the extensions of a certificate say, as far as a role asks.

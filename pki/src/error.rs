@@ -1,7 +1,5 @@
 //! What can go wrong here, by who must act.
 
-use crate::profile::ProfileName;
-
 /// Why a key, certificate, or value was refused, or could not be built. Requests, chains and linted bytes have their own:
 /// [`crate::csr::CsrError`], [`crate::chain::ChainRefusal`], [`crate::LintFindings`].
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +9,7 @@ pub enum PkiError {
     #[error("the certificate profile {profile} needs {field}")]
     MissingValue {
         /// The profile.
-        profile: ProfileName,
+        profile: &'static str,
         /// The input.
         field: &'static str,
     },
@@ -19,7 +17,7 @@ pub enum PkiError {
     #[error("the certificate profile {profile} has no place for {field}")]
     UnexpectedValue {
         /// The profile.
-        profile: ProfileName,
+        profile: &'static str,
         /// The input.
         field: &'static str,
     },
@@ -37,6 +35,9 @@ pub enum PkiError {
     /// Not a time of the years 1950 to 9999.
     #[error("a certificate's time lies in the years 1950 to 9999, to the second")]
     Time,
+    /// A name that is no role of a certificate.
+    #[error("no certificate has this role")]
+    UnknownRole,
     /// A name that is no certificate profile.
     #[error("no certificate profile has this name")]
     UnknownProfile,

@@ -18,8 +18,9 @@ pub mod ocsp;
 mod oid;
 mod pem;
 mod private_key;
-mod profile;
+pub mod profile;
 pub mod revocation;
+mod role;
 mod serial;
 mod tbs;
 
@@ -32,7 +33,8 @@ pub use oid::Arcs;
 pub use private_key::{PrivateKey, generate_p256, private_key_from_pem, private_key_to_pem};
 pub use profile::{
     AlternativeName, AttributeKind, CertificateProfile, ExtensionRule, ExtensionValue, KeyUsageBit, Presence,
-    ProfileName, Purpose, StringType, SubjectAttribute,
+    Purpose, SerialNumberRule, StringType, SubjectAttribute,
 };
+pub use role::CertificateRole;
 pub use serial::SerialNumber;
 pub use tbs::{CertificateInputs, SubjectValues, Tbs, build_tbs, subject_name_der};

@@ -7,7 +7,7 @@ use crate::civil_time::CivilTime;
 use crate::der::{self, Element};
 use crate::key::{KnownKeys, PublicKey};
 use crate::oid;
-use crate::profile::{AttributeKind, CertificateProfile, ProfileName, StringType};
+use crate::profile::{AttributeKind, CertificateProfile, StringType};
 use crate::serial::SerialNumber;
 use crate::tbs::{CertificateInputs, Tbs, check_inputs};
 use sha1::Sha1;
@@ -125,8 +125,8 @@ impl fmt::Display for Bound {
 /// Why bytes may not be signed: one finding or more.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LintFindings {
-    /// The profile they were measured by.
-    pub profile: ProfileName,
+    /// Name of the profile they were measured by.
+    pub profile: &'static str,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -149,7 +149,7 @@ impl std::error::Error for LintFindings {}
 pub struct LintedTbs {
     bytes: Vec<u8>,
     digest: [u8; 32],
-    profile: ProfileName,
+    profile: &'static str,
     pub(crate) serial: SerialNumber,
     pub(crate) issuer_name_der: Vec<u8>,
     pub(crate) issuer_key_identifier: Option<[u8; 20]>,
@@ -167,8 +167,8 @@ impl LintedTbs {
         self.digest
     }
 
-    /// The profile they keep.
-    pub const fn profile(&self) -> ProfileName {
+    /// Name of the profile they keep.
+    pub const fn profile(&self) -> &'static str {
         self.profile
     }
 

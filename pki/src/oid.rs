@@ -42,6 +42,25 @@ pub(crate) const ROLE_DP_TLS: Arcs = &[2, 23, 146, 1, 2, 1, 3];
 pub(crate) const ROLE_DP_AUTH: Arcs = &[2, 23, 146, 1, 2, 1, 4];
 pub(crate) const ROLE_DP_PB: Arcs = &[2, 23, 146, 1, 2, 1, 5];
 
+pub(crate) const ROLE_DS_TLS: Arcs = &[2, 23, 146, 1, 2, 1, 6];
+pub(crate) const ROLE_DS_AUTH: Arcs = &[2, 23, 146, 1, 2, 1, 7];
+
+// SGP.22 v3 annex H: each role below the one that issues it.
+pub(crate) const ROLE_CI_SUB_CA: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0];
+pub(crate) const ROLE_EUM_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 0];
+pub(crate) const ROLE_EUM_SUB_CA: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 0, 0];
+pub(crate) const ROLE_EUICC_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 0, 0, 0];
+pub(crate) const ROLE_DP_SUB_CA: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 1];
+pub(crate) const ROLE_DP_TLS_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 1, 0];
+pub(crate) const ROLE_DP_AUTH_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 1, 1];
+pub(crate) const ROLE_DP_PB_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 1, 2];
+pub(crate) const ROLE_DS_SUB_CA: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 2];
+pub(crate) const ROLE_DS_TLS_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 2, 0];
+pub(crate) const ROLE_DS_AUTH_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 2, 1];
+
+// SGP.22 v3 annex H: id-rsp-extensions = 2.23.146.1.2.2.
+pub(crate) const PERMITTED_EINS: Arcs = &[2, 23, 146, 1, 2, 2, 0];
+
 pub(crate) const EC_PUBLIC_KEY: Arcs = &[1, 2, 840, 10045, 2, 1];
 pub(crate) const RSA_ENCRYPTION: Arcs = &[1, 2, 840, 113549, 1, 1, 1];
 pub(crate) const ECDSA_WITH_SHA256: Arcs = &[1, 2, 840, 10045, 4, 3, 2];

@@ -1,119 +1,87 @@
 //! Certificate profiles as data: one table from which certificates are built, linted and verified.
 //!
-//! The GSMA profiles are those of the published SGP.26 Variant O certificates, extension order included.
+//! Those of SGP.22 v2 are the published SGP.26 Variant O certificates, extension order included. An operator may add its own
+//! ([`install`]): each stands for a built-in one, whose rules of verification its certificates keep.
 
-mod tables;
+mod file;
+pub(crate) mod tables;
+pub(crate) mod version_3;
 
+use crate::error::PkiError;
 use crate::oid::{self, Arcs};
+use crate::role::CertificateRole;
 use sha2::{Digest, Sha256};
-use std::fmt::{self, Write as _};
-use std::str::FromStr;
+use std::fmt::Write as _;
+use std::sync::OnceLock;
 
-/// The name of a certificate profile.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum ProfileName {
-    /// GSMA Certificate Issuer, the root.
-    CertificateIssuer,
-    /// eUICC manufacturer, a CA below the CI for its own eUICCs.
-    Eum,
-    /// An eUICC, below its EUM.
-    Euicc,
-    /// SM-DP+ authentication.
-    DpAuth,
-    /// SM-DP+ profile binding.
-    DpPb,
-    /// SM-DP+ TLS.
-    DpTls,
-    /// The operator CA: issues the mTLS certificates of persons, parties and the service; never part of the GSMA PKI.
-    OperatorRoot,
-    /// mTLS client below the operator CA.
-    OperatorClient,
-    /// mTLS server below the operator CA.
-    OperatorServer,
-    /// Signs OCSP answers about certificates of the CI (RFC 6960 §4.2.2.2).
-    OcspResponder,
-    /// A CI certified by another one of the same authority.
-    CrossCertificate,
+pub use file::ProfileFault;
+
+/// The profiles of this installation, beside the built-in ones.
+static INSTALLED: OnceLock<Vec<&'static CertificateProfile>> = OnceLock::new();
+
+/// Every built-in profile.
+pub fn built_in() -> impl Iterator<Item = &'static CertificateProfile> {
+    CertificateRole::ALL.into_iter().map(CertificateRole::profile).chain(version_3::FURTHER)
 }
 
-impl ProfileName {
-    /// Every name.
-    pub const ALL: [Self; 11] = [
-        Self::CertificateIssuer,
-        Self::Eum,
-        Self::Euicc,
-        Self::DpAuth,
-        Self::DpPb,
-        Self::DpTls,
-        Self::OperatorRoot,
-        Self::OperatorClient,
-        Self::OperatorServer,
-        Self::OcspResponder,
-        Self::CrossCertificate,
-    ];
+/// Every profile, built in or installed.
+pub fn all() -> impl Iterator<Item = &'static CertificateProfile> {
+    built_in().chain(INSTALLED.get().into_iter().flatten().copied())
+}
 
-    /// The stable text used in records, messages and files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::CertificateIssuer => "ci",
-            Self::Eum => "eum",
-            Self::Euicc => "euicc",
-            Self::DpAuth => "dpauth",
-            Self::DpPb => "dppb",
-            Self::DpTls => "dptls",
-            Self::OperatorRoot => "operator-root",
-            Self::OperatorClient => "operator-client",
-            Self::OperatorServer => "operator-server",
-            Self::OcspResponder => "ocsp-responder",
-            Self::CrossCertificate => "ci-cross",
+/// The profile of this name.
+pub fn find(name: &str) -> Result<&'static CertificateProfile, PkiError> {
+    all().find(|profile| profile.name == name).ok_or(PkiError::UnknownProfile)
+}
+
+/// Reads an operator's profiles, each the text of a file (`docs/formats/certificate-profile.md`): all of them or none. They live as
+/// long as the process, since every certificate refers to one; so this is for its start.
+pub fn read<'a>(
+    texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Vec<&'static CertificateProfile>, ProfileFault> {
+    let mut read: Vec<&'static CertificateProfile> = Vec::new();
+    for (from, text) in texts {
+        let fault = |why: String| ProfileFault { from: from.to_owned(), why };
+        let profile = file::parse(text).map_err(fault)?;
+        if built_in().chain(read.iter().copied()).any(|other| other.name == profile.name) {
+            return Err(fault(format!("there is a profile {} already", profile.name)));
         }
+        read.push(Box::leak(Box::new(profile)));
     }
-
-    /// The profile of this name.
-    pub const fn profile(self) -> &'static CertificateProfile {
-        match self {
-            Self::CertificateIssuer => &tables::CERTIFICATE_ISSUER,
-            Self::Eum => &tables::EUM,
-            Self::Euicc => &tables::EUICC,
-            Self::DpAuth => &tables::DP_AUTH,
-            Self::DpPb => &tables::DP_PB,
-            Self::DpTls => &tables::DP_TLS,
-            Self::OperatorRoot => &tables::OPERATOR_ROOT,
-            Self::OperatorClient => &tables::OPERATOR_CLIENT,
-            Self::OperatorServer => &tables::OPERATOR_SERVER,
-            Self::OcspResponder => &tables::OCSP_RESPONDER,
-            Self::CrossCertificate => &tables::CROSS_CERTIFICATE,
-        }
-    }
+    Ok(read)
 }
 
-impl fmt::Display for ProfileName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ProfileName {
-    type Err = crate::PkiError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or(crate::PkiError::UnknownProfile)
-    }
+/// Takes profiles that were read into use, once in a process and before [`find`]; of a second call nothing is taken.
+pub fn install(profiles: Vec<&'static CertificateProfile>) {
+    let _ = INSTALLED.set(profiles);
 }
 
 /// What a certificate of one kind looks like; data only.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub struct CertificateProfile {
     /// Its name.
-    pub name: ProfileName,
-    /// The profile that issues it; its own name for a root.
-    pub issued_by: ProfileName,
+    pub name: &'static str,
+    /// What its certificates are for.
+    pub role: CertificateRole,
+    /// Names of the built-in profiles whose certificates may issue it; its own name for a root.
+    pub issued_by: &'static [&'static str],
     /// The subject's attributes in their order, each in an RDN of its own.
     pub subject: &'static [SubjectAttribute],
     /// The extensions in their order; no other may appear.
     pub extensions: &'static [ExtensionRule],
     /// Days from notBefore to notAfter when nobody asks for another period.
     pub validity_days: u32,
+    /// Where the serial number comes from.
+    pub serial_number: SerialNumberRule,
+}
+
+/// Where a certificate's serial number comes from.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum SerialNumberRule {
+    /// 20 random octets (RFC 5280 §4.1.2.2, CA/Browser Forum's 64 bits and more).
+    Random,
+    /// The EID's 32 digits, two an octet, as SGP.26 v3 has it; random for any further certificate of the device.
+    Eid,
 }
 
 /// One attribute of a profile's subject.
@@ -208,8 +176,8 @@ pub enum ExtensionValue {
     AuthorityKeyIdentifier,
     /// The usages of the key.
     KeyUsage(&'static [KeyUsageBit]),
-    /// One policy without qualifiers.
-    CertificatePolicy(Arcs),
+    /// The policies without qualifiers, in their order; the first is the role's.
+    CertificatePolicies(&'static [Arcs]),
     /// The alternative names in their order.
     SubjectAlternativeName(&'static [AlternativeName]),
     /// cA true, with this path length.
@@ -224,10 +192,19 @@ pub enum ExtensionValue {
     },
     /// One permitted directoryName of (organizationName, serialNumber = IIN) per pair (SGP.22 §4.5.2.1).
     EumNameConstraints,
+    /// The EID prefixes that may be certified, each a PrintableString (SGP.22 v3, id-rsp-permittedEins).
+    PermittedEins,
     /// The purposes, in their order.
     ExtendedKeyUsage(&'static [Purpose]),
     /// NULL: the responder's own revocation is not asked for (RFC 6960 §4.2.2.2.1), so its certificate lives shortly.
     OcspNoCheck,
+    /// The same octets in each certificate: an operator's own.
+    Fixed {
+        /// The extension.
+        oid: Arcs,
+        /// Its value in DER.
+        value: &'static [u8],
+    },
 }
 
 impl ExtensionValue {
@@ -237,13 +214,15 @@ impl ExtensionValue {
             Self::SubjectKeyIdentifier => oid::SUBJECT_KEY_IDENTIFIER,
             Self::AuthorityKeyIdentifier => oid::AUTHORITY_KEY_IDENTIFIER,
             Self::KeyUsage(_) => oid::KEY_USAGE,
-            Self::CertificatePolicy(_) => oid::CERTIFICATE_POLICIES,
+            Self::CertificatePolicies(_) => oid::CERTIFICATE_POLICIES,
             Self::SubjectAlternativeName(_) => oid::SUBJECT_ALTERNATIVE_NAME,
             Self::CertificateAuthority { .. } => oid::BASIC_CONSTRAINTS,
             Self::CrlDistributionPoints { .. } => oid::CRL_DISTRIBUTION_POINTS,
             Self::EumNameConstraints => oid::NAME_CONSTRAINTS,
+            Self::PermittedEins => oid::PERMITTED_EINS,
             Self::ExtendedKeyUsage(_) => oid::EXTENDED_KEY_USAGE,
             Self::OcspNoCheck => oid::OCSP_NO_CHECK,
+            Self::Fixed { oid, .. } => oid,
         }
     }
 
@@ -253,13 +232,15 @@ impl ExtensionValue {
             Self::SubjectKeyIdentifier => "subjectKeyIdentifier",
             Self::AuthorityKeyIdentifier => "authorityKeyIdentifier",
             Self::KeyUsage(_) => "keyUsage",
-            Self::CertificatePolicy(_) => "certificatePolicies",
+            Self::CertificatePolicies(_) => "certificatePolicies",
             Self::SubjectAlternativeName(_) => "subjectAltName",
             Self::CertificateAuthority { .. } => "basicConstraints",
             Self::CrlDistributionPoints { .. } => "cRLDistributionPoints",
             Self::EumNameConstraints => "nameConstraints",
+            Self::PermittedEins => "permittedEins",
             Self::ExtendedKeyUsage(_) => "extKeyUsage",
             Self::OcspNoCheck => "ocspNoCheck",
+            Self::Fixed { .. } => "of the operator",
         }
     }
 }
@@ -311,15 +292,35 @@ impl Purpose {
 impl CertificateProfile {
     /// Whether subject and issuer are the same.
     pub fn is_root(&self) -> bool {
-        self.issued_by == self.name
+        self.issued_by == [self.name]
     }
 
-    /// The policy of certificates of this profile.
+    /// The policy that names the role of certificates of this profile.
     pub fn policy(&self) -> Option<Arcs> {
         self.extensions.iter().find_map(|rule| match rule.value {
-            ExtensionValue::CertificatePolicy(policy) => Some(policy),
+            ExtensionValue::CertificatePolicies(policies) => policies.first().copied(),
             _ => None,
         })
+    }
+
+    /// Whether certificates of this profile have an extension of this kind.
+    pub fn has(&self, kind: fn(&ExtensionValue) -> bool) -> bool {
+        self.extensions.iter().any(|rule| kind(&rule.value))
+    }
+
+    /// Whether certificates of this profile say which EIDs their holder may certify.
+    pub fn permits_eids(&self) -> bool {
+        self.has(|value| matches!(value, ExtensionValue::EumNameConstraints | ExtensionValue::PermittedEins))
+    }
+
+    /// Whether a certificate of this profile has an attribute of this kind in its subject.
+    pub fn names(&self, kind: AttributeKind) -> bool {
+        self.subject.iter().any(|attribute| attribute.kind == kind)
+    }
+
+    /// Whether its holder signs certificates.
+    pub fn is_ca(&self) -> bool {
+        self.key_usage().contains(&KeyUsageBit::KeyCertSign)
     }
 
     /// The usages of the key.
@@ -335,8 +336,12 @@ impl CertificateProfile {
 
     /// The profile as text, one line for each part in its order; a change of any part changes it.
     pub fn rendering(&self) -> String {
-        let mut text =
-            format!("chancery certificate profile v1\nname {}\nissued by {}\n", self.name, self.issued_by);
+        let mut text = format!(
+            "chancery certificate profile v2\nname {}\nrole {}\nissued by {}\n",
+            self.name,
+            self.role,
+            self.issued_by.join(" ")
+        );
         let mut line = |parts: &[&str]| {
             text.push_str(&parts.join(" "));
             text.push('\n');
@@ -345,6 +350,11 @@ impl CertificateProfile {
         line(&["signature", &oid::dotted(oid::ECDSA_WITH_SHA256)]);
         line(&["subject key P-256 named curve uncompressed"]);
         line(&["validity days", &self.validity_days.to_string()]);
+        let serial = match self.serial_number {
+            SerialNumberRule::Random => "20 random octets",
+            SerialNumberRule::Eid => "the EID",
+        };
+        line(&["serial number", serial]);
         for attribute in self.subject {
             let presence = match attribute.presence {
                 Presence::Required => "required",
@@ -377,7 +387,10 @@ impl ExtensionValue {
             Self::SubjectKeyIdentifier => write!(text, "SHA-1 of the subject key"),
             Self::AuthorityKeyIdentifier => write!(text, "keyIdentifier of the issuer"),
             Self::KeyUsage(bits) => write!(text, "{bits:?}"),
-            Self::CertificatePolicy(policy) => write!(text, "{}", oid::dotted(policy)),
+            Self::CertificatePolicies(policies) => {
+                let policies: Vec<_> = policies.iter().map(|policy| oid::dotted(policy)).collect();
+                write!(text, "{}", policies.join(" "))
+            }
             Self::SubjectAlternativeName(parts) => write!(text, "{parts:?}"),
             Self::CertificateAuthority { path_length } => match path_length {
                 Some(length) => write!(text, "cA pathLenConstraint {length}"),
@@ -385,8 +398,10 @@ impl ExtensionValue {
             },
             Self::CrlDistributionPoints { count } => write!(text, "{count}"),
             Self::EumNameConstraints => write!(text, "permitted directoryName organizationName serialNumber"),
+            Self::PermittedEins => write!(text, "PrintableString"),
             Self::ExtendedKeyUsage(purposes) => write!(text, "{purposes:?}"),
             Self::OcspNoCheck => write!(text, "NULL"),
+            Self::Fixed { value, .. } => write!(text, "{}", hex::encode(value)),
         };
         debug_assert!(result.is_ok(), "writing to a String cannot fail");
         text
@@ -396,59 +411,72 @@ impl ExtensionValue {
 #[cfg(test)]
 mod tests {
     use super::ExtensionValue::{CertificateAuthority, EumNameConstraints, KeyUsage};
-    use super::KeyUsageBit::KeyCertSign;
     use super::*;
     use std::collections::HashSet;
 
     #[test]
     fn names_round_trip_and_unknown_ones_are_refused() {
-        for name in ProfileName::ALL {
-            assert_eq!(name.to_string().parse::<ProfileName>().unwrap(), name);
-            assert_eq!(name.profile().name, name);
+        for role in CertificateRole::ALL {
+            assert_eq!(role.to_string().parse::<CertificateRole>().unwrap(), role);
+            assert_eq!(role.profile().role, role);
+            assert_eq!(role.profile().name, role.as_str(), "a role's own profile has its name");
         }
-        assert!("CI".parse::<ProfileName>().is_err());
-        assert!("".parse::<ProfileName>().is_err());
+        let names: HashSet<_> = built_in().map(|profile| profile.name).collect();
+        assert_eq!(names.len(), built_in().count());
+        for profile in built_in() {
+            assert_eq!(find(profile.name).unwrap(), profile);
+        }
+        assert!("CI".parse::<CertificateRole>().is_err());
+        assert!("".parse::<CertificateRole>().is_err());
+        assert!(find("").is_err());
     }
 
     #[test]
     fn every_profile_of_the_table_is_consistent() {
-        for name in ProfileName::ALL {
-            let profile = name.profile();
-            let issuer = profile.issued_by.profile();
+        for profile in built_in() {
+            let name = profile.name;
             let oids: HashSet<_> = profile.extensions.iter().map(|rule| rule.value.oid()).collect();
             assert_eq!(oids.len(), profile.extensions.len(), "{name}: no extension twice");
             let kinds: HashSet<_> = profile.subject.iter().map(|attribute| attribute.kind.as_str()).collect();
             assert_eq!(kinds.len(), profile.subject.len(), "{name}: no attribute twice");
             assert!(kinds.contains("commonName"), "{name}");
             assert!(profile.validity_days > 0);
-            assert!(issuer.key_usage().contains(&KeyCertSign), "{name}: its issuer signs certificates");
-            assert!(
-                issuer.is_root() || issuer.issued_by.profile().is_root(),
-                "{name}: at most two CAs above"
-            );
-            // RFC 5280 §4.2.1.1, §4.2.1.2: a subject key identifier always here, an authority's unless self-signed.
-            assert!(oids.contains(oid::SUBJECT_KEY_IDENTIFIER), "{name}");
+            assert!(!profile.issued_by.is_empty());
+            for issuer in profile.issued_by.iter().map(|above| find(above).unwrap()) {
+                assert!(issuer.is_ca(), "{name}: its issuer signs certificates");
+                assert!(cas_above(issuer) <= 3, "{name}: at most four CAs above");
+            }
+            // RFC 5280 §4.2.1.1, §4.2.1.2: a subject key identifier always for a CA, an authority's unless self-signed.
+            // SGP.26 gives the eIM's signing certificate none.
+            assert_eq!(oids.contains(oid::SUBJECT_KEY_IDENTIFIER), profile.role != CertificateRole::EimSign);
             assert_eq!(oids.contains(oid::AUTHORITY_KEY_IDENTIFIER), !profile.is_root(), "{name}");
             // RFC 5280 §4.2.1.3 and §4.2.1.9: who signs certificates is a CA, and says both critically.
-            let is_ca = profile.key_usage().contains(&KeyCertSign);
-            assert_eq!(oids.contains(oid::BASIC_CONSTRAINTS), is_ca, "{name}");
+            assert_eq!(oids.contains(oid::BASIC_CONSTRAINTS), profile.is_ca(), "{name}");
             for rule in profile.extensions {
                 if matches!(rule.value, CertificateAuthority { .. } | KeyUsage(_) | EumNameConstraints) {
                     assert!(rule.critical, "{name}: {}", rule.value.as_str());
                 }
             }
-            // SGP.22 knows no OCSP: a responder has no role there.
-            let is_gsma = !name.as_str().starts_with("operator-") && name != ProfileName::OcspResponder;
-            assert_eq!(profile.policy().is_some(), is_gsma, "{name}");
+            // SGP.22 knows no OCSP, SGP.32 no policies: neither has a role there.
+            let has_policy = !name.starts_with("operator-")
+                && ![CertificateRole::OcspResponder, CertificateRole::EimSign, CertificateRole::EimTls]
+                    .contains(&profile.role);
+            assert_eq!(profile.policy().is_some(), has_policy, "{name}");
         }
+    }
+
+    /// CAs above certificates of `profile`, at most; a cycle would not end.
+    fn cas_above(profile: &CertificateProfile) -> usize {
+        let above = profile.issued_by.iter().filter(|above| **above != profile.name);
+        above.map(|above| 1 + cas_above(find(above).unwrap())).max().unwrap_or(0)
     }
 
     #[test]
     fn every_profile_has_a_digest_of_its_own() {
-        let digests: HashSet<_> = ProfileName::ALL.map(|name| name.profile().digest()).into_iter().collect();
-        assert_eq!(digests.len(), ProfileName::ALL.len());
+        let digests: HashSet<_> = built_in().map(CertificateProfile::digest).collect();
+        assert_eq!(digests.len(), built_in().count());
         assert!(
-            ProfileName::Euicc
+            CertificateRole::Euicc
                 .profile()
                 .rendering()
                 .contains("extension certificatePolicies 2.5.29.32 critical 2.23.146.1.2.1.1\n")

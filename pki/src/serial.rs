@@ -2,6 +2,7 @@
 
 use crate::der;
 use crate::error::PkiError;
+use domain::Eid;
 use std::fmt;
 use std::str::FromStr;
 
@@ -18,6 +19,13 @@ impl SerialNumber {
             octets[0] = 1;
         }
         Self(octets.to_vec())
+    }
+
+    /// The EID's 32 digits, two an octet: the serial number that SGP.26 v3 gives an eUICC's certificate.
+    pub fn from_eid(eid: &Eid) -> Self {
+        let digits = eid.bcd();
+        let first = digits.iter().position(|b| *b != 0).unwrap_or(digits.len() - 1);
+        Self(digits[first..].to_vec())
     }
 
     /// From a big-endian magnitude, leading zeros allowed; zero, and what needs more than 20 content octets, is refused.

@@ -25,6 +25,8 @@ const URL_BYTES_MAX: usize = 512;
 /// (organisation, IIN) pairs of one EUM certificate.
 const PERMITTED_MAX: usize = 64;
 const IP_ADDRESSES_MAX: usize = 16;
+/// An EIN and an ESIN have 30 digits together (SGP.29).
+const EIN_DIGITS_MAX: usize = 30;
 
 /// Values for the subject's attributes; the profile says which are needed and in which order they stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -254,10 +256,12 @@ pub(crate) fn extension_content(
             }
         }),
         ExtensionValue::KeyUsage(bits) => der::element(der::BIT_STRING, &named_bits(bits)),
-        ExtensionValue::CertificatePolicy(policy) => der::nested(der::SEQUENCE, |policies| {
-            policies.nested(der::SEQUENCE, |information| {
-                information.element(der::OBJECT_IDENTIFIER, &oid::encode(policy));
-            });
+        ExtensionValue::CertificatePolicies(named) => der::nested(der::SEQUENCE, |policies| {
+            for policy in named {
+                policies.nested(der::SEQUENCE, |information| {
+                    information.element(der::OBJECT_IDENTIFIER, &oid::encode(policy));
+                });
+            }
         }),
         ExtensionValue::SubjectAlternativeName(parts) => alternative_names(parts, inputs)?,
         ExtensionValue::CertificateAuthority { path_length } => der::nested(der::SEQUENCE, |constraints| {
@@ -301,7 +305,13 @@ pub(crate) fn extension_content(
                 usage.element(der::OBJECT_IDENTIFIER, &oid::encode(purpose.oid()));
             }
         }),
+        ExtensionValue::PermittedEins => der::nested(der::SEQUENCE, |eins| {
+            for (_, ein) in &inputs.permitted {
+                eins.element(der::PRINTABLE_STRING, ein.as_bytes());
+            }
+        }),
         ExtensionValue::OcspNoCheck => der::element(der::NULL, &[]),
+        ExtensionValue::Fixed { value, .. } => value.to_vec(),
     })
 }
 
@@ -345,7 +355,8 @@ pub(crate) fn check_inputs(profile: &CertificateProfile, inputs: &CertificateInp
         match rule.value {
             ExtensionValue::AuthorityKeyIdentifier => uses.issuer_key_identifier = true,
             ExtensionValue::CrlDistributionPoints { count } => uses.crl_urls = count,
-            ExtensionValue::EumNameConstraints => uses.permitted = true,
+            ExtensionValue::EumNameConstraints => (uses.permitted, uses.iin) = (true, true),
+            ExtensionValue::PermittedEins => uses.permitted = true,
             ExtensionValue::SubjectAlternativeName(parts) => {
                 for part in parts {
                     match part {
@@ -357,10 +368,11 @@ pub(crate) fn check_inputs(profile: &CertificateProfile, inputs: &CertificateInp
             }
             ExtensionValue::SubjectKeyIdentifier
             | ExtensionValue::KeyUsage(_)
-            | ExtensionValue::CertificatePolicy(_)
+            | ExtensionValue::CertificatePolicies(_)
             | ExtensionValue::CertificateAuthority { .. }
             | ExtensionValue::ExtendedKeyUsage(_)
-            | ExtensionValue::OcspNoCheck => {}
+            | ExtensionValue::OcspNoCheck
+            | ExtensionValue::Fixed { .. } => {}
         }
     }
     let name = profile.name;
@@ -403,8 +415,15 @@ pub(crate) fn check_inputs(profile: &CertificateProfile, inputs: &CertificateInp
     }
     for (organization, iin) in &inputs.permitted {
         check_attribute(AttributeKind::Organization, organization)?;
-        if iin.len() != 8 || !iin.bytes().all(|c| c.is_ascii_digit()) {
+        if !iin.bytes().all(|c| c.is_ascii_digit()) || !(1..=EIN_DIGITS_MAX).contains(&iin.len()) {
+            return Err(invalid("permitted", "pairs an organisation with 1 to 30 digits"));
+        }
+        if uses.iin && iin.len() != 8 {
             return Err(invalid("permitted", "pairs an organisation with an IIN of 8 digits"));
+        }
+        // The extension has no place for another organisation than the holder's own.
+        if !uses.iin && inputs.subject.organization.as_ref() != Some(organization) {
+            return Err(invalid("permitted", "is for the organisation of the subject"));
         }
     }
     if inputs.not_after <= inputs.not_before {
@@ -423,6 +442,8 @@ struct Uses {
     issuer_key_identifier: bool,
     registered_id: bool,
     permitted: bool,
+    /// Each an IIN, with an organisation of its own.
+    iin: bool,
     addresses: bool,
     dns_name_as_common_name: bool,
     crl_urls: usize,

@@ -6,7 +6,7 @@ use ca::{Anchor, Import, ImportRequest};
 use domain::{ReasonCode, Role, Timestamp};
 use kms::rsp::RspKey;
 use pki::csr::{UnsignedRequest, Wishes};
-use pki::{ProfileName, SubjectValues};
+use pki::{CertificateRole, SubjectValues};
 use proto::v1;
 use store::{Change, Commit, Precondition};
 
@@ -68,7 +68,7 @@ impl Execution {
             certificate: &import.certificate,
             intermediates: &import.intermediates,
             anchor: &import.anchor,
-            profile: ProfileName::Eum,
+            profile: CertificateRole::Eum,
             spki: &[],
             party: &import.party,
             key: "",
@@ -174,7 +174,7 @@ pub(crate) fn rsp_key(
     store: &dyn store::Store,
     party: &Party,
     name: &str,
-) -> Result<(RspKey, ProfileName), ServiceError> {
+) -> Result<(RspKey, CertificateRole), ServiceError> {
     let key = RspKey::find(store, &party.name, name)?.ok_or_else(|| {
         ServiceError::refused(ReasonCode::UnknownRspKey, "the party has no registered key of this name")
     })?;
@@ -186,13 +186,13 @@ pub(crate) fn rsp_key(
 /// The body of a certification request for a key of a party: its subject is that of the party's registration.
 pub(crate) fn unsigned_request(
     party: &Party,
-    profile: ProfileName,
+    profile: CertificateRole,
     spki: &[u8],
     common_name: &str,
     registered_id: &str,
 ) -> Result<UnsignedRequest, ServiceError> {
     check_text("common_name", common_name, 64)?;
-    let is_eum = profile == ProfileName::Eum;
+    let is_eum = profile == CertificateRole::Eum;
     let permitted =
         party.eins.iter().filter(|_| is_eum).map(|ein| (party.organization.clone(), ein.to_string()));
     let wishes = Wishes {

@@ -6,7 +6,7 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{CertificateRequest, Issuer, KeyRegistration, SubjectKey};
 use domain::{ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
-use pki::{ProfileName, PublicKey, SubjectValues};
+use pki::{AttributeKind, CertificateProfile, CertificateRole, PublicKey, SubjectValues};
 use proto::v1;
 use store::Commit;
 
@@ -106,58 +106,65 @@ impl Execution {
         certificate: &v1::IssueCertificate,
         now: Timestamp,
     ) -> Result<CertificateRequest, ServiceError> {
-        let unknown = || invalid("profile must be ci, eum, dpauth, dppb or dptls");
-        let profile: ProfileName = certificate.profile.parse().map_err(|_| unknown())?;
-        let needed = match profile {
-            ProfileName::Eum => Role::Eum,
-            ProfileName::DpAuth | ProfileName::DpPb | ProfileName::DpTls => Role::Provisioner,
-            ProfileName::CertificateIssuer => return self.plan_root(certificate),
-            ProfileName::CrossCertificate => return self.plan_cross(certificate),
-            ProfileName::Euicc
-            | ProfileName::OperatorRoot
-            | ProfileName::OperatorClient
-            | ProfileName::OperatorServer
-            | ProfileName::OcspResponder => {
-                return Err(unknown());
+        let profile = pki::profile::find(&certificate.profile)
+            .map_err(|_| invalid(&format!("there is no certificate profile {:?}", certificate.profile)))?;
+        let needed = match profile.role {
+            CertificateRole::Eum | CertificateRole::EumSubCa => Role::Eum,
+            CertificateRole::DpAuth
+            | CertificateRole::DpPb
+            | CertificateRole::DpTls
+            | CertificateRole::DsAuth
+            | CertificateRole::DsTls
+            | CertificateRole::EimSign
+            | CertificateRole::EimTls => Role::Provisioner,
+            CertificateRole::CertificateIssuer => return self.plan_root(certificate, profile),
+            CertificateRole::CiSubCa | CertificateRole::DpSubCa | CertificateRole::DsSubCa => {
+                return self.plan_sub_ca(certificate, profile);
+            }
+            CertificateRole::CrossCertificate => return self.plan_cross(certificate, profile),
+            CertificateRole::Euicc
+            | CertificateRole::OperatorRoot
+            | CertificateRole::OperatorClient
+            | CertificateRole::OperatorServer
+            | CertificateRole::OcspResponder => {
+                return Err(invalid(
+                    "certificates of this profile come by orders, enrolments and the service",
+                ));
             }
         };
         let party = self.party(&certificate.party, needed)?;
         let accreditation = accreditation::in_force(&party, now)?.digest();
         check_text("common_name", &certificate.common_name, 64)?;
-        let (key, certifies) = match (&certificate.key, profile) {
-            (Some(v1::issue_certificate::Key::Issuer(name)), ProfileName::Eum) => {
-                let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
-                if issuer.party != party.name {
-                    return Err(ServiceError::refused(
-                        ReasonCode::PolicyViolation,
-                        "the issuer belongs to another party",
-                    ));
-                }
+        let (key, certifies) = match (&certificate.key, profile.is_ca()) {
+            (Some(v1::issue_certificate::Key::Issuer(name)), true) => {
+                let issuer = self.partys_issuer(&party, name)?;
                 (SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?, Some(issuer))
             }
             (Some(v1::issue_certificate::Key::Csr(csr)), _) => {
                 (SubjectKey::from_request(csr, self.ca.known_keys)?, None)
             }
             (Some(v1::issue_certificate::Key::RspKey(name)), _) => {
-                (self.rsp_key_to_certify(certificate, profile, &party.name, name)?, None)
+                (self.rsp_key_to_certify(certificate, profile.role, &party.name, name)?, None)
             }
             (Some(v1::issue_certificate::Key::Issuer(_)), _) => {
-                return Err(invalid("only an EUM certificate is for an issuer's key"));
+                return Err(invalid("only a CA's certificate is for an issuer's key"));
             }
             (None, _) => return Err(invalid("key is missing")),
         };
-        let permitted = match profile {
-            // SGP.29: one constraint per range; ranges other than eight digits are the verifier's to interpret, and
-            // the profile's lint refuses them (ESIM 1.5).
-            ProfileName::Eum => {
-                party.eins.iter().map(|ein| (party.organization.clone(), ein.to_string())).collect()
-            }
-            _ => Vec::new(),
+        // SGP.29: one constraint per range. SGP.22 v2 knows ranges of eight digits only: the profile refuses others.
+        let permitted = match profile.permits_eids() {
+            true => party.eins.iter().map(|ein| (party.organization.clone(), ein.to_string())).collect(),
+            false => Vec::new(),
+        };
+        // A manufacturer's sub CA stands below the manufacturer's own issuer.
+        let issuer = match profile.role {
+            CertificateRole::EumSubCa => self.partys_issuer(&party, &certificate.under)?,
+            _ => self.authority_issuer(&certificate.under)?,
         };
         let dns_name = Some(certificate.dns_name.clone()).filter(|name| !name.is_empty());
         let request = CertificateRequest {
             profile,
-            issuer: self.authority_issuer(&certificate.under)?,
+            issuer,
             subject: subject(profile, party.as_ref(), &certificate.common_name),
             key,
             registered_id: Some(certificate.registered_id.clone()).filter(|id| !id.is_empty()),
@@ -169,12 +176,16 @@ impl Execution {
             renews: Some(certificate.renews.clone()).filter(|serial| !serial.is_empty()),
             accreditation: Some(accreditation),
         };
-        ca::check_key(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request)?;
         Ok(request)
     }
 
     /// The certificate of a further certificate issuer: self-signed, its subject that of the first but for the name.
-    fn plan_root(&self, certificate: &v1::IssueCertificate) -> Result<CertificateRequest, ServiceError> {
+    fn plan_root(
+        &self,
+        certificate: &v1::IssueCertificate,
+        profile: &'static CertificateProfile,
+    ) -> Result<CertificateRequest, ServiceError> {
         let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
             certificate;
         let is_plain = [party, registered_id, dns_name, under].into_iter().all(String::is_empty);
@@ -182,11 +193,35 @@ impl Execution {
         else {
             return Err(invalid("a ci certificate has a common name and the issuer that it is for, no more"));
         };
-        check_text("common_name", common_name, 64)?;
+        let subject = self.uncertified_issuer(name)?;
+        self.for_own_issuer(profile, common_name, Arc::clone(&subject), subject)
+    }
+
+    /// The certificate of a sub CA of the authority, below one of its certificate issuers.
+    fn plan_sub_ca(
+        &self,
+        certificate: &v1::IssueCertificate,
+        profile: &'static CertificateProfile,
+    ) -> Result<CertificateRequest, ServiceError> {
+        let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
+            certificate;
+        let is_plain = [party, registered_id, dns_name].into_iter().all(String::is_empty);
+        let (Some(v1::issue_certificate::Key::Issuer(name)), true, true) = (key, is_plain, renews.is_empty())
+        else {
+            return Err(invalid(
+                "a sub CA's certificate has a common name, the issuer that it is for and the one above, no more",
+            ));
+        };
+        let (subject, issuer) = (self.uncertified_issuer(name)?, self.authority_issuer(under)?);
+        self.for_own_issuer(profile, common_name, subject, issuer)
+    }
+
+    /// An issuer of the authority that waits for its certificate.
+    fn uncertified_issuer(&self, name: &str) -> Result<Arc<Issuer>, ServiceError> {
         let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
         if !issuer.party.is_empty() || issuer.name == OPERATOR_ISSUER {
             return Err(invalid(
-                "a ci certificate is for an issuer of the authority, registered without a party",
+                "the certificate is for an issuer of the authority, registered without a party",
             ));
         }
         if issuer.certificate.is_some() {
@@ -195,34 +230,59 @@ impl Execution {
                 "the issuer has its certificate already",
             ));
         }
+        Ok(issuer)
+    }
+
+    /// The certificate of an issuer of the authority: its subject is that of the first one but for the name.
+    fn for_own_issuer(
+        &self,
+        profile: &'static CertificateProfile,
+        common_name: &str,
+        subject: Arc<Issuer>,
+        issuer: Arc<Issuer>,
+    ) -> Result<CertificateRequest, ServiceError> {
+        check_text("common_name", common_name, 64)?;
         let first = self.authority_issuer("")?;
         let first = first.certificate()?;
         let request = CertificateRequest {
-            profile: ProfileName::CertificateIssuer,
+            profile,
             subject: SubjectValues {
                 country: first.country(),
                 organization: first.organization(),
                 organizational_unit: first.organizational_unit(),
-                common_name: Some(common_name.clone()),
+                common_name: Some(common_name.to_owned()),
                 eid: None,
             },
-            key: SubjectKey::without_proof(&issuer.public_key, self.ca.known_keys)?,
+            key: SubjectKey::without_proof(&subject.public_key, self.ca.known_keys)?,
             registered_id: first.registered_id(),
             dns_name: None,
             ip_addresses: Vec::new(),
             permitted: Vec::new(),
-            holder: issuer.name.clone(),
-            certifies: Some(Arc::clone(&issuer)),
+            holder: subject.name.clone(),
+            certifies: Some(subject),
             renews: None,
             accreditation: None,
             issuer,
         };
-        ca::check_key(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request)?;
         Ok(request)
     }
 
+    /// An issuer of a manufacturer.
+    fn partys_issuer(&self, party: &Party, name: &str) -> Result<Arc<Issuer>, ServiceError> {
+        let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
+        if issuer.party == party.name {
+            return Ok(issuer);
+        }
+        Err(ServiceError::refused(ReasonCode::PolicyViolation, "the issuer belongs to another party"))
+    }
+
     /// The certificate of one certificate issuer of the authority by another: its subject and key are those of its own.
-    fn plan_cross(&self, certificate: &v1::IssueCertificate) -> Result<CertificateRequest, ServiceError> {
+    fn plan_cross(
+        &self,
+        certificate: &v1::IssueCertificate,
+        profile: &'static CertificateProfile,
+    ) -> Result<CertificateRequest, ServiceError> {
         let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
             certificate;
         let is_plain = [party, common_name, registered_id, dns_name].into_iter().all(String::is_empty);
@@ -238,7 +298,7 @@ impl Execution {
             return Err(invalid("a certificate issuer is certified by one of another name"));
         }
         let request = CertificateRequest {
-            profile: ProfileName::CrossCertificate,
+            profile,
             subject: SubjectValues {
                 country: own.country(),
                 organization: own.organization(),
@@ -257,7 +317,7 @@ impl Execution {
             accreditation: None,
             issuer,
         };
-        ca::check_key(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request)?;
         Ok(request)
     }
 
@@ -276,14 +336,11 @@ impl Execution {
 }
 
 /// The subject of a party's certificate; the profile says which attributes it has (ESIM 1.3).
-fn subject(profile: ProfileName, party: &Party, common_name: &str) -> SubjectValues {
-    let country = match profile {
-        ProfileName::Eum => Some(party.country.clone()),
-        _ => None,
-    };
+fn subject(profile: &CertificateProfile, party: &Party, common_name: &str) -> SubjectValues {
+    let has = |kind| profile.names(kind);
     SubjectValues {
-        country,
-        organization: Some(party.organization.clone()),
+        country: has(AttributeKind::Country).then(|| party.country.clone()),
+        organization: has(AttributeKind::Organization).then(|| party.organization.clone()),
         organizational_unit: None,
         common_name: Some(common_name.to_owned()),
         eid: None,

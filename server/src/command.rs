@@ -190,10 +190,12 @@ fn carry_out(command: Command) -> Result<(), Box<dyn std::error::Error>> {
         }
         Command::Init { config, persons, out } => {
             let config = Config::read(&config)?;
+            config.install_profiles();
             runtime()?.block_on(init::found(&config, &persons, &out))?;
         }
         Command::Serve { config } => {
             let config = Config::read(&config)?;
+            config.install_profiles();
             runtime()?.block_on(serve::serve(config))?;
         }
         Command::Ceremony { command } => command.run()?,

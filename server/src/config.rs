@@ -5,10 +5,13 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use pki::CertificateProfile;
 use serde::Deserialize;
 
 /// The names of the tokens, in the order in which they are opened.
 pub(crate) const TOKENS: [&str; 3] = ["log", "ca", "kms"];
+/// Files of certificate profiles.
+const CERTIFICATE_PROFILES_MAX: usize = 64;
 /// The name of the token for keys of SM-DP+, which an authority may do without.
 pub(crate) const RSP_TOKEN: &str = "rsp";
 
@@ -37,6 +40,8 @@ struct ConfigFile {
     server_addresses: Vec<IpAddr>,
     crl_base_url: String,
     certificate_policy: String,
+    #[serde(default)]
+    certificate_profiles: Vec<PathBuf>,
     segment_mib: Option<u64>,
     view_cache_mib: Option<u64>,
     #[serde(default)]
@@ -115,6 +120,8 @@ pub(crate) struct Config {
     pub(crate) crl_base_url: String,
     /// Certificate policy and practice statement in force.
     pub(crate) certificate_policy: audit::Name,
+    /// The operator's own.
+    certificate_profiles: Vec<&'static CertificateProfile>,
     pub(crate) segment_bytes: u64,
     /// Bytes of the view that are kept in memory.
     pub(crate) view_cache_bytes: u64,
@@ -145,6 +152,11 @@ impl Config {
             .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
         let base = path.parent().map(Path::to_owned).unwrap_or_default();
         Self::check(file, &base)
+    }
+
+    /// Takes the operator's certificate profiles into use, for the life of the process.
+    pub(crate) fn install_profiles(&self) {
+        pki::profile::install(self.certificate_profiles.clone());
     }
 
     /// The names of the configured tokens, in the order in which they are opened.
@@ -188,6 +200,7 @@ impl Config {
         }
         let certificate_policy = audit::Name::new(&file.certificate_policy)
             .map_err(|e| wrong("certificate_policy", e.to_string()))?;
+        let certificate_profiles = read_profiles(&file.certificate_profiles, base)?;
         let segment_mib = file.segment_mib.unwrap_or(64);
         if !(1..=1024).contains(&segment_mib) {
             return Err(wrong("segment_mib", "must be 1 to 1024".into()));
@@ -240,6 +253,7 @@ impl Config {
             server_addresses: file.server_addresses,
             crl_base_url: file.crl_base_url,
             certificate_policy,
+            certificate_profiles,
             segment_bytes: segment_mib * 1024 * 1024,
             view_cache_bytes: view_cache_mib * 1024 * 1024,
             session_keys_in_tls_channel: file.session_keys_in_tls_channel,
@@ -248,6 +262,22 @@ impl Config {
             tokens,
         })
     }
+}
+
+fn read_profiles(paths: &[PathBuf], base: &Path) -> Result<Vec<&'static CertificateProfile>, ConfigError> {
+    if paths.len() > CERTIFICATE_PROFILES_MAX {
+        let problem = format!("names more than {CERTIFICATE_PROFILES_MAX} files");
+        return Err(ConfigError::Field { field: "certificate_profiles", problem });
+    }
+    let mut texts = Vec::with_capacity(paths.len());
+    for path in paths {
+        let path = base.join(path);
+        let text =
+            fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        texts.push((path.display().to_string(), text));
+    }
+    pki::profile::read(texts.iter().map(|(path, text)| (path.as_str(), text.as_str())))
+        .map_err(|fault| ConfigError::Field { field: "certificate_profiles", problem: fault.to_string() })
 }
 
 /// A configuration for development below `data`, with SoftHSM. `ports` are those of gRPC, HTTP and metrics.
@@ -290,6 +320,9 @@ server_addresses = ["127.0.0.1"]
 crl_base_url = "http://127.0.0.1:{http}"
 # Version of the certificate policy and practice statement (CP/CPS) in force; named by the log entry of each certificate.
 certificate_policy = "cp-1"
+# Certificate profiles of your own, beside the built-in ones: files as docs/formats/certificate-profile.md describes them. One that
+# certificates were issued by stays here as long as any of them is in use.
+certificate_profiles = []
 # Size of one log segment. Zero-filled ahead, so it is also the disk space taken at once.
 segment_mib = 64
 # Memory for rows of the view. A register of a million certificates is written and read about twice as fast with 1024, and the

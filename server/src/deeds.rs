@@ -5,7 +5,7 @@ use ca::{About, KeyRegistration, RevocationRequest, SubjectKey};
 use domain::{Eid, ReasonCode, RevocationReason, Role};
 use kms::rotation::{self, RotationTerms};
 use kms::rsp::RspKey;
-use pki::{ProfileName, SerialNumber};
+use pki::{CertificateRole, SerialNumber};
 use proto::v1;
 use store::Commit;
 
@@ -116,7 +116,7 @@ impl Execution {
     pub(crate) fn rsp_key_to_certify(
         &self,
         certificate: &v1::IssueCertificate,
-        profile: ProfileName,
+        profile: CertificateRole,
         party: &str,
         name: &str,
     ) -> Result<SubjectKey, ServiceError> {

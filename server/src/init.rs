@@ -13,7 +13,7 @@ use ca::{About, CertificateRequest, Issuer, Issuers, KeyRegistration, SubjectKey
 use domain::{Clock, Curve, PrincipalId, ReasonCode, Role, Timestamp};
 use hsm::ceremony::Ceremony;
 use hsm::{KeyCheck, KeyRole, Priority, Token};
-use pki::{Certificate, ProfileName, SubjectValues};
+use pki::{Certificate, CertificateRole, SubjectValues};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use store::{
@@ -296,7 +296,7 @@ pub(crate) fn client_request(
     key: SubjectKey,
 ) -> CertificateRequest {
     CertificateRequest {
-        profile: ProfileName::OperatorClient,
+        profile: CertificateRole::OperatorClient.profile(),
         issuer: Arc::clone(issuer),
         subject: SubjectValues {
             common_name: Some(name.to_owned()),
@@ -317,7 +317,7 @@ pub(crate) fn client_request(
 
 /// When an mTLS certificate issued at `now` ends.
 pub(crate) fn client_expiry(now: Timestamp) -> Timestamp {
-    now.plus_seconds(i64::from(ProfileName::OperatorClient.profile().validity_days) * 86_400)
+    now.plus_seconds(i64::from(CertificateRole::OperatorClient.profile().validity_days) * 86_400)
 }
 
 async fn issue(
@@ -339,7 +339,7 @@ async fn sign_roots(
 ) -> Result<(Certificate, Certificate), ServiceError> {
     let issuer = &config.certificate_issuer;
     let ci_root = ca::Root {
-        profile: ProfileName::CertificateIssuer,
+        profile: CertificateRole::CertificateIssuer.profile(),
         name: CERTIFICATE_ISSUER,
         subject: SubjectValues {
             common_name: Some(issuer.common_name.clone()),
@@ -351,7 +351,7 @@ async fn sign_roots(
         registered_id: Some(issuer.registered_id.clone()),
     };
     let operator_root = ca::Root {
-        profile: ProfileName::OperatorRoot,
+        profile: CertificateRole::OperatorRoot.profile(),
         name: OPERATOR_ISSUER,
         subject: SubjectValues {
             common_name: Some(format!("{} operator CA", config.authority)),

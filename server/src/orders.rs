@@ -15,7 +15,7 @@ use kms::{
     ChunkKeyPairs, Fleet, FleetKeys, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms,
     OrderedDevices, Orders, OutputFiles, ReservedLine,
 };
-use pki::{KnownKeys, ProfileName, PublicKey, SubjectValues};
+use pki::{Certificate, CertificateProfile, CertificateRole, KnownKeys, PublicKey, SubjectValues};
 use proto::v1;
 use sha2::{Digest, Sha256};
 use store::Commit;
@@ -57,6 +57,7 @@ struct Certification {
     country: String,
     organization: String,
     issuer: Arc<Issuer>,
+    profile: &'static CertificateProfile,
     /// Of the issuer's key, and so of every key that it certifies.
     curve: Curve,
     accreditation: audit::Hash,
@@ -99,12 +100,13 @@ impl OrderStream {
                     let message = "you have no issuer of this name";
                     return Err(ServiceError::refused(ReasonCode::UnknownIssuer, message));
                 }
+                let profile = euicc_profile(issuer.certificate()?, &terms.certificate_profile)?;
                 let spki = issuer.certificate()?.spki();
                 let curve = PublicKey::parse(spki, KnownKeys::Allow)
                     .map_err(|_| ServiceError::Internal("an issuer's key does not read"))?
                     .curve();
                 let (country, organization) = (party.country.clone(), party.organization.clone());
-                Some(Certification { country, organization, issuer, curve, accreditation })
+                Some(Certification { country, organization, issuer, profile, curve, accreditation })
             }
         };
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms, call.now)?;
@@ -299,7 +301,7 @@ impl OrderStream {
         let certification =
             self.certification.as_ref().ok_or(ServiceError::Internal("an order without an issuer"))?;
         let request = CertificateRequest {
-            profile: ProfileName::Euicc,
+            profile: certification.profile,
             issuer: Arc::clone(&certification.issuer),
             subject: SubjectValues {
                 country: Some(certification.country.clone()),
@@ -470,6 +472,23 @@ fn transport_key_bits(spki: &[u8]) -> Result<u32, ServiceError> {
     Ok(u32::try_from(key.modulus().len() * 8).unwrap_or(0))
 }
 
+/// The profile of the devices' certificates: the one that is named, or the one that is the issuer's.
+fn euicc_profile(issuer: &Certificate, named: &str) -> Result<&'static CertificateProfile, ServiceError> {
+    let refused = |message: String| ServiceError::refused(ReasonCode::InvalidField, message);
+    if named.is_empty() {
+        return CertificateRole::Euicc
+            .profiles()
+            .find(|profile| pki::chain::may_issue(issuer, profile))
+            .ok_or_else(|| refused("the issuer's certificate is none that issues for devices".to_owned()));
+    }
+    pki::profile::find(named)
+        .ok()
+        .filter(|profile| profile.role == CertificateRole::Euicc && pki::chain::may_issue(issuer, profile))
+        .ok_or_else(|| {
+            refused(format!("{named:?} is no profile of eUICC certificates that the issuer issues"))
+        })
+}
+
 fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     crate::init::check_name("order", &header.order)?;
     let keyset = kms::KeysetName::parse(header.keyset.as_ref())?;
@@ -483,8 +502,9 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
         (None, true) => OrderedDevices::Registered,
         (None, false) => OrderedDevices::New,
     };
-    if devices != OrderedDevices::New && !header.issuer.is_empty() {
-        return invalid("nothing is certified: the order names no issuer");
+    let names_certificates = !header.issuer.is_empty() || !header.certificate_profile.is_empty();
+    if devices != OrderedDevices::New && names_certificates {
+        return invalid("nothing is certified: the order names no issuer and no profile");
     }
     if header.random_keys && matches!(devices, OrderedDevices::MovedIn(_)) {
         return invalid("no keys are made for devices that move in");
@@ -503,6 +523,7 @@ fn terms(header: &v1::OrderHeader) -> Result<OrderTerms, ServiceError> {
     Ok(OrderTerms {
         order: header.order.clone(),
         issuer: header.issuer.clone(),
+        certificate_profile: header.certificate_profile.clone(),
         keyset,
         algorithm,
         format,

@@ -7,7 +7,7 @@ use domain::{ReasonCode, Timestamp};
 use hsm::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use keys::rsp::EuiccInfo1;
 use kms::rsp::{ProvedEuicc, RspKey, ServerKey, Transaction};
-use pki::{Certificate, ProfileName, PublicKey};
+use pki::{Certificate, CertificateRole, PublicKey};
 use proto::v1;
 
 use crate::execution::invalid;
@@ -211,10 +211,10 @@ pub(crate) fn parse_key(
 }
 
 /// The profile of the certificate for a key of this role.
-pub(crate) const fn profile_of(role: KeyRole) -> Option<ProfileName> {
+pub(crate) const fn profile_of(role: KeyRole) -> Option<CertificateRole> {
     match role {
-        KeyRole::RspAuth(_) => Some(ProfileName::DpAuth),
-        KeyRole::RspPb(_) => Some(ProfileName::DpPb),
+        KeyRole::RspAuth(_) => Some(CertificateRole::DpAuth),
+        KeyRole::RspPb(_) => Some(CertificateRole::DpPb),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use ca::{About, CertificateRequest, SubjectKey};
 use domain::Timestamp;
-use pki::{Certificate, PkiError, PrivateKey, ProfileName, SubjectValues};
+use pki::{Certificate, CertificateRole, PkiError, PrivateKey, SubjectValues};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -172,7 +172,7 @@ pub(crate) fn request(
 ) -> Result<CertificateRequest, IdentityError> {
     let spki = PrivateKey::from_pkcs8(pkcs8)?.spki()?;
     Ok(CertificateRequest {
-        profile: ProfileName::OperatorServer,
+        profile: CertificateRole::OperatorServer.profile(),
         issuer,
         subject: SubjectValues { common_name: Some(config.node.clone()), ..SubjectValues::default() },
         key: SubjectKey::without_proof(&spki, config.known_keys()).map_err(ServiceError::from)?,

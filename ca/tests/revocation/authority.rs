@@ -17,7 +17,7 @@ use domain::{Clock, ReasonCode, RevocationReason, Role, Timestamp};
 use hsm::ceremony::Ceremony;
 use hsm::{CallOptions, KeyRole, Priority, Token, TokenConfig, WorkerCommand};
 use pki::crl::Crl;
-use pki::{KnownKeys, ProfileName, SerialNumber, SubjectValues};
+use pki::{CertificateRole, KnownKeys, SerialNumber, SubjectValues};
 use store::{Commit, LogIdentity, LogMacKey, LogStore, OpenOptions, Store as _};
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -106,10 +106,10 @@ impl Authority {
             commit.preconditions.push(precondition);
         }
         for (key, profile, name, registered_id) in [
-            (&keys[0], ProfileName::CertificateIssuer, "ci", Some("2.999.1".to_owned())),
-            (&keys[1], ProfileName::OperatorRoot, "operator", None),
+            (&keys[0], CertificateRole::CertificateIssuer, "ci", Some("2.999.1".to_owned())),
+            (&keys[1], CertificateRole::OperatorRoot, "operator", None),
         ] {
-            let operator = profile == ProfileName::OperatorRoot;
+            let operator = profile == CertificateRole::OperatorRoot;
             let subject = SubjectValues {
                 common_name: Some(format!("Test {name}")),
                 organizational_unit: (!operator).then(|| "Tests".to_owned()),
@@ -117,7 +117,7 @@ impl Authority {
                 country: (!operator).then(|| "SE".to_owned()),
                 eid: None,
             };
-            let root = Root { profile, name, subject, registered_id };
+            let root = Root { profile: profile.profile(), name, subject, registered_id };
             let url = &self.engines.crl_base_url;
             let certificate =
                 ca::self_sign(&self.engines.token, key, root, url, START, soon()).await.unwrap();
@@ -142,7 +142,7 @@ impl Authority {
             registered_id: Some("2.999.5".into()),
             permitted: vec![("Maker".into(), "89049032".into())],
             certifies: Some(maker),
-            ..self.request(ProfileName::Eum, "ci", "maker")
+            ..self.request(CertificateRole::Eum, "ci", "maker")
         };
         self.issue(request).await;
     }
@@ -152,10 +152,10 @@ impl Authority {
     }
 
     /// A request with a fresh key and what an SM-DP+ certificate needs.
-    pub fn request(&self, profile: ProfileName, issuer: &str, holder: &str) -> CertificateRequest {
+    pub fn request(&self, profile: CertificateRole, issuer: &str, holder: &str) -> CertificateRequest {
         let key = pki::PrivateKey::from_pkcs8(&pki::generate_p256().unwrap()).unwrap();
         CertificateRequest {
-            profile,
+            profile: profile.profile(),
             issuer: self.issuer(issuer),
             subject: SubjectValues {
                 organization: Some("Operator".into()),
@@ -185,7 +185,7 @@ impl Authority {
                 organizational_unit: None,
             },
             registered_id: None,
-            ..self.request(ProfileName::Euicc, "maker", eid)
+            ..self.request(CertificateRole::Euicc, "maker", eid)
         }
     }
 
@@ -197,7 +197,7 @@ impl Authority {
                 ..SubjectValues::default()
             },
             registered_id: None,
-            ..self.request(ProfileName::OperatorClient, "operator", "ada")
+            ..self.request(CertificateRole::OperatorClient, "operator", "ada")
         }
     }
 
@@ -210,7 +210,7 @@ impl Authority {
         issued
     }
 
-    pub async fn issue_dp(&self, profile: ProfileName) -> Issued {
+    pub async fn issue_dp(&self, profile: CertificateRole) -> Issued {
         self.issue(self.request(profile, "ci", "dp")).await
     }
 

@@ -6,7 +6,7 @@ use crate::authority::{Authority, START, soon};
 use ca::{CaError, DueReason};
 use domain::RevocationReason;
 use hsm::{CallOptions, Priority};
-use pki::ProfileName;
+use pki::CertificateRole;
 use store::{CommitError, Store as _};
 
 fn due(reason: DueReason) -> Vec<(String, DueReason)> {
@@ -16,7 +16,7 @@ fn due(reason: DueReason) -> Vec<(String, DueReason)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_without_its_list_is_due_after_a_stop() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.publish(START).await;
     authority.revoke(pb.serial(), RevocationReason::KeyCompromise, START).await;
 
@@ -88,7 +88,7 @@ async fn a_list_that_was_overtaken_is_never_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_does_not_sign_costs_a_number_and_leaves_the_issuer_due() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.publish(START).await;
     authority.revoke(pb.serial(), RevocationReason::Unspecified, START).await;
     let too_late = CallOptions { deadline: Instant::now(), priority: Priority::Incident };

@@ -6,7 +6,7 @@ use crate::authority::{Authority, START, day, soon};
 use audit::{EntryDraft, EventType, Outcome};
 use ca::{CaError, DueReason};
 use domain::{ReasonCode, RevocationReason};
-use pki::ProfileName;
+use pki::CertificateRole;
 use prost::Message as _;
 use proto::records;
 use store::{Change, Commit, Store as _};
@@ -39,7 +39,7 @@ async fn the_first_list_is_empty_and_due_at_once_for_the_ci_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_is_due_again_at_half_of_its_validity_and_after_a_revocation() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.publish(START).await;
     let half = START.plus_seconds(ca::CRL_REFRESH_AFTER_SECONDS);
     assert_eq!(authority.due(half.plus_micros(-1)), []);
@@ -59,7 +59,7 @@ async fn what_was_revoked_stays_on_every_later_list() {
     let authority = Authority::found().await;
     let mut revoked = Vec::new();
     for (days, reason) in RevocationReason::ALL.iter().enumerate() {
-        let dp = authority.issue_dp(ProfileName::DpAuth).await;
+        let dp = authority.issue_dp(CertificateRole::DpAuth).await;
         authority.revoke(dp.serial(), *reason, day(days as i64)).await;
         revoked.push((dp.serial().clone(), *reason));
         assert_eq!(authority.publish(day(days as i64)).await.number, days as u64 + 1);
@@ -77,7 +77,7 @@ async fn a_clock_set_back_makes_no_list_older_than_the_one_before() {
     authority.publish(day(2)).await;
     let again = authority.publish(day(1)).await;
     assert_eq!((again.number, again.this_update), (2, day(2)));
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.revoke(pb.serial(), RevocationReason::Superseded, day(3)).await;
     assert_eq!(authority.publish(day(1)).await.this_update, day(3));
 }
@@ -101,7 +101,7 @@ async fn lists_asked_for_at_once_are_made_one_after_the_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fullest_list_fits_and_what_would_not_fit_is_not_revoked() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     let index = ca::KEYSPACES.into_iter().find(|keyspace| keyspace.name == "revocations").unwrap();
     let row = records::Revocation {
         version: 1,
@@ -134,7 +134,7 @@ async fn the_fullest_list_fits_and_what_would_not_fit_is_not_revoked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_name_the_files_of_their_issuers_lists() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     let der = hex::encode(pb.certificate.der());
     for file in ca::crl_files("ci") {
         assert!(
@@ -163,8 +163,8 @@ fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_finds_the_revoked_dppb_and_accepts_dpauth() {
     let authority = Authority::found().await;
-    let auth = authority.issue_dp(ProfileName::DpAuth).await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let auth = authority.issue_dp(CertificateRole::DpAuth).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.revoke(pb.serial(), RevocationReason::KeyCompromise, START).await;
     authority.publish(START).await;
     let directory = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use ca::{OCSP_VALIDITY_SECONDS, Responder};
 use domain::{RevocationReason, Timestamp};
 use pki::ocsp::{BasicAnswer, CertificateStatus, ErrorStatus, error_answer};
-use pki::{Certificate, ProfileName, SerialNumber};
+use pki::{Certificate, CertificateRole, SerialNumber};
 use sha2::{Digest as _, Sha256};
 
 use crate::authority::{Authority, START, about, day, soon};
@@ -76,7 +76,7 @@ impl<'a> Asked<'a> {
         let responder = answer.responder.clone().unwrap();
         let at = pki::CivilTime::from_timestamp(now).unwrap();
         let roots = std::slice::from_ref(&self.ci);
-        pki::chain::verify_chain(&responder, &[], roots, ProfileName::OcspResponder, Some(at)).unwrap();
+        pki::chain::verify_chain(&responder, &[], roots, CertificateRole::OcspResponder, Some(at)).unwrap();
         answer.verify(&responder).unwrap();
         assert_eq!(answer.nonce.as_deref(), nonce);
         answer
@@ -109,8 +109,9 @@ async fn renew(authority: &Authority, now: Timestamp) -> Option<SerialNumber> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_is_what_the_register_says_now_and_never_good_for_what_was_not_issued() {
     let authority = with_responder().await;
-    let issued = authority.issue_dp(ProfileName::DpAuth).await;
-    let reserved = ca::prepare(&authority.engines, authority.request(ProfileName::DpPb, "ci", "dp"), START);
+    let issued = authority.issue_dp(CertificateRole::DpAuth).await;
+    let reserved =
+        ca::prepare(&authority.engines, authority.request(CertificateRole::DpPb, "ci", "dp"), START);
     let reserved = reserved.unwrap();
     authority.apply(reserved.intent(&about())).await.unwrap();
     let operator_made = authority.issue(authority.client_request()).await;
@@ -182,7 +183,7 @@ async fn the_responder_keeps_its_key_over_renewals_also_when_one_fails() {
     assert_eq!((second.serial(), second.spki()), (&renewed, first.spki()));
 
     // The key is certified for the responder and stays refused for everybody else.
-    let mut other = authority.request(ProfileName::DpAuth, "ci", "dp");
+    let mut other = authority.request(CertificateRole::DpAuth, "ci", "dp");
     other.key = ca::SubjectKey::without_proof(first.spki(), pki::KnownKeys::Refuse).unwrap();
     assert!(ca::prepare(&authority.engines, other, day(47)).is_err());
 }

@@ -4,12 +4,12 @@ use crate::authority::{Authority, START, about, day};
 use audit::EventType;
 use ca::RevocationRequest;
 use domain::{ReasonCode, RevocationReason};
-use pki::{ProfileName, SerialNumber};
+use pki::{CertificateRole, SerialNumber};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_shows_in_the_register_and_in_the_log() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.revoke(pb.serial(), RevocationReason::KeyCompromise, day(1)).await;
 
     let view = ca::find_by_serial(authority.log.as_ref(), pb.serial().as_bytes()).unwrap().unwrap();
@@ -36,7 +36,8 @@ async fn what_no_list_can_show_is_not_revoked() {
     assert_eq!(authority.refusal(&unknown).0, ReasonCode::UnknownCertificate);
 
     let prepared =
-        ca::prepare(&authority.engines, authority.request(ProfileName::DpAuth, "ci", "dp"), START).unwrap();
+        ca::prepare(&authority.engines, authority.request(CertificateRole::DpAuth, "ci", "dp"), START)
+            .unwrap();
     authority.apply(prepared.intent(&about())).await.unwrap();
     let (reason, message) = authority.refusal(prepared.serial());
     assert_eq!(reason, ReasonCode::Conflict);
@@ -57,7 +58,7 @@ async fn what_no_list_can_show_is_not_revoked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_revoked_once_whoever_asks() {
     let authority = Authority::found().await;
-    let pb = authority.issue_dp(ProfileName::DpPb).await;
+    let pb = authority.issue_dp(CertificateRole::DpPb).await;
     let request = |reason| RevocationRequest { serial: pb.serial().clone(), reason, invalid_since: None };
     let first = ca::revoke(&authority.engines, &request(RevocationReason::Superseded), START).unwrap();
     let second = ca::revoke(&authority.engines, &request(RevocationReason::KeyCompromise), START).unwrap();
@@ -90,7 +91,7 @@ async fn a_manufacturer_whose_certificate_is_revoked_issues_no_more() {
 async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
     let authority = Authority::found().await;
     let (pb, auth) =
-        (authority.issue_dp(ProfileName::DpPb).await, authority.issue_dp(ProfileName::DpAuth).await);
+        (authority.issue_dp(CertificateRole::DpPb).await, authority.issue_dp(CertificateRole::DpAuth).await);
     for held in [&pb, &auth] {
         let holding = ca::hold(&authority.engines, held.serial(), day(1)).unwrap();
         authority.apply(holding.outcome(&about())).await.unwrap();

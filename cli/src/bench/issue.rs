@@ -86,6 +86,7 @@ impl IssueLoad {
                 further_keysets: false,
                 fleet: None,
                 random_keys: false,
+                certificate_profile: String::new(),
                 order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),

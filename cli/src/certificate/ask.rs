@@ -10,7 +10,7 @@ use proto::v1::{VerifyCertificateRequest, VerifyCertificateResponse};
 use serde::Serialize;
 
 use super::reading;
-use super::verify::{Role, parse_time};
+use super::verify::{parse_time, roles};
 use crate::clock;
 use crate::connect::RemoteArgs;
 use crate::error::CliError;
@@ -25,8 +25,8 @@ pub struct Ask {
     #[arg(long, value_name = "FILE")]
     chain: Vec<PathBuf>,
     /// The role it must hold; the one of its policy when absent
-    #[arg(long)]
-    role: Option<Role>,
+    #[arg(long, value_parser = roles())]
+    role: Option<pki::CertificateRole>,
     /// dpauth and dppb: the other of the two, which must be valid too and of the same entity
     #[arg(long, value_name = "FILE")]
     pair: Option<PathBuf>,
@@ -67,7 +67,7 @@ impl Ask {
         let message = VerifyCertificateRequest {
             certificate: der(&self.file)?,
             intermediates: reading::certificates(&self.chain)?.iter().map(|c| c.der().to_vec()).collect(),
-            role: self.role.map(|role| role.profile().as_str().to_owned()).unwrap_or_default(),
+            role: self.role.map(|role| role.as_str().to_owned()).unwrap_or_default(),
             pair: self.pair.as_ref().map(der).transpose()?.unwrap_or_default(),
             at: self.at.map(clock::to_wire),
         };

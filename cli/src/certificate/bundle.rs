@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use domain::Timestamp;
 use pki::chain::{VerifiedChain, verify_chain};
-use pki::{Certificate, CivilTime, ProfileName};
+use pki::{Certificate, CertificateRole, CivilTime};
 use serde::Serialize;
 
 use super::reading;
@@ -77,7 +77,7 @@ struct Written {
 
 /// A certificate of the SM-DP+ and, when given, its key.
 struct Part<'a> {
-    role: ProfileName,
+    role: CertificateRole,
     file: &'a PathBuf,
     certificate: Certificate,
     key: Option<PrivateKey>,
@@ -106,12 +106,15 @@ impl Bundle {
         files::check_empty_or_absent(&self.out)?;
         let ci = reading::certificate(&self.ci)?;
         let parts = [
-            part(ProfileName::DpAuth, &self.dpauth, self.dpauth_key.as_ref())?,
-            part(ProfileName::DpPb, &self.dppb, self.dppb_key.as_ref())?,
-            part(ProfileName::DpTls, &self.dptls, self.dptls_key.as_ref())?,
+            part(CertificateRole::DpAuth, &self.dpauth, self.dpauth_key.as_ref())?,
+            part(CertificateRole::DpPb, &self.dppb, self.dppb_key.as_ref())?,
+            part(CertificateRole::DpTls, &self.dptls, self.dptls_key.as_ref())?,
         ];
-        let eums =
-            self.eum.iter().map(|file| part(ProfileName::Eum, file, None)).collect::<Result<Vec<_>, _>>()?;
+        let eums = self
+            .eum
+            .iter()
+            .map(|file| part(CertificateRole::Eum, file, None))
+            .collect::<Result<Vec<_>, _>>()?;
         let findings = judge(&ci, &self.ci, &parts, &eums, civil(self.at)?)?;
         if !findings.is_empty() {
             return Err(refused(&findings));
@@ -145,16 +148,16 @@ impl Bundle {
 }
 
 /// Folder and the name's middle for a certificate of an SM-DP+, as SGP.26 names them.
-const fn names(role: ProfileName) -> (&'static str, &'static str) {
+const fn names(role: CertificateRole) -> (&'static str, &'static str) {
     match role {
-        ProfileName::DpAuth => ("DPauth", "DPauth_ECDSA_NIST"),
-        ProfileName::DpPb => ("DPpb", "DPpb_ECDSA_NIST"),
+        CertificateRole::DpAuth => ("DPauth", "DPauth_ECDSA_NIST"),
+        CertificateRole::DpPb => ("DPpb", "DPpb_ECDSA_NIST"),
         _ => ("DPtls", "DP_TLS_NIST"),
     }
 }
 
 fn part<'a>(
-    role: ProfileName,
+    role: CertificateRole,
     file: &'a PathBuf,
     key_file: Option<&'a PathBuf>,
 ) -> Result<Part<'a>, CliError> {
@@ -179,7 +182,7 @@ fn judge(
             .ok()
     };
     // A root that does not hold is told once, not once for each certificate below it.
-    if chain_of(ci, ProfileName::CertificateIssuer, ci_file).is_none() {
+    if chain_of(ci, CertificateRole::CertificateIssuer, ci_file).is_none() {
         return Ok(findings);
     }
     for part in parts.iter().chain(eums) {

@@ -6,7 +6,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use domain::RevocationReason;
 use pki::crl::{Crl, CrlInputs, RevokedCertificate, build_tbs, lint};
 use pki::{
-    Certificate, CertificateInputs, CivilTime, ProfileName, SerialNumber, SubjectValues, key_identifier,
+    Certificate, CertificateInputs, CertificateRole, CivilTime, SerialNumber, SubjectValues, key_identifier,
 };
 
 pub const CI: &str = "sgp26_varO_2020/CERT_CI_ECDSA_NIST.der";
@@ -90,7 +90,7 @@ pub fn euicc(organization: &str, eid: &str) -> Certificate {
         crl_urls: Vec::new(),
         permitted: Vec::new(),
     };
-    let profile = ProfileName::Euicc.profile();
+    let profile = CertificateRole::Euicc.profile();
     let linted = pki::lint(profile, &inputs, pki::build_tbs(profile, &inputs).unwrap()).unwrap();
     let signer = pki::PrivateKey::from_pkcs8(&key(EUM_KEY)).unwrap();
     let signature = signer.sign_plain(linted.bytes()).unwrap();

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use domain::{Clock, Timestamp};
 use pki::chain::{ChainRefusal, VerifiedChain, check_same_entity, gsma_role, verify_chain};
 use pki::crl::Crl;
 use pki::revocation::{self, RevocationRefusal, Standing};
-use pki::{Certificate, CivilTime, ProfileName};
+use pki::{Certificate, CertificateRole, CivilTime};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -33,8 +34,8 @@ pub struct Verify {
     #[arg(long, value_name = "FILE")]
     crl: Vec<PathBuf>,
     /// The role it must hold; the one of its policy when absent
-    #[arg(long)]
-    role: Option<Role>,
+    #[arg(long, value_parser = roles())]
+    role: Option<CertificateRole>,
     /// dpauth and dppb: the other of the two, which must be valid too and of the same entity
     #[arg(long, value_name = "FILE")]
     pair: Option<PathBuf>,
@@ -43,35 +44,18 @@ pub struct Verify {
     at: Option<Timestamp>,
 }
 
-/// Roles of the GSMA's certificates.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Role {
-    /// Certificate issuer, the root
-    Ci,
-    /// Manufacturer
-    Eum,
-    /// Device
-    Euicc,
-    /// SM-DP+ authentication
-    Dpauth,
-    /// SM-DP+ profile package binding
-    Dppb,
-    /// SM-DP+ TLS
-    Dptls,
-}
-
-impl Role {
-    /// The profile of certificates in this role.
-    pub const fn profile(self) -> ProfileName {
-        match self {
-            Self::Ci => ProfileName::CertificateIssuer,
-            Self::Eum => ProfileName::Eum,
-            Self::Euicc => ProfileName::Euicc,
-            Self::Dpauth => ProfileName::DpAuth,
-            Self::Dppb => ProfileName::DpPb,
-            Self::Dptls => ProfileName::DpTls,
-        }
-    }
+/// The roles of certificates that others ask about. For clap.
+pub fn roles() -> impl TypedValueParser<Value = CertificateRole> {
+    let asked = CertificateRole::ALL.into_iter().filter(|role| {
+        !matches!(
+            role,
+            CertificateRole::OperatorRoot
+                | CertificateRole::OperatorClient
+                | CertificateRole::OperatorServer
+                | CertificateRole::CrossCertificate
+        )
+    });
+    PossibleValuesParser::new(asked.map(CertificateRole::as_str)).try_map(|name| name.parse())
 }
 
 /// Reads an RFC 3339 time. For clap.
@@ -151,7 +135,7 @@ impl Verify {
             chain: Vec::new(),
             findings: Vec::new(),
         };
-        let mut judged = judge.file(&self.file, self.role.map(Role::profile), &mut verdict.findings)?;
+        let mut judged = judge.file(&self.file, self.role, &mut verdict.findings)?;
         if let Some(judged) = &mut judged {
             verdict.role = Some(judged.role.as_str());
             verdict.chain = std::mem::take(&mut judged.links);
@@ -176,7 +160,7 @@ struct Judge<'a> {
 /// A certificate whose role is known.
 struct Judged {
     certificate: Certificate,
-    role: ProfileName,
+    role: CertificateRole,
     /// Absent when the chain is refused.
     chain: Option<VerifiedChain>,
     links: Vec<Link>,
@@ -187,7 +171,7 @@ impl Judge<'_> {
     fn file(
         &self,
         path: &PathBuf,
-        role: Option<ProfileName>,
+        role: Option<CertificateRole>,
         findings: &mut Vec<Finding>,
     ) -> Result<Option<Judged>, CliError> {
         let mut find = |finding, problem: String, depth| {
@@ -275,8 +259,8 @@ impl Judge<'_> {
         findings: &mut Vec<Finding>,
     ) -> Result<(), CliError> {
         let partner_role = match judged.map(|judged| judged.role) {
-            Some(ProfileName::DpAuth) => ProfileName::DpPb,
-            Some(ProfileName::DpPb) => ProfileName::DpAuth,
+            Some(CertificateRole::DpAuth) => CertificateRole::DpPb,
+            Some(CertificateRole::DpPb) => CertificateRole::DpAuth,
             // Its role is not known, which is a finding already.
             None => return Ok(()),
             Some(role) => {

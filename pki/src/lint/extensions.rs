@@ -99,9 +99,12 @@ fn says(
             let minimal = matches!(extension.value, [3, 2, unused, octet] if octet.trailing_zeros() == u32::from(*unused));
             usage.flags == flags && minimal
         }
-        (ExtensionValue::CertificatePolicy(policy), ParsedExtension::CertificatePolicies(policies)) => {
-            matches!(policies.as_slice(), [only] if only.policy_qualifiers.is_none()
-                && oid::decode(only.policy_id.as_bytes()).as_deref() == Some(policy))
+        (ExtensionValue::CertificatePolicies(expected), ParsedExtension::CertificatePolicies(policies)) => {
+            policies.len() == expected.len()
+                && policies.iter().zip(expected).all(|(found, policy)| {
+                    found.policy_qualifiers.is_none()
+                        && oid::decode(found.policy_id.as_bytes()).as_deref() == Some(policy)
+                })
         }
         (ExtensionValue::SubjectAlternativeName(parts), ParsedExtension::SubjectAlternativeName(names)) => {
             alternative_names(parts, inputs, &names.general_names)
@@ -145,7 +148,14 @@ fn says(
                     .is_ok_and(|found| oid::decode(found.content).as_deref() == Some(purpose.oid()))
             }) && list.is_empty()
         }
-        // The reader has no name for it; its value is NULL.
+        // The reader has no name for these. SEQUENCE OF PrintableString.
+        (ExtensionValue::PermittedEins, _) => {
+            let Ok(mut list) = der::enter_only(extension.value, der::SEQUENCE) else { return false };
+            inputs.permitted.iter().all(|(_, ein)| {
+                list.expect(der::PRINTABLE_STRING).is_ok_and(|found| found.content == ein.as_bytes())
+            }) && list.is_empty()
+        }
+        (ExtensionValue::Fixed { value, .. }, _) => extension.value == value,
         (ExtensionValue::OcspNoCheck, _) => extension.value == [der::NULL, 0],
         _ => false,
     }

@@ -68,7 +68,7 @@ const DIRECTORY_SUBTREE: Shape = Record(SEQUENCE, &[Record(context_constructed(4
 const FULL_NAME: Shape = List(context_constructed(0), &PRIMITIVE_NAME);
 
 /// The values of the extensions that profiles have.
-const EXTENSION_VALUES: [(oid::Arcs, Shape); 9] = [
+const EXTENSION_VALUES: [(oid::Arcs, Shape); 10] = [
     (oid::SUBJECT_KEY_IDENTIFIER, Leaf(&[OCTET_STRING])),
     (
         oid::AUTHORITY_KEY_IDENTIFIER,
@@ -93,6 +93,7 @@ const EXTENSION_VALUES: [(oid::Arcs, Shape); 9] = [
         ),
     ),
     (oid::EXTENDED_KEY_USAGE, List(SEQUENCE, &OID)),
+    (oid::PERMITTED_EINS, List(SEQUENCE, &Leaf(&[PRINTABLE_STRING]))),
 ];
 
 /// Whether `value` has the shape of the extension `oid`; one that no profile has passes, it has its own finding.

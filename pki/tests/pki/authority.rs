@@ -85,7 +85,7 @@ pub fn ci() -> Holder {
     };
     inputs.registered_id = Some("2.999.1".into());
     inputs.crl_urls = crl_urls(2);
-    issue(ProfileName::CertificateIssuer.profile(), inputs, key, None)
+    issue(CertificateRole::CertificateIssuer.profile(), inputs, key, None)
 }
 
 /// Inputs of an EUM for one organisation and IIN.

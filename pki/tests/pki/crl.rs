@@ -6,7 +6,7 @@ use crate::openssl::{Files, openssl};
 use crate::sgp26::time;
 use domain::RevocationReason;
 use pki::crl::{CRL_BYTES_MAX, Crl, CrlFinding, CrlInputs, RevokedCertificate, TbsCertList, build_tbs, lint};
-use pki::{Certificate, PkiError, ProfileName, SerialNumber, key_identifier};
+use pki::{Certificate, CertificateRole, PkiError, SerialNumber, key_identifier};
 
 /// The fields of a TBSCertList by their place in RFC 5280 §5.1.
 const VERSION: usize = 0;
@@ -161,7 +161,7 @@ fn a_list_of_another_issuer_or_signed_by_another_key_does_not_verify() {
     // The same name, another key.
     assert!(matches!(crl.verify(&other.certificate), Err(PkiError::IssuerKeyDiffers)));
     let key = new_key();
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&ci));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&ci));
     assert!(matches!(crl.verify(&eum.certificate), Err(PkiError::CrlIssuerDiffers)));
 
     let linted = || lint(&inputs, build_tbs(&inputs).unwrap()).unwrap();
@@ -177,7 +177,7 @@ fn a_list_of_another_issuer_or_signed_by_another_key_does_not_verify() {
 fn who_may_not_sign_lists_gets_none() {
     let ci = ci();
     let key = new_key();
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&ci));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&ci));
     let inputs = inputs(&eum.certificate);
     assert_eq!(lint_bytes(&inputs, build_tbs(&inputs).unwrap().bytes().to_vec()), [CrlFinding::IssuerMayNot]);
     assert!(ci.certificate.may_sign_crls() && ci.certificate.names_crls());
@@ -413,13 +413,13 @@ fn a_list_that_is_not_understood_is_not_read() {
 fn openssl_refuses_the_revoked_dppb_with_code_23_and_accepts_dpauth() {
     let files = Files::new("crl");
     let ci = ci();
-    let leaf = |profile: ProfileName, serial: u8| {
+    let leaf = |profile: CertificateRole, serial: u8| {
         let key = new_key();
         let mut inputs = dp_inputs(&key, "2.999.10");
         inputs.serial = SerialNumber::from_random([serial; 20]);
         issue(profile.profile(), inputs, key, Some(&ci)).certificate
     };
-    let (auth, pb) = (leaf(ProfileName::DpAuth, 0x11), leaf(ProfileName::DpPb, 0x12));
+    let (auth, pb) = (leaf(CertificateRole::DpAuth, 0x11), leaf(CertificateRole::DpPb, 0x12));
     let mut inputs = inputs(&ci.certificate);
     let reason = RevocationReason::Superseded;
     inputs.revoked.push(RevokedCertificate { serial: pb.serial().clone(), ..entry(&[1], reason) });

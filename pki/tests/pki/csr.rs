@@ -343,7 +343,7 @@ fn a_request_for_a_key_of_a_token_asks_for_what_the_profile_says_of_the_subject(
         registered_id: Some("2.999.5".into()),
         permitted: vec![("Maker".into(), "89049032".into())],
     };
-    let unsigned = pki::csr::UnsignedRequest::new(ProfileName::Eum.profile(), &spki, &wishes).unwrap();
+    let unsigned = pki::csr::UnsignedRequest::new(CertificateRole::Eum.profile(), &spki, &wishes).unwrap();
     let signature = key.sign_plain(unsigned.bytes()).unwrap();
     let request = unsigned.clone().assemble(&signature).unwrap();
     assert_eq!(parse(&request).unwrap().subject().organization.as_deref(), Some("Maker"));
@@ -364,5 +364,5 @@ fn a_request_for_a_key_of_a_token_asks_for_what_the_profile_says_of_the_subject(
         Err(CsrError::BadSignature)
     );
     let nameless = pki::csr::Wishes { subject: SubjectValues::default(), ..wishes };
-    assert!(pki::csr::UnsignedRequest::new(ProfileName::Eum.profile(), &spki, &nameless).is_err());
+    assert!(pki::csr::UnsignedRequest::new(CertificateRole::Eum.profile(), &spki, &nameless).is_err());
 }

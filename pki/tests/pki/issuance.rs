@@ -48,19 +48,19 @@ fn a_published_certificate_tells_its_parts() {
 #[test]
 fn two_million_days_from_2020_end_in_7496_and_the_last_year_is_9999() {
     let (root, key) = (ci(), new_key());
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&root));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&root));
     let key = new_key();
     let mut inputs = euicc_inputs(&key);
     inputs.not_before = time("20200401094813");
     inputs.not_after = inputs.not_before.plus_days(2_000_000).unwrap();
     assert_eq!(inputs.not_after.to_string(), "7496-01-24T09:48:13Z");
-    let euicc = issue(ProfileName::Euicc.profile(), inputs, key, Some(&eum));
+    let euicc = issue(CertificateRole::Euicc.profile(), inputs, key, Some(&eum));
     assert_eq!(euicc.certificate.not_after().to_string(), "7496-01-24T09:48:13Z");
 
     // RFC 5280 §4.1.2.5: no well-defined expiration date.
     let key = new_key();
     let inputs = CertificateInputs { not_after: time("99991231235959"), ..euicc_inputs(&key) };
-    let euicc = issue(ProfileName::Euicc.profile(), inputs, key, Some(&eum));
+    let euicc = issue(CertificateRole::Euicc.profile(), inputs, key, Some(&eum));
     assert_eq!(euicc.certificate.not_after().to_string(), "9999-12-31T23:59:59Z");
 }
 
@@ -70,7 +70,7 @@ fn times_change_their_encoding_between_2049_and_2050() {
     let mut inputs = dp_inputs(&key, "2.999.10");
     inputs.not_before = time("20491231235959");
     inputs.not_after = time("20500101000000");
-    let certificate = issue(ProfileName::DpAuth.profile(), inputs, key, Some(&root)).certificate;
+    let certificate = issue(CertificateRole::DpAuth.profile(), inputs, key, Some(&root)).certificate;
     let digits = hex::encode(certificate.tbs_der());
     assert!(digits.contains(&format!(
         "170d{}180f{}",
@@ -84,7 +84,7 @@ fn a_serial_number_with_its_top_bit_set_takes_a_leading_zero_octet() {
     let (root, key) = (ci(), new_key());
     let mut inputs = dp_inputs(&key, "2.999.10");
     inputs.serial = SerialNumber::from_bytes(&[0xff; 19]).unwrap();
-    let certificate = issue(ProfileName::DpPb.profile(), inputs, key, Some(&root)).certificate;
+    let certificate = issue(CertificateRole::DpPb.profile(), inputs, key, Some(&root)).certificate;
     assert_eq!(certificate.serial().as_bytes(), [0xff; 19]);
     assert!(hex::encode(certificate.tbs_der()).contains(&format!("021400{}", "ff".repeat(19))));
 }
@@ -95,7 +95,7 @@ fn a_signature_by_another_key_or_over_other_bytes_gives_no_certificate() {
     let mut inputs = eum_inputs(&key);
     inputs.issuer_name_der = root.certificate.subject_name_der().to_vec();
     inputs.issuer_key_identifier = Some(key_identifier(root.certificate.spki()).unwrap());
-    let profile = ProfileName::Eum.profile();
+    let profile = CertificateRole::Eum.profile();
     let linted = || lint(profile, &inputs, build_tbs(profile, &inputs).unwrap()).unwrap();
 
     let stranger = new_key();
@@ -128,7 +128,7 @@ fn inputs_that_lack_or_exceed_what_the_profile_needs_are_refused() {
         inputs.issuer_key_identifier = Some([7; 20]);
         inputs
     };
-    build_tbs(ProfileName::Eum.profile(), &base()).unwrap();
+    build_tbs(CertificateRole::Eum.profile(), &base()).unwrap();
     let refused: [(&str, Change); 26] = [
         ("countryName", |i| i.subject.country = None),
         ("countryName", |i| i.subject.country = Some("es".into())),
@@ -160,7 +160,7 @@ fn inputs_that_lack_or_exceed_what_the_profile_needs_are_refused() {
     for (field, change) in refused {
         let mut inputs = base();
         change(&mut inputs);
-        let error = build_tbs(ProfileName::Eum.profile(), &inputs).unwrap_err().to_string();
+        let error = build_tbs(CertificateRole::Eum.profile(), &inputs).unwrap_err().to_string();
         assert!(error.contains(field), "{field}: {error}");
     }
     for name in ["*.example.com", "a..b", "-a.example", "a_b.example", "", &"a.".repeat(130)] {
@@ -169,7 +169,7 @@ fn inputs_that_lack_or_exceed_what_the_profile_needs_are_refused() {
         inputs.issuer_key_identifier = Some([7; 20]);
         inputs.dns_name = Some(name.into());
         inputs.subject.common_name = Some(if name.is_empty() { "x".into() } else { name.into() });
-        assert!(build_tbs(ProfileName::DpTls.profile(), &inputs).is_err(), "{name}");
+        assert!(build_tbs(CertificateRole::DpTls.profile(), &inputs).is_err(), "{name}");
     }
 }
 
@@ -178,7 +178,7 @@ fn an_operator_server_carries_its_name_and_addresses_and_needs_one_of_them() {
     let key = new_key();
     let mut root_inputs = inputs(&key, 9);
     root_inputs.subject.common_name = Some("Operator CA".into());
-    let root = issue(ProfileName::OperatorRoot.profile(), root_inputs, key, None);
+    let root = issue(CertificateRole::OperatorRoot.profile(), root_inputs, key, None);
     let key = new_key();
     let mut server = inputs(&key, 10);
     server.subject.common_name = Some("chanceryd".into());
@@ -187,10 +187,10 @@ fn an_operator_server_carries_its_name_and_addresses_and_needs_one_of_them() {
         issuer_key_identifier: Some([7; 20]),
         ..server.clone()
     };
-    assert!(build_tbs(ProfileName::OperatorServer.profile(), &nameless).is_err());
+    assert!(build_tbs(CertificateRole::OperatorServer.profile(), &nameless).is_err());
     server.dns_name = Some("localhost".into());
     server.ip_addresses = vec![[127, 0, 0, 1].into(), "::1".parse().unwrap()];
-    let server = issue(ProfileName::OperatorServer.profile(), server, key, Some(&root)).certificate;
+    let server = issue(CertificateRole::OperatorServer.profile(), server, key, Some(&root)).certificate;
     let san = format!("8209{}87047f0000018710{}01", hex::encode("localhost"), "00".repeat(15));
     assert!(hex::encode(server.der()).contains(&san));
 }

@@ -14,3 +14,4 @@ mod ocsp;
 mod openssl;
 mod revocation;
 mod sgp26;
+mod version_3;

@@ -9,7 +9,7 @@ use pki::ocsp::{
     AnswerInputs, BasicAnswer, CertificateStatus, ErrorStatus, OcspRequest, QUESTIONS_MAX, SingleAnswer,
     build, error_answer,
 };
-use pki::{Certificate, ProfileName, SubjectValues};
+use pki::{Certificate, CertificateRole, SubjectValues};
 use proptest::prelude::*;
 
 /// The CI, its responder, and two certificates that are asked about.
@@ -29,12 +29,12 @@ fn scene() -> Scene {
         common_name: Some("OCSP responder".into()),
         ..SubjectValues::default()
     };
-    let responder = issue(ProfileName::OcspResponder.profile(), responder_inputs, key, Some(&ci));
+    let responder = issue(CertificateRole::OcspResponder.profile(), responder_inputs, key, Some(&ci));
     let [good, revoked] = [5, 6].map(|serial| {
         let key = new_key();
         let mut inputs = dp_inputs(&key, "2.999.10");
         inputs.serial = pki::SerialNumber::from_random([serial; 20]);
-        issue(ProfileName::DpAuth.profile(), inputs, key, Some(&ci)).certificate
+        issue(CertificateRole::DpAuth.profile(), inputs, key, Some(&ci)).certificate
     });
     Scene { ci, responder, good, revoked }
 }
@@ -95,7 +95,7 @@ fn openssl_accepts_our_answers_to_its_requests_with_either_hash_and_a_nonce() {
         let key = new_key();
         let mut inputs = dp_inputs(&key, "2.999.10");
         inputs.serial = pki::SerialNumber::from_random([7; 20]);
-        issue(ProfileName::DpAuth.profile(), inputs, key, Some(&scene.ci)).certificate
+        issue(CertificateRole::DpAuth.profile(), inputs, key, Some(&scene.ci)).certificate
     };
     for hash in ["-sha1", "-sha256"] {
         let files = Files::new(&format!("ocsp{hash}"));

@@ -51,14 +51,16 @@ fn openssl_accepts_every_chain_but_that_of_the_euicc() {
     let root = ci();
     let ca = files.write("ci.pem", root.certificate.pem().as_bytes());
     let key = new_key();
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&root));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&root));
     let mut leaves = vec![("eum", eum.certificate.clone())];
-    for (name, profile) in
-        [("dpauth", ProfileName::DpAuth), ("dppb", ProfileName::DpPb), ("dptls", ProfileName::DpTls)]
-    {
+    for (name, profile) in [
+        ("dpauth", CertificateRole::DpAuth),
+        ("dppb", CertificateRole::DpPb),
+        ("dptls", CertificateRole::DpTls),
+    ] {
         let key = new_key();
         let mut inputs = dp_inputs(&key, "2.999.10");
-        if profile == ProfileName::DpTls {
+        if profile == CertificateRole::DpTls {
             inputs.dns_name = inputs.subject.common_name.clone();
         }
         leaves.push((name, issue(profile.profile(), inputs, key, Some(&root)).certificate));
@@ -74,7 +76,7 @@ fn openssl_accepts_every_chain_but_that_of_the_euicc() {
     }
     // SGP.22's constraint is no RFC 5280 subtree: why a verifier of our own exists.
     let key = new_key();
-    let euicc = issue(ProfileName::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
+    let euicc = issue(CertificateRole::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
     let file = files.write("euicc.pem", euicc.pem().as_bytes());
     let eum_file = files.write("eum.pem", eum.certificate.pem().as_bytes());
     let arguments = [&["verify"], &at[..], &["-untrusted", eum_file.as_str(), file.as_str()]].concat();
@@ -86,9 +88,9 @@ fn openssl_accepts_every_chain_but_that_of_the_euicc() {
 fn openssl_reads_an_euicc_certificate_as_it_was_meant() {
     let files = Files::new("text");
     let (root, key) = (ci(), new_key());
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&root));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&root));
     let key = new_key();
-    let euicc = issue(ProfileName::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
+    let euicc = issue(CertificateRole::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
     let file = files.write("euicc.der", euicc.der());
     let Some((read, text)) = openssl(&["x509", "-inform", "der", "-in", &file, "-noout", "-text"]) else {
         return;

@@ -23,14 +23,14 @@ struct Fleet {
 fn fleet() -> Fleet {
     let ci = ci();
     let key = new_key();
-    let eum = issue(ProfileName::Eum.profile(), eum_inputs(&key), key, Some(&ci));
+    let eum = issue(CertificateRole::Eum.profile(), eum_inputs(&key), key, Some(&ci));
     let key = new_key();
-    let euicc = issue(ProfileName::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
+    let euicc = issue(CertificateRole::Euicc.profile(), euicc_inputs(&key), key, Some(&eum)).certificate;
     let chain = verify_chain(
         &euicc,
         std::slice::from_ref(&eum.certificate),
         std::slice::from_ref(&ci.certificate),
-        ProfileName::Euicc,
+        CertificateRole::Euicc,
         Some(time(NOW)),
     );
     Fleet { chain: chain.unwrap(), ci, eum }
@@ -116,7 +116,8 @@ fn an_authority_that_may_not_sign_lists_revokes_nobody() {
 fn a_list_from_elsewhere_is_refused() {
     let fleet = fleet();
     let key = new_key();
-    let stranger = issue(ProfileName::DpAuth.profile(), dp_inputs(&key, "2.999.10"), key, Some(&fleet.ci));
+    let stranger =
+        issue(CertificateRole::DpAuth.profile(), dp_inputs(&key, "2.999.10"), key, Some(&fleet.ci));
     let foreign = forged(&stranger.certificate, &stranger.key, &[]);
     let good = list(&fleet.ci, &[]);
     let refusals = check(&fleet.chain, &[good, foreign], time(NOW)).unwrap_err();

@@ -26,21 +26,6 @@ pub const EIM_SIGN_2024: &str = "sgp26_v3.0.2_varO_2024/CERT_S_EIMsign_ECDSA_NIS
 const CI_KEY: &str = "f54172bdf98a95d65cbeb88a38a1c11d800a85c3";
 const EUM_KEY: &str = "dd3da24d350c1cc5d0af0965f40ec34c5ee409f1";
 
-/// EIMsign is no profile of the product; as data it is one all the same.
-pub static EIM_SIGN: CertificateProfile = CertificateProfile {
-    name: ProfileName::DpAuth,
-    issued_by: ProfileName::CertificateIssuer,
-    subject: &[
-        SubjectAttribute { kind: AttributeKind::Country, presence: Presence::Required },
-        SubjectAttribute { kind: AttributeKind::CommonName, presence: Presence::Required },
-    ],
-    extensions: &[
-        ExtensionRule { critical: false, value: ExtensionValue::AuthorityKeyIdentifier },
-        ExtensionRule { critical: true, value: ExtensionValue::KeyUsage(&[KeyUsageBit::DigitalSignature]) },
-    ],
-    validity_days: 2_555,
-};
-
 /// One published certificate.
 pub struct Published {
     pub path: &'static str,
@@ -68,7 +53,7 @@ pub fn all() -> Vec<Published> {
         };
         inputs.registered_id = Some("2.999.1".into());
         inputs.crl_urls = crls(&urls);
-        all.push(published(path, path, ProfileName::CertificateIssuer, inputs));
+        all.push(published(path, path, CertificateRole::CertificateIssuer, inputs));
     }
     for (path, issuer, serial, url, from) in [
         (EUM_2020, CI_2020, "12345678", "B", time("20200401092837")),
@@ -84,7 +69,7 @@ pub fn all() -> Vec<Published> {
         inputs.registered_id = Some("2.999.5".into());
         inputs.crl_urls = crls(&[url]);
         inputs.permitted = vec![("RSP Test EUM".into(), "89049032".into())];
-        all.push(published(path, issuer, ProfileName::Eum, inputs));
+        all.push(published(path, issuer, CertificateRole::Eum, inputs));
     }
     let mut euicc = inputs(
         EUICC_2024,
@@ -100,12 +85,12 @@ pub fn all() -> Vec<Published> {
         common_name: Some("Test eUICC".into()),
         ..SubjectValues::default()
     };
-    all.push(published(EUICC_2024, EUM_2024, ProfileName::Euicc, euicc));
+    all.push(published(EUICC_2024, EUM_2024, CertificateRole::Euicc, euicc));
 
     for (path, profile, serial, from, days, name) in [
-        (DP_AUTH_2020, ProfileName::DpAuth, "0100", time("20200401083130"), 3_650, "TEST SM-DP+"),
-        (DP_PB_2020, ProfileName::DpPb, "0101", time("20200401083445"), 3_650, "TEST SM-DP+"),
-        (DP_TLS_2020, ProfileName::DpTls, "09", time("20250630131438"), 398, "testsmdpplus1.example.com"),
+        (DP_AUTH_2020, CertificateRole::DpAuth, "0100", time("20200401083130"), 3_650, "TEST SM-DP+"),
+        (DP_PB_2020, CertificateRole::DpPb, "0101", time("20200401083445"), 3_650, "TEST SM-DP+"),
+        (DP_TLS_2020, CertificateRole::DpTls, "09", time("20250630131438"), 398, "testsmdpplus1.example.com"),
     ] {
         let mut inputs = inputs(path, serial, Some(CI_KEY), from, days);
         inputs.subject = SubjectValues {
@@ -114,7 +99,7 @@ pub fn all() -> Vec<Published> {
             ..SubjectValues::default()
         };
         inputs.registered_id = Some("2.999.10".into());
-        inputs.dns_name = (profile == ProfileName::DpTls).then(|| name.into());
+        inputs.dns_name = (profile == CertificateRole::DpTls).then(|| name.into());
         inputs.crl_urls = crls(&["A", "B"]);
         all.push(published(path, CI_2020, profile, inputs));
     }
@@ -125,14 +110,17 @@ pub fn all() -> Vec<Published> {
         common_name: Some("eim.example.com".into()),
         ..SubjectValues::default()
     };
-    all.push(Published { profile: &EIM_SIGN, ..published(EIM_SIGN_2024, CI_2024, ProfileName::DpAuth, eim) });
+    all.push(Published {
+        profile: CertificateRole::EimSign.profile(),
+        ..published(EIM_SIGN_2024, CI_2024, CertificateRole::DpAuth, eim)
+    });
     all
 }
 
 fn published(
     path: &'static str,
     issuer: &'static str,
-    profile: ProfileName,
+    profile: CertificateRole,
     inputs: CertificateInputs,
 ) -> Published {
     let issuer_name_der = certificate(issuer).subject_name_der().to_vec();

@@ -6,7 +6,7 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{Anchor, AnchorList};
 use domain::{ReasonCode, Role};
 use hsm::{CallOptions, Priority, SignatureAlgorithm};
-use pki::ProfileName;
+use pki::CertificateRole;
 use proto::v1;
 use proto::v1::anchor_service_server::AnchorService;
 use proto::v1::make_certification_request_request::Key;
@@ -151,7 +151,7 @@ impl AnchorApi {
                     return Err(invalid("only a manufacturer's issuer is certified elsewhere"));
                 }
                 let party = self.party(&issuer.party, Role::Eum)?;
-                let profile = ProfileName::Eum;
+                let profile = CertificateRole::Eum;
                 let unsigned = unsigned_request(
                     &party,
                     profile,

@@ -20,6 +20,7 @@ mod doctor;
 mod fast;
 mod faults;
 mod freeze;
+mod hierarchies;
 mod idempotency;
 mod imports;
 mod keysets;
