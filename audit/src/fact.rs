@@ -309,6 +309,7 @@ pub const FACT_FIELDS: &[FactField] = &[
     row("level", FactKind::Number, "release level"),
     row("line", FactKind::Number, "line of the order"),
     row("lines", FactKind::Number, "lines in a part of an order"),
+    row("list", FactKind::Name, "revocation list other than the issuer's full one"),
     row(
         "lists_required",
         FactKind::Number,

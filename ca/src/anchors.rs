@@ -208,6 +208,9 @@ impl Anchor {
             |why: String| CaError::refused(ReasonCode::InvalidField, format!("the revocation list: {why}"));
         let crl = Crl::parse(list).map_err(|e| refused(e.to_string()))?;
         crl.verify(&self.certificate).map_err(|e| refused(e.to_string()))?;
+        if !crl.scope().is_full() {
+            return Err(refused("it is no full list of its issuer".to_owned()));
+        }
         let number = crl.number().ok_or_else(|| refused("its number takes more than 64 bits".to_owned()))?;
         if crl.revoked().len() > ANCHOR_LIST_ENTRIES_MAX {
             return Err(refused(format!("it has more than {ANCHOR_LIST_ENTRIES_MAX} entries")));
@@ -259,6 +262,8 @@ impl Anchor {
         }
         for revoked in crl.revoked() {
             let record = records::Revocation {
+                shard: String::new(),
+                expires_seconds: 0,
                 version: 1,
                 revoked_micros: Timestamp::from_seconds(revoked.revoked_at.unix_seconds()).micros(),
                 reason: revoked.reason.as_str().to_owned(),

@@ -21,7 +21,7 @@ use crate::keyspaces::{
     CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, HOLDER_CERTIFICATES, RESERVATIONS, RESPONDERS,
     REVOCATIONS,
 };
-use crate::publication::{CRL_PATH, crl_files};
+use crate::publication::{ListKind, ListName, Shard};
 use crate::register::Reservation;
 use crate::revocation::{in_good_standing, index_key};
 use crate::{CaError, Engines};
@@ -197,8 +197,13 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
         };
         (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer, now)?)
     };
-    let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &request.issuer.name);
     let serial = serial_number(engines.store.as_ref(), &request)?;
+    let mut list = ListName::full(&request.issuer.name);
+    // A root stands on no list: what it names is where its own are.
+    if engines.lists.shards > 0 && !request.profile.is_root() {
+        list.kind = ListKind::Shard(Shard::of_serial(serial.as_bytes(), engines.lists.shards));
+    }
+    let crl_urls = crl_urls(request.profile, &engines.crl_base_url, &list);
     let inputs = inputs(&request, above, serial, crl_urls, now)?;
     let (serial, linted) = build(request.profile, &inputs)?;
     Ok(Prepared { request, serial, linted, standing, key_row, policy: engines.policy.clone() })
@@ -495,7 +500,7 @@ pub async fn self_sign(
         registered_id: root.registered_id,
         dns_name: None,
         ip_addresses: Vec::new(),
-        crl_urls: crl_urls(profile, crl_base_url, root.name),
+        crl_urls: crl_urls(profile, crl_base_url, &ListName::full(root.name)),
         permitted: Vec::new(),
     };
     let (_, linted) = build(profile, &inputs)?;
@@ -506,13 +511,9 @@ pub async fn self_sign(
     assemble(linted, signature, public_key)
 }
 
-/// The CRL distribution points of a profile's certificates under an issuer.
-fn crl_urls(profile: &CertificateProfile, base: &str, issuer: &str) -> Vec<String> {
-    crl_files(issuer)
-        .into_iter()
-        .take(crl_count(profile))
-        .map(|file| format!("{base}{CRL_PATH}{file}"))
-        .collect()
+/// The CRL distribution points of a profile's certificates that name this list.
+fn crl_urls(profile: &CertificateProfile, base: &str, list: &ListName) -> Vec<String> {
+    list.urls(base).into_iter().take(crl_count(profile)).collect()
 }
 
 fn crl_count(profile: &CertificateProfile) -> usize {

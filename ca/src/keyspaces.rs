@@ -19,11 +19,12 @@ pub(crate) const DEVICE_CERTIFICATES: Keyspace =
 /// Revoked certificates: issuer's name, a zero byte, serial number -> `records::Revocation`. Only the release of
 /// a hold takes one out.
 pub(crate) const REVOCATIONS: Keyspace = Keyspace { code: 84, name: "revocations", home: Home::Memory };
-/// The newest revocation lists: issuer's name -> `records::CrlRecord`.
+/// The newest revocation lists: issuer's name, and for others than full lists a tilde and the kind -> `records::CrlRecord`.
 pub(crate) const CRLS: Keyspace = Keyspace { code: 85, name: "crls", home: Home::View };
-/// The DER of the newest revocation lists: issuer's name, a zero byte, number of the part (2 bytes, big endian) -> at most 60 KiB.
+/// The DER of the newest revocation lists: key of the list, a zero byte, number of the list (8 bytes, big endian), number of the row
+/// (2 bytes) -> at most 60 KiB.
 pub(crate) const CRL_PARTS: Keyspace = Keyspace { code: 122, name: "crl_parts", home: Home::View };
-/// Numbers of revocation lists: issuer's name -> `records::CrlNumber`.
+/// Numbers of revocation lists: key of the full list or shard -> `records::CrlNumber`.
 pub(crate) const CRL_NUMBERS: Keyspace = Keyspace { code: 86, name: "crl_numbers", home: Home::View };
 /// The newest certificate of an issuer's OCSP responder: issuer's name -> serial number.
 pub(crate) const RESPONDERS: Keyspace = Keyspace { code: 87, name: "responders", home: Home::View };

@@ -17,6 +17,7 @@ mod publication;
 mod register;
 mod revocation;
 mod standing;
+mod staple;
 mod verification;
 
 use std::sync::Arc;
@@ -34,9 +35,9 @@ pub use ocsp::{
     responder_request,
 };
 pub use publication::{
-    CRL_DISTRIBUTION_POINTS, CRL_PATH, CRL_REFRESH_AFTER_SECONDS, CRL_VALIDITY_DAYS, Due, DueReason,
-    PreparedCrl, PublishedCrl, ReservedCrl, SignedCrl, crl_file_issuer, crl_files, crls_due, newest_crl,
-    prepare_crl, publish_crl, sign_crl,
+    CRL_DISTRIBUTION_POINTS, CRL_PATH, CRL_REFRESH_AFTER_SECONDS, CRL_SHARDS_MAX, CRL_VALIDITY_DAYS, Due,
+    DueReason, ListKind, ListName, ListPolicy, PreparedCrl, PublishedCrl, ReservedCrl, Shard, SignedCrl,
+    crls_due, newest_crl, prepare_crl, publish_crl, sign_crl,
 };
 pub use register::{
     CERTIFICATES_PER_PAGE, CertificateFilter, CertificateIndex, CertificatePage, CertificateView,
@@ -47,6 +48,7 @@ pub use revocation::{
     revoke_many,
 };
 pub use standing::{InForce, VerifiedEuicc, in_force_for_key, still_in_force, verify_euicc};
+pub use staple::staple;
 pub use verification::{Finding, JudgedLink, Judgement, Question, RegisterStanding, judge};
 
 /// What every operation of this crate works with.
@@ -62,6 +64,8 @@ pub struct Engines {
     pub known_keys: pki::KnownKeys,
     /// Where CRLs are published, without slash at the end: `http://crl.example.org`.
     pub crl_base_url: Arc<str>,
+    /// Which revocation lists are made beside the full ones.
+    pub lists: ListPolicy,
     /// Certificate policy and practice statement in force, named by each issuance entry.
     pub policy: audit::Name,
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use domain::{ReasonCode, RevocationReason, Timestamp};
+use pki::crl::RevokedCertificate;
 use pki::{Certificate, CertificateRole, CivilTime, SerialNumber};
 use prost::Message;
 use proto::records;
@@ -12,6 +13,7 @@ use store::{Change, Precondition, Store};
 use crate::imported::Import;
 use crate::issuance::{About, serial_fact};
 use crate::keyspaces::{CERTIFICATES, ISSUERS, RESERVATIONS, REVOCATIONS};
+use crate::publication::{ListKind, ListName, Shard};
 use crate::{CaError, Engines};
 
 /// Certificates that one issuer can revoke. An entry of a list takes at most 82 bytes, so the fullest list fits one commit of the
@@ -52,6 +54,8 @@ pub struct Revoking {
     serial: SerialNumber,
     revocation: Revocation,
     invalid_since: Option<Timestamp>,
+    shard: Option<Shard>,
+    expires_seconds: i64,
     /// Version of the row of the index, where it is held.
     held: Option<u64>,
 }
@@ -143,7 +147,7 @@ fn revoke_one(
         Some(count) => *count,
         None => {
             let mut count = 0;
-            each_revoked(store, &issuer.name, |_, _| {
+            each_row(store, &issuer.name, |_, _| {
                 count += 1;
                 Ok(())
             })?;
@@ -166,6 +170,11 @@ fn revoke_one(
         serial: request.serial.clone(),
         revocation: Revocation { at, reason: request.reason },
         invalid_since: request.invalid_since,
+        shard: certificate.crl_urls().iter().find_map(|url| match ListName::of_url(url)?.kind {
+            ListKind::Shard(shard) => Some(shard),
+            _ => None,
+        }),
+        expires_seconds: certificate.not_after().unix_seconds(),
         held,
     })
 }
@@ -207,7 +216,7 @@ fn held_certificates(store: &dyn Store) -> Result<usize, CaError> {
     let mut held = 0;
     for (name, _) in store.scan(ISSUERS, &[], None, 10_000)? {
         let name = String::from_utf8(name).map_err(|_| CaError::Record("issuer"))?;
-        each_revoked(store, &name, |_, record| {
+        each_row(store, &name, |_, record| {
             held += usize::from(record.reason == RevocationReason::CertificateHold.as_str());
             Ok(())
         })?;
@@ -332,6 +341,8 @@ impl Revoking {
             revoked_micros: at.micros(),
             reason: reason.as_str().to_owned(),
             invalid_since_micros: self.invalid_since.map_or(0, Timestamp::micros),
+            shard: self.shard.map(|shard| shard.to_string()).unwrap_or_default(),
+            expires_seconds: self.expires_seconds,
         };
         let key = index_key(&self.record.issuer, serial);
         let changes = vec![
@@ -408,36 +419,60 @@ pub(crate) fn revocation_of(record: &records::Certificate) -> Result<Option<Revo
     Ok(Some(Revocation { at: Timestamp::from_micros(record.revoked_micros), reason }))
 }
 
-/// Every revoked certificate of an issuer, as its list shows them.
+/// Every revoked certificate of an issuer, or of one of its shards, as the list shows them, and when each ends anyway.
 pub(crate) fn revoked_by(
     store: &dyn Store,
     issuer: &str,
-) -> Result<Vec<pki::crl::RevokedCertificate>, CaError> {
-    let unreadable = || CaError::Record("revocation");
+    shard: Option<Shard>,
+) -> Result<Vec<RevokedCertificate>, CaError> {
     let mut revoked = Vec::new();
-    each_revoked(store, issuer, |serial, record| {
+    each_revoked(store, issuer, |entry, of| {
+        if shard.is_some() && of != shard {
+            return Ok(());
+        }
         // Too many must fail, never be left out. Revocations that were decided at the same time may exceed the bound a little.
         if revoked.len() == REVOCATIONS_MAX + ROOM {
-            return Err(unreadable());
+            return Err(CaError::Record("revocation"));
         }
-        let civil =
-            |micros| CivilTime::from_timestamp(Timestamp::from_micros(micros)).map_err(|_| unreadable());
-        revoked.push(pki::crl::RevokedCertificate {
-            serial: SerialNumber::from_bytes(serial).map_err(|_| unreadable())?,
-            revoked_at: civil(record.revoked_micros)?,
-            reason: record.reason.parse().map_err(|_| unreadable())?,
-            invalid_since: match record.invalid_since_micros {
-                0 => None,
-                micros => Some(civil(micros)?),
-            },
-        });
+        revoked.push(entry);
         Ok(())
     })?;
     Ok(revoked)
 }
 
-/// Walks an issuer's index, in the order of the serial numbers' octets.
-fn each_revoked(
+/// Walks an issuer's index, in the order of the serial numbers' octets: each entry, and the shard whose list it names.
+pub(crate) fn each_revoked(
+    store: &dyn Store,
+    issuer: &str,
+    mut take: impl FnMut(RevokedCertificate, Option<Shard>) -> Result<(), CaError>,
+) -> Result<(), CaError> {
+    let unreadable = || CaError::Record("revocation");
+    let civil = |at: Timestamp| CivilTime::from_timestamp(at).map_err(|_| unreadable());
+    each_row(store, issuer, |serial, record| {
+        let shard = match &record.shard[..] {
+            "" => None,
+            shard => Some(shard.parse().map_err(|()| unreadable())?),
+        };
+        let invalid_since = match record.invalid_since_micros {
+            0 => None,
+            micros => Some(civil(Timestamp::from_micros(micros))?),
+        };
+        let expires = match record.expires_seconds {
+            0 => None,
+            seconds => Some(civil(Timestamp::from_seconds(seconds))?),
+        };
+        let entry = RevokedCertificate {
+            serial: SerialNumber::from_bytes(serial).map_err(|_| unreadable())?,
+            revoked_at: civil(Timestamp::from_micros(record.revoked_micros))?,
+            reason: record.reason.parse().map_err(|_| unreadable())?,
+            invalid_since,
+            expires,
+        };
+        take(entry, shard)
+    })
+}
+
+fn each_row(
     store: &dyn Store,
     issuer: &str,
     mut take: impl FnMut(&[u8], records::Revocation) -> Result<(), CaError>,

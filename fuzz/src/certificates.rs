@@ -71,6 +71,7 @@ pub fn request(bytes: &[u8]) {
 }
 
 pub fn crl(bytes: &[u8]) {
+    let _ = pki::staple::Staple::parse(bytes);
     let Ok(crl) = Crl::parse(bytes) else { return };
     let _ = (crl.number(), crl.authority_key_identifier(), crl.is_current(crl.this_update()));
     for revoked in crl.revoked() {

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use domain::RevocationReason;
-use pki::crl::{CrlInputs, RevokedCertificate, build_tbs, lint};
+use pki::crl::{CrlInputs, CrlScope, RevokedCertificate, build_tbs, lint};
 use pki::*;
 
 fn main() {
@@ -29,6 +29,8 @@ fn main() {
             this_update,
             next_update: this_update.plus_days(7).unwrap(),
             revoked,
+            removed: Vec::new(),
+            scope: CrlScope::default(),
         };
         let start = Instant::now();
         let tbs = build_tbs(&inputs).unwrap();
@@ -102,6 +104,7 @@ fn revoked(number: u64) -> RevokedCertificate {
         revoked_at: CivilTime::new(2026, 5, 1, 0, 0, 0).unwrap(),
         reason: RevocationReason::Superseded,
         invalid_since: None,
+        expires: None,
     }
 }
 

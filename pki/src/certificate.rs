@@ -11,7 +11,7 @@ use domain::Eid;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;
-use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension, X509Extension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Bytes of the largest certificate that is read, PEM or DER.
@@ -216,6 +216,11 @@ impl Certificate {
         self.with_parsed(|parsed| Some(parsed.key_usage().ok()??.value.crl_sign())).unwrap_or(false)
     }
 
+    /// Whether it is a CA's (basicConstraints).
+    pub fn is_authority(&self) -> bool {
+        self.with_parsed(|parsed| Some(parsed.basic_constraints().ok()??.value.ca)).unwrap_or(false)
+    }
+
     /// Whether it names a CRL distribution point.
     pub fn names_crls(&self) -> bool {
         let points = |extension: &X509Extension<'_>| {
@@ -223,6 +228,25 @@ impl Certificate {
                 ParsedExtension::CRLDistributionPoints(points) if !points.points.is_empty())
         };
         self.with_parsed(|parsed| Some(parsed.extensions().iter().any(points))).unwrap_or(false)
+    }
+
+    /// The URLs of the CRL distribution points.
+    pub fn crl_urls(&self) -> Vec<String> {
+        let read = |extension: &X509Extension<'_>| match extension.parsed_extension() {
+            ParsedExtension::CRLDistributionPoints(points) => {
+                let names = points.points.iter().filter_map(|point| match &point.distribution_point {
+                    Some(DistributionPointName::FullName(names)) => Some(names),
+                    _ => None,
+                });
+                let urls = names.flatten().filter_map(|name| match name {
+                    GeneralName::URI(url) => Some((*url).to_owned()),
+                    _ => None,
+                });
+                Some(urls.collect())
+            }
+            _ => None,
+        };
+        self.with_parsed(|parsed| parsed.extensions().iter().find_map(read)).unwrap_or_default()
     }
 
     /// Whether the signature verifies under `issuer` (ECDSA with SHA-256 on P-256).

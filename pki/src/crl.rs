@@ -1,11 +1,12 @@
 //! Certificate revocation lists (RFC 5280 §5): built from values, linted, assembled, and read back.
 //!
 //! A list is made in the four steps of a certificate: inputs give a [`TbsCertList`], [`lint()`] turns it into a
-//! [`LintedTbsCertList`], a token signs its digest, [`LintedTbsCertList::assemble`] verifies and gives a [`Crl`]. Only full
-//! lists of one issuer are made: no delta, no issuingDistributionPoint, no GSMA partial list.
+//! [`LintedTbsCertList`], a token signs its digest, [`LintedTbsCertList::assemble`] verifies and gives a [`Crl`]. A list is of one
+//! issuer; what it covers of that issuer's certificates is its [`CrlScope`].
 
 mod lint;
 mod read;
+mod scope;
 
 use crate::certificate::{Certificate, signed};
 use crate::civil_time::CivilTime;
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use lint::{CrlFinding, CrlLintFindings, LintedTbsCertList, lint};
 pub use read::{CRL_BYTES_MAX, Crl};
+pub use scope::{CertificateKinds, CrlScope};
 
 /// One certificate on a list.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +33,17 @@ pub struct RevokedCertificate {
     pub reason: RevocationReason,
     /// Since when its key is, or may be, in other hands, where that is known (RFC 5280 §5.3.2).
     pub invalid_since: Option<CivilTime>,
+    /// When it ends anyway (id-rsp-expDate of SGP.22 v2), so that an eUICC may forget it then; on partial lists.
+    pub expires: Option<CivilTime>,
+}
+
+/// A certificate that was held on the base of a delta list and is so no more (removeFromCRL, RFC 5280 §5.3.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RemovedCertificate {
+    /// Its serial number.
+    pub serial: SerialNumber,
+    /// When it was held.
+    pub revoked_at: CivilTime,
 }
 
 /// Everything that a list says.
@@ -46,6 +59,35 @@ pub struct CrlInputs<'a> {
     pub next_update: CivilTime,
     /// The revoked certificates in any order, each once.
     pub revoked: Vec<RevokedCertificate>,
+    /// Of a delta list: what it takes from its base, in any order, none of it revoked.
+    pub removed: Vec<RemovedCertificate>,
+    /// What the list covers.
+    pub scope: CrlScope,
+}
+
+/// One line of a list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Listed {
+    Revoked(RevokedCertificate),
+    Removed(RemovedCertificate),
+}
+
+impl Listed {
+    pub(crate) const fn serial(&self) -> &SerialNumber {
+        match self {
+            Self::Revoked(entry) => &entry.serial,
+            Self::Removed(entry) => &entry.serial,
+        }
+    }
+}
+
+impl CrlInputs<'_> {
+    fn listed(&self) -> Vec<Listed> {
+        let revoked = self.revoked.iter().cloned().map(Listed::Revoked);
+        let mut listed: Vec<_> = revoked.chain(self.removed.iter().cloned().map(Listed::Removed)).collect();
+        listed.sort_by(|a, b| numeric_order(a.serial()).cmp(&numeric_order(b.serial())));
+        listed
+    }
 }
 
 /// A TBSCertList in DER that nobody has checked yet.
@@ -76,8 +118,7 @@ impl TbsCertList {
 /// Builds the bytes that the list's signature covers; the entries are put in the order of their serial numbers.
 pub fn build_tbs(inputs: &CrlInputs<'_>) -> Result<TbsCertList, PkiError> {
     let key_identifier = issuer_key_identifier(inputs.issuer)?;
-    let mut revoked: Vec<_> = inputs.revoked.iter().collect();
-    revoked.sort_by_key(|entry| numeric_order(&entry.serial));
+    let listed = inputs.listed();
     Ok(TbsCertList(der::nested(der::SEQUENCE, |list| {
         // RFC 5280 §5.1.2.1: version 2, since there are extensions.
         list.element(der::INTEGER, &[1]);
@@ -88,24 +129,28 @@ pub fn build_tbs(inputs: &CrlInputs<'_>) -> Result<TbsCertList, PkiError> {
         write_time(list, inputs.this_update);
         write_time(list, inputs.next_update);
         // RFC 5280 §5.1.2.6: absent when there are none.
-        if !revoked.is_empty() {
+        if !listed.is_empty() {
             list.nested(der::SEQUENCE, |entries| {
-                for entry in revoked {
+                for entry in &listed {
                     write_entry(entries, entry);
                 }
             });
         }
         list.nested(der::context_constructed(0), |wrapper| {
             wrapper.nested(der::SEQUENCE, |extensions| {
-                write_extension(extensions, oid::AUTHORITY_KEY_IDENTIFIER, |value| {
-                    value.nested(der::SEQUENCE, |identifier| {
-                        identifier.element(der::context(0), &key_identifier);
+                for (oid, _, critical) in inputs.scope.rules() {
+                    write_extension(extensions, oid, critical, |value| match oid {
+                        oid::AUTHORITY_KEY_IDENTIFIER => {
+                            value.nested(der::SEQUENCE, |identifier| {
+                                identifier.element(der::context(0), &key_identifier);
+                            });
+                        }
+                        oid::CRL_NUMBER => {
+                            value.raw(&der::unsigned_integer(&inputs.number.to_be_bytes()));
+                        }
+                        _ => drop(value.raw(&inputs.scope.value(oid))),
                     });
-                });
-                write_extension(extensions, oid::CRL_NUMBER, |value| {
-                    value.raw(&der::unsigned_integer(&inputs.number.to_be_bytes()));
-                });
-                // The place of issuingDistributionPoint and of SGP.22's partial-list extensions.
+                }
             });
         });
     })))
@@ -120,7 +165,8 @@ impl LintedTbsCertList {
             ("body", crl.tbs_der() == self.bytes()),
             ("issuer", crl.issuer_name_der() == self.issuer_name_der),
             ("number", crl.number() == Some(self.number)),
-            ("entries", crl.revoked() == self.revoked),
+            ("entries", crl.listed() == self.listed),
+            ("scope", *crl.scope() == self.scope),
         ];
         if let Some((field, _)) = read_back.into_iter().find(|(_, same)| !same) {
             return Err(PkiError::ReadBackDiffers { field });
@@ -157,38 +203,54 @@ fn issuer_key_identifier(issuer: &Certificate) -> Result<[u8; 20], PkiError> {
 }
 
 /// Serial numbers are integers: a shorter one is smaller.
-fn numeric_order(serial: &SerialNumber) -> (usize, SerialNumber) {
-    (serial.as_bytes().len(), serial.clone())
+fn numeric_order(serial: &SerialNumber) -> (usize, &SerialNumber) {
+    (serial.as_bytes().len(), serial)
 }
 
-fn write_entry(entries: &mut Writer, revoked: &RevokedCertificate) {
-    entries.nested(der::SEQUENCE, |entry| {
-        entry.raw(&der::unsigned_integer(revoked.serial.as_bytes()));
-        write_time(entry, revoked.revoked_at);
-        // RFC 5280 §5.3.1: unspecified should be left out.
-        let has_reason = revoked.reason != RevocationReason::Unspecified;
-        if has_reason || revoked.invalid_since.is_some() {
-            entry.nested(der::SEQUENCE, |extensions| {
-                if has_reason {
-                    write_extension(extensions, oid::CRL_REASON, |value| {
-                        value.element(der::ENUMERATED, &[revoked.reason.code()]);
-                    });
-                }
-                if let Some(since) = revoked.invalid_since {
-                    write_extension(extensions, oid::INVALIDITY_DATE, |value| {
-                        // RFC 5280 §5.3.2: GeneralizedTime, whatever the year.
-                        value.element(der::GENERALIZED_TIME, format!("{}Z", digits(since)).as_bytes());
-                    });
-                }
-            });
+fn write_entry(entries: &mut Writer, listed: &Listed) {
+    let (serial, revoked_at, reason, invalid_since, expires) = match listed {
+        Listed::Revoked(entry) => {
+            // RFC 5280 §5.3.1: unspecified should be left out.
+            let reason = Some(entry.reason).filter(|reason| *reason != RevocationReason::Unspecified);
+            let code = reason.map(RevocationReason::code);
+            (&entry.serial, entry.revoked_at, code, entry.invalid_since, entry.expires)
         }
+        Listed::Removed(entry) => (&entry.serial, entry.revoked_at, Some(REMOVE_FROM_CRL), None, None),
+    };
+    entries.nested(der::SEQUENCE, |entry| {
+        entry.raw(&der::unsigned_integer(serial.as_bytes()));
+        write_time(entry, revoked_at);
+        if reason.is_none() && invalid_since.is_none() && expires.is_none() {
+            return;
+        }
+        entry.nested(der::SEQUENCE, |extensions| {
+            if let Some(code) = reason {
+                write_extension(extensions, oid::CRL_REASON, false, |value| {
+                    value.element(der::ENUMERATED, &[code]);
+                });
+            }
+            if let Some(since) = invalid_since {
+                write_extension(extensions, oid::INVALIDITY_DATE, false, |value| {
+                    // RFC 5280 §5.3.2: GeneralizedTime, whatever the year.
+                    value.element(der::GENERALIZED_TIME, format!("{}Z", digits(since)).as_bytes());
+                });
+            }
+            if let Some(at) = expires {
+                write_extension(extensions, oid::EXPIRATION_DATE, false, |value| write_time(value, at));
+            }
+        });
     });
 }
 
-/// A non-critical extension.
-fn write_extension(extensions: &mut Writer, oid: oid::Arcs, value: impl FnOnce(&mut Writer)) {
+/// CRLReason of a delta list (RFC 5280 §5.3.1).
+const REMOVE_FROM_CRL: u8 = 8;
+
+fn write_extension(extensions: &mut Writer, oid: oid::Arcs, critical: bool, value: impl FnOnce(&mut Writer)) {
     extensions.nested(der::SEQUENCE, |extension| {
         extension.element(der::OBJECT_IDENTIFIER, &oid::encode(oid));
+        if critical {
+            extension.element(der::BOOLEAN, &[0xff]);
+        }
         extension.nested(der::OCTET_STRING, value);
     });
 }

@@ -22,6 +22,7 @@ pub mod profile;
 pub mod revocation;
 mod role;
 mod serial;
+pub mod staple;
 mod tbs;
 
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate};

@@ -16,11 +16,14 @@ pub(crate) const BASIC_CONSTRAINTS: Arcs = &[2, 5, 29, 19];
 pub(crate) const CRL_NUMBER: Arcs = &[2, 5, 29, 20];
 pub(crate) const CRL_REASON: Arcs = &[2, 5, 29, 21];
 pub(crate) const INVALIDITY_DATE: Arcs = &[2, 5, 29, 24];
+pub(crate) const DELTA_CRL_INDICATOR: Arcs = &[2, 5, 29, 27];
+pub(crate) const ISSUING_DISTRIBUTION_POINT: Arcs = &[2, 5, 29, 28];
 pub(crate) const NAME_CONSTRAINTS: Arcs = &[2, 5, 29, 30];
 pub(crate) const CRL_DISTRIBUTION_POINTS: Arcs = &[2, 5, 29, 31];
 pub(crate) const CERTIFICATE_POLICIES: Arcs = &[2, 5, 29, 32];
 pub(crate) const AUTHORITY_KEY_IDENTIFIER: Arcs = &[2, 5, 29, 35];
 pub(crate) const EXTENDED_KEY_USAGE: Arcs = &[2, 5, 29, 37];
+pub(crate) const FRESHEST_CRL: Arcs = &[2, 5, 29, 46];
 
 pub(crate) const SERVER_AUTHENTICATION: Arcs = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
 pub(crate) const CLIENT_AUTHENTICATION: Arcs = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
@@ -33,6 +36,11 @@ pub(crate) const OCSP_NO_CHECK: Arcs = &[1, 3, 6, 1, 5, 5, 7, 48, 1, 5];
 
 pub(crate) const SHA_1: Arcs = &[1, 3, 14, 3, 2, 26];
 pub(crate) const SHA_256: Arcs = &[2, 16, 840, 1, 101, 3, 4, 2, 1];
+
+// SGP.22 v2 annex (RSPDefinitions): id-rspExt = 2.23.146.1.2.0.
+pub(crate) const EXPIRATION_DATE: Arcs = &[2, 23, 146, 1, 2, 0, 1];
+pub(crate) const TOTAL_PARTIAL_CRL_NUMBER: Arcs = &[2, 23, 146, 1, 2, 0, 2];
+pub(crate) const PARTIAL_CRL_NUMBER: Arcs = &[2, 23, 146, 1, 2, 0, 3];
 
 // SGP.22 annex (RSPDefinitions): id-rspRole = 2.23.146.1.2.1.
 pub(crate) const ROLE_CI: Arcs = &[2, 23, 146, 1, 2, 1, 0];
@@ -66,6 +74,9 @@ pub(crate) const RSA_ENCRYPTION: Arcs = &[1, 2, 840, 113549, 1, 1, 1];
 pub(crate) const ECDSA_WITH_SHA256: Arcs = &[1, 2, 840, 10045, 4, 3, 2];
 pub(crate) const ECDSA_WITH_SHA384: Arcs = &[1, 2, 840, 10045, 4, 3, 3];
 pub(crate) const ECDSA_WITH_SHA512: Arcs = &[1, 2, 840, 10045, 4, 3, 4];
+// RFC 5652 §4 and §5.1.
+pub(crate) const DATA: Arcs = &[1, 2, 840, 113549, 1, 7, 1];
+pub(crate) const SIGNED_DATA: Arcs = &[1, 2, 840, 113549, 1, 7, 2];
 pub(crate) const EXTENSION_REQUEST: Arcs = &[1, 2, 840, 113549, 1, 9, 14];
 
 /// The content octets of an object identifier; X.690 §8.19.

@@ -6,7 +6,7 @@
 use crate::certificate::Certificate;
 use crate::chain::VerifiedChain;
 use crate::civil_time::CivilTime;
-use crate::crl::Crl;
+use crate::crl::{CertificateKinds, Crl, RevokedCertificate};
 use crate::error::PkiError;
 use domain::RevocationReason;
 
@@ -86,7 +86,7 @@ pub enum RevocationRefusal {
         reason: RevocationReason,
     },
     /// A certificate names lists, and none of its issuer's is at hand.
-    #[error("it names revocation lists, but none of its issuer's is given")]
+    #[error("it names revocation lists, but none of its issuer's is given that covers it")]
     Unknown {
         /// 0 is the leaf.
         depth: usize,
@@ -136,11 +136,10 @@ pub fn check(
         };
         let is_of_issuer = |list: &Crl| list.issuer_name_der() == issuer.subject_name_der();
         // An entry of a list that is out of date is true all the same; one of a list that nobody signed is nothing.
-        let entry =
-            signed.iter().filter(|list| is_of_issuer(list)).find_map(|list| list.find(certificate.serial()));
-        if let Some(entry) = entry {
+        let of_issuer: Vec<&Crl> = signed.iter().copied().filter(|list| is_of_issuer(list)).collect();
+        if let Some(entry) = entry_of(certificate, &of_issuer) {
             refusals.push(RevocationRefusal::Revoked { depth, at: entry.revoked_at, reason: entry.reason });
-        } else if lists.iter().any(is_of_issuer) {
+        } else if covers(certificate, &lists.iter().filter(|list| is_of_issuer(list)).collect::<Vec<_>>()) {
             standings.push(Standing::NotRevoked);
         } else if certificate.names_crls() {
             refusals.push(RevocationRefusal::Unknown { depth });
@@ -150,6 +149,51 @@ pub fn check(
     }
     // A list that cannot be believed is among the refusals, so the standings it would have given never leave.
     if refusals.is_empty() { Ok(standings) } else { Err(refusals) }
+}
+
+/// What the lists of its issuer say of a certificate. A delta list takes from full lists between its base and itself, and adds to
+/// them.
+fn entry_of<'a>(certificate: &Certificate, lists: &[&'a Crl]) -> Option<&'a RevokedCertificate> {
+    let serial = certificate.serial();
+    let is_removed = |list: &Crl| {
+        lists.iter().any(|delta| {
+            delta
+                .scope()
+                .base
+                .is_some_and(|base| Some(base) <= list.number() && list.number() < delta.number())
+                && delta.removed().iter().any(|removed| removed.serial == *serial)
+        })
+    };
+    lists
+        .iter()
+        .filter_map(|list| list.find(serial).map(|entry| (list, entry)))
+        .find(|(list, _)| list.scope().base.is_some() || !is_removed(list))
+        .map(|(_, entry)| entry)
+}
+
+/// Whether what the lists do not say of a certificate is not so: a full list, one of a distribution point that the certificate
+/// names, or all parts of one.
+fn covers(certificate: &Certificate, lists: &[&Crl]) -> bool {
+    let urls = certificate.crl_urls();
+    lists.iter().any(|list| {
+        let scope = list.scope();
+        let is_kind = match scope.certificates {
+            CertificateKinds::All => true,
+            CertificateKinds::EndEntities => !certificate.is_authority(),
+            CertificateKinds::Authorities => certificate.is_authority(),
+        };
+        let is_point = scope.distribution_points.is_empty()
+            || scope.distribution_points.iter().any(|point| urls.contains(point));
+        let has_part = |part: u64, total: u64| {
+            lists
+                .iter()
+                .any(|other| other.number() == list.number() && other.scope().part == Some((part, total)))
+        };
+        let is_whole = scope.part.is_none_or(|(_, total)| {
+            total <= lists.len() as u64 && (1..=total).all(|part| has_part(part, total))
+        });
+        scope.base.is_none() && is_kind && is_point && is_whole
+    })
 }
 
 fn check_signed(list: usize, crl: &Crl, authorities: &[Certificate]) -> Result<(), RevocationRefusal> {

@@ -46,9 +46,23 @@ struct ConfigFile {
     view_cache_mib: Option<u64>,
     #[serde(default)]
     session_keys_in_tls_channel: bool,
+    #[serde(default)]
+    revocation_lists: RevocationLists,
     certificate_issuer: CertificateIssuer,
     pkcs11: Pkcs11,
     tokens: Tokens,
+}
+
+/// Which lists are made beside the full ones.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RevocationLists {
+    #[serde(default)]
+    delta: bool,
+    #[serde(default)]
+    shards: u16,
+    #[serde(default)]
+    part_entries: u32,
 }
 
 /// What the CI root certificate says.
@@ -127,6 +141,7 @@ pub(crate) struct Config {
     pub(crate) view_cache_bytes: u64,
     /// Whether session keys may be answered unsealed where a grant says so.
     pub(crate) session_keys_in_tls_channel: bool,
+    pub(crate) revocation_lists: ca::ListPolicy,
     pub(crate) certificate_issuer: CertificateIssuer,
     pub(crate) environment: Vec<(String, String)>,
     tokens: Vec<(hsm::TokenConfig, PathBuf)>,
@@ -209,6 +224,10 @@ impl Config {
         if !(16..=65_536).contains(&view_cache_mib) {
             return Err(wrong("view_cache_mib", "must be 16 to 65536".into()));
         }
+        let RevocationLists { delta, shards, part_entries } = file.revocation_lists;
+        if shards > ca::CRL_SHARDS_MAX {
+            return Err(wrong("revocation_lists.shards", format!("must be 0 to {}", ca::CRL_SHARDS_MAX)));
+        }
         if file.server_names.is_empty() && file.server_addresses.is_empty() {
             return Err(wrong("server_names", "the server needs a name or an address".into()));
         }
@@ -257,6 +276,7 @@ impl Config {
             segment_bytes: segment_mib * 1024 * 1024,
             view_cache_bytes: view_cache_mib * 1024 * 1024,
             session_keys_in_tls_channel: file.session_keys_in_tls_channel,
+            revocation_lists: ca::ListPolicy { delta, shards, part_entries },
             certificate_issuer: file.certificate_issuer,
             environment: file.pkcs11.environment,
             tokens,
@@ -331,6 +351,14 @@ view_cache_mib = 64
 # true: session keys may be answered unsealed, in the TLS channel alone, under grants that say so. They then pass through
 # this process in clear. A grant alone does not allow it.
 session_keys_in_tls_channel = false
+
+# Revocation lists beside each issuer's full one; all off is what SGP.22 v3 wants. delta: a delta list (RFC 5280 section 5.2.4), which the
+# full list names. shards: certificates issued from now on name the list of one of so many shards, 0 to 256. part_entries: the partial
+# lists of SGP.22 v2 (ES10b.LoadCRL), with so many entries each; 0: none.
+[revocation_lists]
+delta = false
+shards = 0
+part_entries = 0
 
 # What the root certificate of the GSMA PKI says.
 [certificate_issuer]

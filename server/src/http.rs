@@ -35,6 +35,7 @@ pub(crate) fn public(window: Window) -> Router {
         .route("/healthz", get(health))
         .route("/ca/{file}", get(issuer_certificate))
         .route("/crl/{file}", get(revocation_list))
+        .route("/staple/{file}", get(staple))
         .route("/ocsp", post(http_ocsp::by_post))
         .route("/ocsp/{*request}", get(http_ocsp::by_get))
         .route("/log/checkpoint", get(newest_checkpoint))
@@ -73,14 +74,30 @@ async fn issuer_certificate(State(window): State<Window>, Path(file): Path<Strin
     }
 }
 
-/// `/crl/<issuer>-a.crl` and `-b.crl`: the newest list, which every distribution point serves alike.
+/// `/crl/<list>-a.crl` and `-b.crl`: the newest list, which every distribution point serves alike. The issuer's name is that of its full
+/// list; others have `~delta`, `~s3.16`, `~p1` behind it.
 async fn revocation_list(State(window): State<Window>, Path(file): Path<String>) -> Response {
-    let Some(issuer) = ca::crl_file_issuer(&file) else { return StatusCode::NOT_FOUND.into_response() };
-    match ca::newest_crl(window.ca.store.as_ref(), issuer) {
+    let Some(list) = ca::ListName::of_file(&file) else { return StatusCode::NOT_FOUND.into_response() };
+    match ca::newest_crl(window.ca.store.as_ref(), &list) {
         Ok(Some(list)) => {
             let headers =
                 [(header::CONTENT_TYPE, "application/pkix-crl"), (header::CACHE_CONTROL, "max-age=60")];
             (headers, list.der).into_response()
+        }
+        Ok(None) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// `/staple/<list>.p7c`: the authorities above certificates that name this list, and the newest list of each.
+async fn staple(State(window): State<Window>, Path(file): Path<String>) -> Response {
+    let list = file.strip_suffix(".p7c").and_then(|name| ca::ListName::of_file(&format!("{name}-a.crl")));
+    let Some(list) = list else { return StatusCode::NOT_FOUND.into_response() };
+    match tokio::task::block_in_place(|| ca::staple(&window.ca, &list)) {
+        Ok(Some(staple)) => {
+            let headers =
+                [(header::CONTENT_TYPE, "application/pkcs7-mime"), (header::CACHE_CONTROL, "max-age=60")];
+            (headers, staple.to_der()).into_response()
         }
         Ok(None) => StatusCode::NOT_FOUND.into_response(),
         Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -151,7 +168,7 @@ async fn show_metrics(State(window): State<Window>) -> String {
         }
     }
     for issuer in own_issuers(&window.ca) {
-        if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), &issuer) {
+        if let Ok(Some(list)) = ca::newest_crl(window.ca.store.as_ref(), &ca::ListName::full(&issuer)) {
             let ends = u64::try_from(list.next_update.seconds()).unwrap_or(0);
             let label = format!("{{issuer=\"{issuer}\"}}");
             line("chancery_revocation_list_number", &label, list.number);

@@ -183,6 +183,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         issuers: Arc::new(Issuers::default()),
         known_keys: config.known_keys(),
         crl_base_url: config.crl_base_url.as_str().into(),
+        lists: config.revocation_lists,
         policy: config.certificate_policy.clone(),
     };
     let kms = kms::Engines {

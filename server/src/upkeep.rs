@@ -127,14 +127,15 @@ impl Upkeep {
                 let options =
                     CallOptions { deadline: Instant::now() + LIST_DEADLINE, priority: Priority::Incident };
                 let now = self.window.gate.clock.now();
-                match ca::publish_crl(engines, &list.issuer, now, options).await {
-                    Ok(list) => tracing::info!(
-                        number = list.number,
-                        entries = list.entries,
+                match ca::publish_crl(engines, &list.list, now, options).await {
+                    Ok(made) => tracing::info!(
+                        list = %list.list,
+                        number = made.number,
+                        entries = made.entries,
                         "revocation list published"
                     ),
                     Err(error) => {
-                        tracing::error!(issuer = %list.issuer, error = %chain(&error), "no revocation list");
+                        tracing::error!(list = %list.list, error = %chain(&error), "no revocation list");
                     }
                 }
             }

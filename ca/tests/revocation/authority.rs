@@ -241,24 +241,33 @@ impl Authority {
     }
 
     pub async fn publish(&self, now: Timestamp) -> PublishedCrl {
-        ca::publish_crl(&self.engines, "ci", now, soon()).await.unwrap()
+        self.publish_list(&ca::ListName::full("ci"), now).await
+    }
+
+    pub async fn publish_list(&self, list: &ca::ListName, now: Timestamp) -> PublishedCrl {
+        ca::publish_crl(&self.engines, list, now, soon()).await.unwrap()
     }
 
     pub fn due(&self, now: Timestamp) -> Vec<(String, ca::DueReason)> {
         let due = ca::crls_due(&self.engines, now).unwrap();
-        due.into_iter().map(|due| (due.issuer, due.reason)).collect()
+        due.into_iter().map(|due| (due.list.to_string(), due.reason)).collect()
     }
 
     /// The stored list, read and verified as a relying party would.
     pub fn newest(&self) -> Crl {
-        let newest = ca::newest_crl(self.log.as_ref(), "ci").unwrap().unwrap();
+        self.newest_of(ca::ListKind::Full).unwrap()
+    }
+
+    pub fn newest_of(&self, kind: ca::ListKind) -> Option<Crl> {
+        let list = ca::ListName { kind, ..ca::ListName::full("ci") };
+        let newest = ca::newest_crl(self.log.as_ref(), &list).unwrap()?;
         let crl = Crl::parse(&newest.der).unwrap();
         crl.verify(self.issuer("ci").certificate().unwrap()).unwrap();
         assert_eq!(crl.number(), Some(newest.number));
-        assert_eq!(crl.revoked().len() as u64, newest.entries);
+        assert_eq!((crl.revoked().len() + crl.removed().len()) as u64, newest.entries);
         assert_eq!(crl.this_update().unix_seconds(), newest.this_update.seconds());
         assert_eq!(crl.next_update().unix_seconds(), newest.next_update.seconds());
-        crl
+        Some(crl)
     }
 
     /// The entries about revocation and lists: event, outcome with reason, number of the list.
@@ -308,6 +317,7 @@ fn engines(log: &Arc<LogStore>, token: Token) -> Engines {
         issuers: Arc::new(Issuers::default()),
         known_keys: KnownKeys::Refuse,
         crl_base_url: "http://crl.example.org".into(),
+        lists: ca::ListPolicy::default(),
         policy: audit::Name::fixed("cp-test"),
     }
 }

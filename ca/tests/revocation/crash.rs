@@ -35,14 +35,14 @@ async fn a_number_taken_before_a_stop_is_never_used_again() {
     let authority = Authority::found().await;
     authority.publish(START).await;
     // Stopped after the intent, before the token was asked.
-    let prepared = ca::prepare_crl(&authority.engines, "ci", START).unwrap();
+    let prepared = ca::prepare_crl(&authority.engines, &ca::ListName::full("ci"), START).unwrap();
     assert_eq!(prepared.number(), 2);
     authority.log.commit(prepared.intent()).await.unwrap();
 
     let authority = authority.restart();
     assert_eq!(authority.newest().number(), Some(1));
     // Stopped again, after the token has signed and before the list was stored.
-    let prepared = ca::prepare_crl(&authority.engines, "ci", START).unwrap();
+    let prepared = ca::prepare_crl(&authority.engines, &ca::ListName::full("ci"), START).unwrap();
     assert_eq!(prepared.number(), 3);
     let receipt = authority.log.commit(prepared.intent()).await.unwrap();
     let reserved = prepared.reserved(receipt.first_index);
@@ -70,8 +70,8 @@ async fn a_number_taken_before_a_stop_is_never_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_was_overtaken_is_never_stored() {
     let authority = Authority::found().await;
-    let first = ca::prepare_crl(&authority.engines, "ci", START).unwrap();
-    let rival = ca::prepare_crl(&authority.engines, "ci", START).unwrap();
+    let first = ca::prepare_crl(&authority.engines, &ca::ListName::full("ci"), START).unwrap();
+    let rival = ca::prepare_crl(&authority.engines, &ca::ListName::full("ci"), START).unwrap();
     let receipt = authority.log.commit(first.intent()).await.unwrap();
     // Two nodes cannot take one number.
     let lost = authority.log.commit(rival.intent()).await;
@@ -92,7 +92,7 @@ async fn a_token_that_does_not_sign_costs_a_number_and_leaves_the_issuer_due() {
     authority.publish(START).await;
     authority.revoke(pb.serial(), RevocationReason::Unspecified, START).await;
     let too_late = CallOptions { deadline: Instant::now(), priority: Priority::Incident };
-    let failed = ca::publish_crl(&authority.engines, "ci", START, too_late).await;
+    let failed = ca::publish_crl(&authority.engines, &ca::ListName::full("ci"), START, too_late).await;
     assert!(matches!(failed, Err(CaError::Token(_))), "{:?}", failed.map(|_| ()));
     assert_eq!(authority.due(START), due(DueReason::Revocation));
     assert_eq!(authority.newest().number(), Some(1));

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::authority::{Authority, START, day, soon};
 use audit::{EntryDraft, EventType, Outcome};
-use ca::{CaError, DueReason};
+use ca::{CaError, DueReason, ListName};
 use domain::{ReasonCode, RevocationReason};
 use pki::CertificateRole;
 use prost::Message as _;
@@ -27,13 +27,13 @@ async fn the_first_list_is_empty_and_due_at_once_for_the_ci_only() {
     assert_eq!(authority.told(), ["crl.intent intent 1", "crl.signed done 1"]);
 
     for issuer in ["operator", "maker"] {
-        let refused = ca::publish_crl(&authority.engines, issuer, START, soon()).await;
+        let refused = ca::publish_crl(&authority.engines, &ListName::full(issuer), START, soon()).await;
         assert!(
             matches!(&refused, Err(CaError::Refused(r)) if r.refusal.reason == ReasonCode::PolicyViolation),
             "{issuer}"
         );
     }
-    assert!(ca::newest_crl(authority.log.as_ref(), "maker").unwrap().is_none());
+    assert!(ca::newest_crl(authority.log.as_ref(), &ListName::full("maker")).unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +87,8 @@ async fn lists_asked_for_at_once_are_made_one_after_the_other() {
     let authority = Authority::found().await;
     let lists = (0..8).map(|_| {
         let engines = authority.engines.clone();
-        tokio::spawn(async move { ca::publish_crl(&engines, "ci", START, soon()).await.unwrap().number })
+        let list = ListName::full("ci");
+        tokio::spawn(async move { ca::publish_crl(&engines, &list, START, soon()).await.unwrap().number })
     });
     let mut numbers = Vec::new();
     for list in lists.collect::<Vec<_>>() {
@@ -108,6 +109,8 @@ async fn the_fullest_list_fits_and_what_would_not_fit_is_not_revoked() {
         revoked_micros: START.micros(),
         reason: RevocationReason::KeyCompromise.as_str().into(),
         invalid_since_micros: START.micros(),
+        shard: String::new(),
+        expires_seconds: day(1_000).seconds(),
     };
     let entry = EntryDraft::new(EventType::CertificateRevoked, Outcome::Done);
     // With so many beyond the bound as may be under way at once; every entry as long as one can be.
@@ -136,18 +139,18 @@ async fn certificates_name_the_files_of_their_issuers_lists() {
     let authority = Authority::found().await;
     let pb = authority.issue_dp(CertificateRole::DpPb).await;
     let der = hex::encode(pb.certificate.der());
-    for file in ca::crl_files("ci") {
+    for file in ListName::full("ci").files() {
         assert!(
             der.contains(&hex::encode(format!("http://crl.example.org{}{file}", ca::CRL_PATH))),
             "{file}"
         );
-        assert_eq!(ca::crl_file_issuer(&file), Some("ci"));
+        assert_eq!(ListName::of_file(&file), Some(ListName::full("ci")));
     }
 }
 
 /// Whether OpenSSL accepts, and what it prints.
 #[expect(clippy::print_stderr, reason = "whoever runs the tests must see what was not judged")]
-fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
+pub fn openssl(arguments: &[&str]) -> Option<(bool, String)> {
     match Command::new("openssl").args(arguments).output() {
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();

@@ -5,4 +5,5 @@ mod authority;
 mod crash;
 mod lists;
 mod ocsp;
+mod other_lists;
 mod revoke;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
 use domain::RevocationReason;
-use pki::crl::{Crl, CrlInputs, RevokedCertificate, build_tbs, lint};
+use pki::crl::{Crl, CrlInputs, CrlScope, RevokedCertificate, build_tbs, lint};
 use pki::{
     Certificate, CertificateInputs, CertificateRole, CivilTime, SerialNumber, SubjectValues, key_identifier,
 };
@@ -53,6 +53,7 @@ pub fn list(this_update: CivilTime, revoked: &[(&Certificate, RevocationReason)]
         revoked_at: this_update,
         reason: *reason,
         invalid_since: None,
+        expires: None,
     };
     let inputs = CrlInputs {
         issuer: &issuer,
@@ -60,6 +61,8 @@ pub fn list(this_update: CivilTime, revoked: &[(&Certificate, RevocationReason)]
         this_update,
         next_update: this_update.plus_days(30).unwrap(),
         revoked: revoked.iter().map(entry).collect(),
+        removed: Vec::new(),
+        scope: CrlScope::default(),
     };
     let linted = lint(&inputs, build_tbs(&inputs).unwrap()).unwrap();
     let signer = pki::PrivateKey::from_pkcs8(&key(CI_KEY)).unwrap();

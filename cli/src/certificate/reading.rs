@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pki::Certificate;
 use pki::crl::{CRL_BYTES_MAX, Crl};
+use pki::staple::Staple;
 
 use crate::error::CliError;
 use crate::files;
@@ -61,6 +62,15 @@ pub fn revocation_list(path: &Path) -> Result<Crl, CliError> {
         .and_then(|file| file.take(CRL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
         .map_err(CliError::file("read", path))?;
     Crl::parse(&bytes).map_err(|error| CliError::invalid(format!("{}: {error}", path.display()), NAME_IT))
+}
+
+/// Reads a bundle of authorities and their lists, as `/staple/` serves it.
+pub fn staple(path: &Path) -> Result<Staple, CliError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(CRL_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+        .map_err(CliError::file("read", path))?;
+    Staple::parse(&bytes).map_err(|error| CliError::invalid(format!("{}: {error}", path.display()), NAME_IT))
 }
 
 /// DER is no UTF-8: the length of a certificate takes a byte above 0x7f.

@@ -33,6 +33,9 @@ pub struct Verify {
     /// A revocation list of an authority of the chain; with one, revocation must be known for each certificate that names lists
     #[arg(long, value_name = "FILE")]
     crl: Vec<PathBuf>,
+    /// What a server staples to it (SGP.22 v3): the authorities above it and a list of each, PKCS#7; taken as --chain and --crl are
+    #[arg(long, value_name = "FILE")]
+    staple: Vec<PathBuf>,
     /// The role it must hold; the one of its policy when absent
     #[arg(long, value_parser = roles())]
     role: Option<CertificateRole>,
@@ -120,13 +123,19 @@ impl Verify {
 
     fn judge(&self) -> Result<Verdict, CliError> {
         let at = civil(self.at)?;
-        let judge = Judge {
+        let mut judge = Judge {
             roots: reading::certificates(&self.ci)?,
             intermediates: reading::certificates(&self.chain)?,
             lists: self.crl.iter().map(|path| reading::revocation_list(path)).collect::<Result<_, _>>()?,
-            list_files: &self.crl,
+            list_files: self.crl.clone(),
             at,
         };
+        for path in &self.staple {
+            let staple = reading::staple(path)?;
+            judge.intermediates.extend(staple.certificates);
+            judge.list_files.extend(staple.lists.iter().map(|_| path.clone()));
+            judge.lists.extend(staple.lists);
+        }
         let mut verdict = Verdict {
             verified: false,
             file: self.file.clone(),
@@ -149,11 +158,12 @@ impl Verify {
 }
 
 /// What certificates are judged by.
-struct Judge<'a> {
+struct Judge {
     roots: Vec<Certificate>,
     intermediates: Vec<Certificate>,
     lists: Vec<Crl>,
-    list_files: &'a [PathBuf],
+    /// Where each list was read.
+    list_files: Vec<PathBuf>,
     at: CivilTime,
 }
 
@@ -166,7 +176,7 @@ struct Judged {
     links: Vec<Link>,
 }
 
-impl Judge<'_> {
+impl Judge {
     /// Judges the certificate in a file; absent when it is none or its role is not known.
     fn file(
         &self,
@@ -185,7 +195,9 @@ impl Judge<'_> {
             }
         };
         let Some(role) = role.or_else(|| gsma_role(&certificate)) else {
-            let problem = "it names the policy of no GSMA role of SGP.22 version 2, or of several".to_owned();
+            let problem =
+                "it names the policy of no GSMA role, or of several: say with --role what it is for"
+                    .to_owned();
             find("role-unknown", problem, Some(0));
             return Ok(None);
         };

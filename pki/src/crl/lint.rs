@@ -1,6 +1,8 @@
 //! Checks the exact bytes of a list before a token signs them, with a reader that shares no code with the writer.
 
-use super::{CrlInputs, RevokedCertificate, TbsCertList};
+use super::{
+    CrlInputs, CrlScope, Listed, REMOVE_FROM_CRL, RemovedCertificate, RevokedCertificate, TbsCertList,
+};
 use crate::civil_time::CivilTime;
 use crate::der::{self, Element, Reader};
 use crate::lint::shape;
@@ -68,11 +70,18 @@ pub enum CrlFinding {
     /// Revoked later than the list was made.
     #[error("the certificate {0} is revoked after thisUpdate")]
     RevokedLater(SerialNumber),
-    /// An entry extension other than a reasonCode of a known reason that is not unspecified and an invalidityDate, neither critical.
+    /// An entry extension other than a reasonCode of a known reason that is not unspecified, an invalidityDate and an expiration date, none
+    /// critical.
     #[error(
-        "the entry {0} has an extension other than a reason code that says something and an invalidity date"
+        "the entry {0} has an extension other than a reason code that says something, an invalidity date and an expiration date"
     )]
     EntryExtension(SerialNumber),
+    /// removeFromCRL on a list that is no delta, freshestCRL on one that is, or an expiration date on one that is no partial list.
+    #[error("what the list says is not for a list of its scope")]
+    Scope,
+    /// It covers something else than was asked for.
+    #[error("the list covers something else than was asked for")]
+    ScopeDiffers,
     /// An extension is not there.
     #[error("the extension {0} is missing")]
     ExtensionMissing(&'static str),
@@ -82,8 +91,8 @@ pub enum CrlFinding {
     /// The extensions stand in another order.
     #[error("the extensions are not in their order")]
     ExtensionOrder,
-    /// RFC 5280 §5.2: marked critical.
-    #[error("the extension {0} is critical")]
+    /// RFC 5280 §5.2: marked critical, or not, against the rule.
+    #[error("the extension {0} has the wrong criticality")]
     ExtensionCritical(&'static str),
     /// The extension says something else than was asked for.
     #[error("the extension {0} has another value than was asked for")]
@@ -120,7 +129,8 @@ pub struct LintedTbsCertList {
     digest: [u8; 32],
     pub(super) issuer_name_der: Vec<u8>,
     pub(super) number: u64,
-    pub(super) revoked: Vec<RevokedCertificate>,
+    pub(super) listed: Vec<Listed>,
+    pub(super) scope: CrlScope,
 }
 
 impl LintedTbsCertList {
@@ -142,9 +152,10 @@ impl LintedTbsCertList {
 
 /// Reads the exact bytes and compares every field with RFC 5280 and the inputs. All findings are reported.
 pub fn lint(inputs: &CrlInputs<'_>, tbs: TbsCertList) -> Result<LintedTbsCertList, CrlLintFindings> {
-    let mut revoked = inputs.revoked.clone();
-    revoked.sort_by(|a, b| compare(&a.serial, &b.serial));
-    let findings = findings(inputs, &revoked, tbs.bytes());
+    let mut listed: Vec<_> = inputs.revoked.iter().cloned().map(Listed::Revoked).collect();
+    listed.extend(inputs.removed.iter().cloned().map(Listed::Removed));
+    listed.sort_by(|a, b| compare(a.serial(), b.serial()));
+    let findings = findings(inputs, &listed, tbs.bytes());
     if !findings.is_empty() {
         return Err(CrlLintFindings { findings });
     }
@@ -153,11 +164,12 @@ pub fn lint(inputs: &CrlInputs<'_>, tbs: TbsCertList) -> Result<LintedTbsCertLis
         bytes: tbs.into_bytes(),
         issuer_name_der: inputs.issuer.subject_name_der().to_vec(),
         number: inputs.number,
-        revoked,
+        listed,
+        scope: inputs.scope.clone(),
     })
 }
 
-fn findings(inputs: &CrlInputs<'_>, asked: &[RevokedCertificate], bytes: &[u8]) -> Vec<CrlFinding> {
+fn findings(inputs: &CrlInputs<'_>, asked: &[Listed], bytes: &[u8]) -> Vec<CrlFinding> {
     let mut found = Vec::new();
     check_issuer(inputs, &mut found);
     if !shape::TBS_CERT_LIST.is_all_of(bytes) || !der::is_canonical(bytes) {
@@ -234,7 +246,7 @@ fn is_in_form(time: &Element<'_>, read: Option<CivilTime>) -> bool {
 
 fn check_entries(
     inputs: &CrlInputs<'_>,
-    asked: &[RevokedCertificate],
+    asked: &[Listed],
     list: Option<&Element<'_>>,
     tbs: &revocation_list::TbsCertList<'_>,
     found: &mut Vec<CrlFinding>,
@@ -266,30 +278,61 @@ fn check_entries(
         if said.is_none() {
             found.push(CrlFinding::EntryExtension(serial.clone()));
         }
-        same &= asked.get(index).is_some_and(|asked| {
-            asked.serial == serial
-                && Some(asked.revoked_at) == revoked_at
-                && said == Some((asked.reason, asked.invalid_since))
-        });
+        let read = said.zip(revoked_at).map(|(said, at)| said.of(serial.clone(), at));
+        same &= read.as_ref() == asked.get(index);
         previous = Some(serial);
     }
     if !same {
         found.push(CrlFinding::EntriesDiffer);
     }
+    let scope = &inputs.scope;
+    let expires = |listed: &Listed| matches!(listed, Listed::Revoked(entry) if entry.expires.is_some());
+    if (scope.base.is_none() && !inputs.removed.is_empty())
+        || (scope.base.is_some() && !scope.freshest.is_empty())
+        || (scope.part.is_none() && asked.iter().any(expires))
+        || !scope.is_consistent()
+    {
+        found.push(CrlFinding::Scope);
+    }
 }
 
-/// What the entry's extensions say: the reason, and since when the key may be in other hands. Absent when they say something that our
-/// lists never do, or in another order.
-fn said_by(entry: &revocation_list::RevokedCertificate<'_>) -> Option<(RevocationReason, Option<CivilTime>)> {
-    let (mut reason, mut since) = (RevocationReason::Unspecified, None);
+/// What the extensions of an entry say.
+#[derive(Clone, Copy)]
+struct Said {
+    /// Absent for removeFromCRL.
+    reason: Option<RevocationReason>,
+    since: Option<CivilTime>,
+    expires: Option<CivilTime>,
+}
+
+impl Said {
+    fn of(self, serial: SerialNumber, revoked_at: CivilTime) -> Listed {
+        match self.reason {
+            None => Listed::Removed(RemovedCertificate { serial, revoked_at }),
+            Some(reason) => Listed::Revoked(RevokedCertificate {
+                serial,
+                revoked_at,
+                reason,
+                invalid_since: self.since,
+                expires: self.expires,
+            }),
+        }
+    }
+}
+
+/// What the entry's extensions say: the reason, since when the key may be in other hands, and when the certificate ends. Absent when
+/// they say something that our lists never do, or in another order.
+fn said_by(entry: &revocation_list::RevokedCertificate<'_>) -> Option<Said> {
+    let (mut reason, mut since, mut expires) = (Some(RevocationReason::Unspecified), None, None);
     let mut rest = entry.extensions();
     // Present means with a content: RFC 5280 has no empty list of extensions, which the shape sees.
     if let [first, others @ ..] = rest
         && let (ParsedExtension::ReasonCode(code), [der::ENUMERATED, 1, _]) =
             (first.parsed_extension(), first.value)
     {
-        reason = RevocationReason::from_code(code.0)
-            .filter(|reason| !first.critical && *reason != RevocationReason::Unspecified)?;
+        let known = RevocationReason::from_code(code.0)
+            .filter(|reason| !first.critical && *reason != RevocationReason::Unspecified);
+        reason = if code.0 == REMOVE_FROM_CRL && !first.critical { None } else { Some(known?) };
         rest = others;
     }
     if let [first, others @ ..] = rest
@@ -301,7 +344,24 @@ fn said_by(entry: &revocation_list::RevokedCertificate<'_>) -> Option<(Revocatio
         since = Some(CivilTime::from_datetime(time.to_datetime()).ok()?);
         rest = others;
     }
-    rest.is_empty().then_some((reason, since))
+    if let [first, others @ ..] = rest
+        && oid::decode(first.oid.as_bytes()).as_deref() == Some(oid::EXPIRATION_DATE)
+        && !first.critical
+    {
+        expires = Some(read_time(first.value)?);
+        rest = others;
+    }
+    // What is removed is just that.
+    let says_no_more = reason.is_some() || (since.is_none() && expires.is_none());
+    (rest.is_empty() && says_no_more).then_some(Said { reason, since, expires })
+}
+
+/// A Time alone, in the form of its year.
+pub(super) fn read_time(value: &[u8]) -> Option<CivilTime> {
+    let (rest, time) = x509_parser::time::ASN1Time::from_der(value).ok()?;
+    let time = CivilTime::from_datetime(time.to_datetime()).ok()?;
+    let element = Reader::new(value).next().ok()?;
+    (rest.is_empty() && is_in_form(&element, Some(time))).then_some(time)
 }
 
 fn check_extensions(
@@ -309,26 +369,34 @@ fn check_extensions(
     tbs: &revocation_list::TbsCertList<'_>,
     found: &mut Vec<CrlFinding>,
 ) {
-    const EXPECTED: [(oid::Arcs, &str); 2] =
-        [(oid::AUTHORITY_KEY_IDENTIFIER, "authorityKeyIdentifier"), (oid::CRL_NUMBER, "cRLNumber")];
+    let expected = inputs.scope.rules();
+    let mut read = CrlScope::default();
     let present: Vec<_> =
         tbs.extensions().iter().map(|e| oid::decode(e.oid.as_bytes()).unwrap_or_default()).collect();
     for (index, oid) in present.iter().enumerate() {
-        let known = EXPECTED.iter().any(|(expected, _)| expected == oid);
+        let known = expected.iter().any(|(expected, _, _)| expected == oid);
         if !known || present[..index].contains(oid) {
             found.push(CrlFinding::ExtensionUnexpected(oid::dotted(oid)));
         }
     }
     let mut places = Vec::new();
-    for (oid, name) in EXPECTED {
+    for (oid, name, critical) in expected {
         let Some(place) = present.iter().position(|present| present == oid) else {
             found.push(CrlFinding::ExtensionMissing(name));
             continue;
         };
         places.push(place);
         let extension = &tbs.extensions()[place];
-        if extension.critical {
+        if extension.critical != critical {
             found.push(CrlFinding::ExtensionCritical(name));
+        }
+        match read.take(oid, extension.value) {
+            Some(true) => continue,
+            None => {
+                found.push(CrlFinding::ExtensionValue(name));
+                continue;
+            }
+            Some(false) => {}
         }
         match extension.parsed_extension() {
             ParsedExtension::AuthorityKeyIdentifier(identifier) => {
@@ -354,6 +422,9 @@ fn check_extensions(
     }
     if !places.is_sorted() {
         found.push(CrlFinding::ExtensionOrder);
+    }
+    if read != inputs.scope {
+        found.push(CrlFinding::ScopeDiffers);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Reads lists, ours after signing and those of others, with other code than the one that builds them.
 
-use super::RevokedCertificate;
-use super::lint::{compare, read_number};
+use super::lint::{compare, read_number, read_time};
+use super::scope::{CrlScope, is_critical};
+use super::{Listed, REMOVE_FROM_CRL, RemovedCertificate, RevokedCertificate};
 use crate::certificate::range_in;
 use crate::civil_time::CivilTime;
 use crate::error::PkiError;
@@ -23,7 +24,7 @@ const LABEL: &str = "X509 CRL";
 
 /// A revocation list that parses; [`Crl::verify`] says whose it is.
 ///
-/// Read are full lists of version 2 whose critical extensions, if any, are known (there are none), whose entries say one of our
+/// Read are lists of version 2 of one issuer whose critical extensions are those of a [`CrlScope`], whose entries say one of our
 /// reasons, and whose serial numbers are positive. What is not understood is refused: RFC 5280 §5.2 forbids its use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Crl {
@@ -35,8 +36,10 @@ pub struct Crl {
     next_update: CivilTime,
     number: Vec<u8>,
     authority_key_identifier: Option<Vec<u8>>,
+    scope: CrlScope,
     // In the order of the serial numbers.
     revoked: Vec<RevokedCertificate>,
+    removed: Vec<RemovedCertificate>,
 }
 
 impl Crl {
@@ -73,21 +76,40 @@ impl Crl {
         let next_update = tbs.next_update.ok_or_else(|| malformed("no nextUpdate"))?;
         let mut number = None;
         let mut authority_key_identifier = None;
-        check_extensions(tbs.extensions())?;
+        let mut scope = CrlScope::default();
+        check_extensions(tbs.extensions(), is_critical)?;
         for extension in tbs.extensions() {
             match extension.parsed_extension() {
                 ParsedExtension::CRLNumber(_) => number = read_number(extension.value),
                 ParsedExtension::AuthorityKeyIdentifier(identifier) => {
                     authority_key_identifier = identifier.key_identifier.as_ref().map(|id| id.0.to_vec());
                 }
-                _ => {}
+                _ => {
+                    let oid = oid::decode(extension.oid.as_bytes()).unwrap_or_default();
+                    scope
+                        .take(&oid, extension.value)
+                        .ok_or_else(|| malformed("what it covers is not understood"))?;
+                }
             }
         }
-        let mut revoked =
+        if !scope.is_consistent() {
+            return Err(malformed("a part without its number or their total"));
+        }
+        let mut listed =
             tbs.revoked_certificates.iter().map(read_entry).collect::<Result<Vec<_>, PkiError>>()?;
-        revoked.sort_by(|a, b| compare(&a.serial, &b.serial));
-        if revoked.windows(2).any(|pair| pair[0].serial == pair[1].serial) {
+        listed.sort_by(|a, b| compare(a.serial(), b.serial()));
+        if listed.windows(2).any(|pair| pair[0].serial() == pair[1].serial()) {
             return Err(malformed("a serial number occurs twice"));
+        }
+        let (mut revoked, mut removed) = (Vec::with_capacity(listed.len()), Vec::new());
+        for entry in listed {
+            match entry {
+                Listed::Revoked(entry) => revoked.push(entry),
+                Listed::Removed(entry) => removed.push(entry),
+            }
+        }
+        if scope.base.is_none() && !removed.is_empty() {
+            return Err(malformed("removeFromCRL on a list that is no delta"));
         }
         let range = |part: &[u8]| range_in(bytes, part).ok_or_else(|| malformed("not DER"));
         Ok(Self {
@@ -98,7 +120,9 @@ impl Crl {
             next_update: CivilTime::from_datetime(next_update.to_datetime())?,
             number: number.ok_or_else(|| malformed("no positive number of at most 20 octets"))?,
             authority_key_identifier,
+            scope,
             revoked,
+            removed,
             der: bytes.to_vec(),
         })
     }
@@ -166,6 +190,23 @@ impl Crl {
         &self.revoked
     }
 
+    /// What the list covers of its issuer's certificates.
+    pub const fn scope(&self) -> &CrlScope {
+        &self.scope
+    }
+
+    /// Of a delta list: what it takes from its base, in the order of the serial numbers.
+    pub fn removed(&self) -> &[RemovedCertificate] {
+        &self.removed
+    }
+
+    pub(super) fn listed(&self) -> Vec<Listed> {
+        let mut listed: Vec<_> = self.revoked.iter().cloned().map(Listed::Revoked).collect();
+        listed.extend(self.removed.iter().cloned().map(Listed::Removed));
+        listed.sort_by(|a, b| compare(a.serial(), b.serial()));
+        listed
+    }
+
     /// The entry of a serial number: its certificate is revoked. Whether the list is its issuer's is for [`Crl::verify`].
     pub fn find(&self, serial: &SerialNumber) -> Option<&RevokedCertificate> {
         self.revoked.binary_search_by(|entry| compare(&entry.serial, serial)).ok().map(|at| &self.revoked[at])
@@ -178,14 +219,23 @@ impl fmt::Debug for Crl {
     }
 }
 
-fn read_entry(entry: &revocation_list::RevokedCertificate<'_>) -> Result<RevokedCertificate, PkiError> {
-    check_extensions(entry.extensions())?;
-    let (mut reason, mut invalid_since) = (RevocationReason::Unspecified, None);
+fn read_entry(entry: &revocation_list::RevokedCertificate<'_>) -> Result<Listed, PkiError> {
+    check_extensions(entry.extensions(), |_| false)?;
+    let serial = SerialNumber::from_content(entry.raw_serial())?;
+    let revoked_at = CivilTime::from_datetime(entry.revocation_date.to_datetime())?;
+    let (mut reason, mut invalid_since, mut expires) = (RevocationReason::Unspecified, None, None);
     for extension in entry.extensions() {
-        if oid::decode(extension.oid.as_bytes()).as_deref() == Some(oid::CRL_REASON) {
+        let name = oid::decode(extension.oid.as_bytes()).unwrap_or_default();
+        if name == oid::EXPIRATION_DATE {
+            expires = Some(read_time(extension.value).ok_or_else(|| malformed("an expiration date"))?);
+        }
+        if name == oid::CRL_REASON {
             let [der::ENUMERATED, 1, code] = extension.value else {
                 return Err(malformed("a reason code is no ENUMERATED"));
             };
+            if *code == REMOVE_FROM_CRL {
+                return Ok(Listed::Removed(RemovedCertificate { serial, revoked_at }));
+            }
             reason = RevocationReason::from_code(*code)
                 .ok_or_else(|| malformed("a reason that is not known, or of no full list"))?;
         }
@@ -193,21 +243,20 @@ fn read_entry(entry: &revocation_list::RevokedCertificate<'_>) -> Result<Revoked
             invalid_since = Some(CivilTime::from_datetime(since.to_datetime())?);
         }
     }
-    Ok(RevokedCertificate {
-        serial: SerialNumber::from_content(entry.raw_serial())?,
-        revoked_at: CivilTime::from_datetime(entry.revocation_date.to_datetime())?,
-        reason,
-        invalid_since,
-    })
+    Ok(Listed::Revoked(RevokedCertificate { serial, revoked_at, reason, invalid_since, expires }))
 }
 
-/// Each at most once, each readable, and none critical: the known ones are not (RFC 5280 §5.2 and §5.3).
-fn check_extensions(extensions: &[X509Extension<'_>]) -> Result<(), PkiError> {
+/// Each at most once, each readable, and none critical that is not known to be (RFC 5280 §5.2 and §5.3).
+fn check_extensions(
+    extensions: &[X509Extension<'_>],
+    may_be_critical: fn(&[u64]) -> bool,
+) -> Result<(), PkiError> {
     for (index, extension) in extensions.iter().enumerate() {
         if extensions[..index].iter().any(|other| other.oid == extension.oid) {
             return Err(malformed("an extension occurs twice"));
         }
-        if extension.critical {
+        if extension.critical && !may_be_critical(&oid::decode(extension.oid.as_bytes()).unwrap_or_default())
+        {
             return Err(malformed("a critical extension that is not understood"));
         }
         if matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. }) {

@@ -5,6 +5,7 @@
 mod authority;
 mod chain;
 mod crl;
+mod crl_scope;
 mod csr;
 mod der;
 mod issuance;

@@ -5,7 +5,7 @@ use crate::der::{hex, tlv};
 use crate::sgp26::time;
 use domain::RevocationReason;
 use pki::chain::{VerifiedChain, verify_chain};
-use pki::crl::{Crl, CrlInputs, RevokedCertificate, build_tbs, lint};
+use pki::crl::{Crl, CrlInputs, CrlScope, RevokedCertificate, build_tbs, lint};
 use pki::revocation::{RevocationRefusal, Standing, check};
 use pki::*;
 
@@ -42,6 +42,7 @@ fn inputs<'a>(issuer: &'a Certificate, revoked: &[&Certificate]) -> CrlInputs<'a
         revoked_at: time(MADE),
         reason: RevocationReason::CaCompromise,
         invalid_since: None,
+        expires: None,
     };
     CrlInputs {
         issuer,
@@ -49,6 +50,8 @@ fn inputs<'a>(issuer: &'a Certificate, revoked: &[&Certificate]) -> CrlInputs<'a
         this_update: time(MADE),
         next_update: time(NEXT),
         revoked: revoked.iter().map(entry).collect(),
+        removed: Vec::new(),
+        scope: CrlScope::default(),
     }
 }
 

@@ -123,8 +123,10 @@ fn variant_c_and_a_profile_of_the_operators_own() {
     assert!(
         deployment.refused("chanceryd", &["doctor", "--config", "chanceryd.toml"]).contains("absent.toml")
     );
-    fs::write(deployment.path("chanceryd.toml"), configured.replace("certificate_profiles = []", own))
-        .unwrap();
+    let configured = configured
+        .replace("certificate_profiles = []", own)
+        .replace("delta = false\nshards = 0\npart_entries = 0", "delta = true\nshards = 2\npart_entries = 1");
+    fs::write(deployment.path("chanceryd.toml"), configured).unwrap();
     deployment.serve();
 
     let ci = Certificate::from_der(&deployment.ci_certificate()).unwrap();
@@ -227,6 +229,38 @@ fn variant_c_and_a_profile_of_the_operators_own() {
     for name in ["national", "maker", "factory"] {
         let list = crate::revocation::get(deployment.http_port(), &format!("/crl/{name}-a.crl")).unwrap();
         assert!(pki::crl::Crl::from_der(&list).is_ok(), "{name}");
+    }
+
+    // The list of the certificate's shard, and what a server staples: other people's tools and ours agree.
+    let auth = certificate(&deployment, "auth");
+    let shard = auth.crl_urls()[0].rsplit_once("/crl/").unwrap().1.to_owned();
+    assert!(shard.starts_with("servers~s"), "{shard}");
+    let fetch = |path: &str| crate::revocation::get(deployment.http_port(), path);
+    let due = Instant::now() + Duration::from_secs(20);
+    while fetch(&format!("/crl/{shard}"))
+        .is_none_or(|list| pki::crl::Crl::from_der(&list).unwrap().find(auth.serial()).is_none())
+    {
+        assert!(Instant::now() < due, "the list of the shard does not show it");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for file in ["servers~delta-a.crl", "servers~p1-b.crl"] {
+        let list = pki::crl::Crl::from_der(&fetch(&format!("/crl/{file}")).unwrap()).unwrap();
+        assert!(!list.scope().is_full() && list.revoked().len() == 1, "{file}: {list:?}");
+    }
+    assert!(fetch("/crl/servers~p2-a.crl").is_none() && fetch("/crl/servers~base-a.crl").is_none());
+    for (name, code) in [("auth", 1), ("tls", 0)] {
+        let shard = certificate(&deployment, name).crl_urls()[0].rsplit_once("/crl/").unwrap().1.to_owned();
+        let staple = fetch(&format!("/staple/{}.p7c", shard.strip_suffix("-a.crl").unwrap())).unwrap();
+        fs::write(deployment.path("staple.p7c"), &staple).unwrap();
+        let leaf = format!("received/{name}/certificate.pem");
+        let verify = ["certificate", "verify", &leaf, "--ci", "ci.pem", "--staple", "staple.p7c"];
+        let judged = deployment.try_chancery(&verify);
+        assert_eq!(judged.status.code(), Some(code), "{}", String::from_utf8_lossy(&judged.stdout));
+    }
+    let print = ["pkcs7", "-inform", "DER", "-in", "staple.p7c", "-print_certs", "-noout"];
+    let printed = openssl(&deployment, &print);
+    for authority in ["Test servers", "Test national", "Next Update"] {
+        assert!(printed.contains(authority), "{printed}");
     }
 
     // Entries name the rules; no EID stands in one.
