@@ -31,8 +31,8 @@ pub use issuance::{
 pub use issuers::{Issuer, Issuers, KeyRegistration};
 pub use keyspaces::KEYSPACES;
 pub use ocsp::{
-    OCSP_VALIDITY_SECONDS, OcspAnswer, Responder, check_responder, responder_due, responder_name,
-    responder_request,
+    OCSP_AHEAD_MAX, OCSP_VALIDITY_SECONDS, OcspAnswer, Responder, check_responder, responder_due,
+    responder_name, responder_request,
 };
 pub use publication::{
     CRL_DISTRIBUTION_POINTS, CRL_PATH, CRL_REFRESH_AFTER_SECONDS, CRL_SHARDS_MAX, CRL_VALIDITY_DAYS, Due,

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use domain::{Curve, ReasonCode, Timestamp};
 use hsm::{CallOptions, KeyCheck, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
 use pki::ocsp::{
-    AnswerInputs, CertificateId, CertificateStatus, ErrorStatus, OcspRequest, SingleAnswer, build,
+    AnswerInputs, CertificateId, CertificateStatus, ErrorStatus, OcspRequest, SingleAnswer, ask, build,
     error_answer,
 };
-use pki::{Certificate, CertificateRole, CivilTime, KnownKeys, PkiError, PublicKey, SubjectValues};
+use pki::{
+    Certificate, CertificateRole, CivilTime, KnownKeys, PkiError, PublicKey, SerialNumber, SubjectValues,
+};
 use prost::Message;
 use proto::records;
 use sha2::{Digest, Sha256};
@@ -19,7 +21,7 @@ use store::Store;
 
 use crate::issuance::{CertificateRequest, SubjectKey};
 use crate::issuers::{Issuer, KeyRegistration};
-use crate::keyspaces::{CERTIFICATES, RESPONDERS};
+use crate::keyspaces::{CERTIFICATES, HOLDER_CERTIFICATES, RESPONDERS};
 use crate::revocation::revocation_of;
 use crate::{CaError, Engines};
 
@@ -29,6 +31,10 @@ pub const OCSP_VALIDITY_SECONDS: i64 = 3_600;
 const KEPT_SECONDS: i64 = OCSP_VALIDITY_SECONDS / 2;
 /// Kept answers of about 1 KiB each: at most twice this many.
 const KEPT_MAX: usize = 20_000;
+/// An answer that is made ahead is renewed at this age, so that nobody who asks waits for the token.
+const AHEAD_SECONDS: i64 = KEPT_SECONDS / 2;
+/// Certificates whose answers can be made ahead: those of parties and of the authority, not of devices.
+pub const OCSP_AHEAD_MAX: usize = KEPT_MAX;
 /// A responder's certificate is renewed when less than this is left of it: half of its validity.
 const RENEW_BEFORE_SECONDS: i64 = 45 * 86_400;
 
@@ -57,6 +63,8 @@ pub struct Responder {
     pub repeated: AtomicU64,
     /// Questions that got an unsigned error.
     pub refused: AtomicU64,
+    /// Answers that were signed before anybody asked.
+    pub ahead: AtomicU64,
 }
 
 /// Two generations: what nobody asked for in the time the young one took to fill is forgotten.
@@ -71,6 +79,15 @@ struct KeptAnswer {
     status: CertificateStatus,
     signed_at: Timestamp,
     der: Arc<[u8]>,
+}
+
+/// When an answer was signed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// For whoever asks.
+    Now,
+    /// For somebody who asked before, or ahead.
+    Before,
 }
 
 /// An issuer's responder: its key and certificate.
@@ -93,13 +110,16 @@ impl Responder {
         options: CallOptions,
     ) -> OcspAnswer {
         let outcome = match OcspRequest::from_der(request) {
-            Ok(request) => self.signed_answer(engines, &request, now, options).await,
+            Ok(request) => self.signed_answer(engines, &request, now, KEPT_SECONDS, options).await,
             Err(_) => Err(ErrorStatus::MalformedRequest),
         };
-        outcome.unwrap_or_else(|status| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            OcspAnswer { der: error_answer(status).to_vec(), validity: None }
-        })
+        let (counter, answer) = match outcome {
+            Ok((Made::Now, answer)) => (&self.signed, answer),
+            Ok((Made::Before, answer)) => (&self.repeated, answer),
+            Err(status) => (&self.refused, OcspAnswer { der: error_answer(status).to_vec(), validity: None }),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer
     }
 
     async fn signed_answer(
@@ -107,8 +127,9 @@ impl Responder {
         engines: &Engines,
         request: &OcspRequest,
         now: Timestamp,
+        kept_seconds: i64,
         options: CallOptions,
-    ) -> Result<OcspAnswer, ErrorStatus> {
+    ) -> Result<(Made, OcspAnswer), ErrorStatus> {
         let store = engines.store.as_ref();
         // 2. Whose certificates? A delegated responder speaks for one issuer.
         let delegate =
@@ -125,10 +146,10 @@ impl Responder {
             _ => None,
         };
         if let Some((key, status)) = alone
-            && let Some(kept) = self.kept(&key, status, now)
+            && let Some(kept) = self.kept(&key, status, now, kept_seconds)
         {
-            self.repeated.fetch_add(1, Ordering::Relaxed);
-            return Ok(OcspAnswer { der: kept.der.to_vec(), validity: Some(validity(kept.signed_at)) });
+            let answer = OcspAnswer { der: kept.der.to_vec(), validity: Some(validity(kept.signed_at)) };
+            return Ok((Made::Before, answer));
         }
         // 5. to 7. Build, sign, verify.
         let to_second = |time| CivilTime::from_timestamp(time).map_err(|_| ErrorStatus::InternalError);
@@ -162,11 +183,45 @@ impl Responder {
             }
             ErrorStatus::InternalError
         })?;
-        self.signed.fetch_add(1, Ordering::Relaxed);
         if let Some((key, status)) = alone {
             self.keep(key, KeptAnswer { status, signed_at: now, der: der.as_slice().into() });
         }
-        Ok(OcspAnswer { der, validity: alone.map(|_| validity(now)) })
+        Ok((Made::Now, OcspAnswer { der, validity: alone.map(|_| validity(now)) }))
+    }
+
+    /// Signs the answers about so many certificates of parties and of the authority before anybody asks (without nonce, identifiers by SHA-1 as
+    /// RFC 5019 §2.1.1 wants them): those that are not kept, or will not be for long. Returns how many. The first that the token
+    /// does not sign ends it; the next turn goes on.
+    pub async fn sign_ahead(
+        &self,
+        engines: &Engines,
+        at_most: usize,
+        now: Timestamp,
+        options: impl Fn() -> CallOptions,
+    ) -> Result<usize, CaError> {
+        let store = engines.store.as_ref();
+        let mut signed = 0;
+        for (key, _) in store.scan(HOLDER_CERTIFICATES, &[], None, at_most.min(OCSP_AHEAD_MAX))? {
+            let serial =
+                key.iter().position(|octet| *octet == 0).map(|at| &key[at + 1..]).unwrap_or_default();
+            let Some(row) = store.get(CERTIFICATES, serial)? else { continue };
+            let record =
+                records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+            if store.get(RESPONDERS, record.issuer.as_bytes())?.is_none() {
+                continue;
+            }
+            let issuer = engines.issuers.find(store, &record.issuer)?;
+            let serial = SerialNumber::from_bytes(serial).map_err(CaError::Verification)?;
+            let asked = ask(issuer.certificate()?, &serial, None).map_err(CaError::Verification)?;
+            let Ok(request) = OcspRequest::from_der(&asked) else { continue };
+            match self.signed_answer(engines, &request, now, AHEAD_SECONDS, options()).await {
+                Ok((Made::Now, _)) => signed += 1,
+                Ok((Made::Before, _)) => {}
+                Err(_) => break,
+            }
+        }
+        self.ahead.fetch_add(signed as u64, Ordering::Relaxed);
+        Ok(signed)
     }
 
     /// The responder of the issuer that every question is about.
@@ -204,11 +259,17 @@ impl Responder {
         Ok(delegate)
     }
 
-    fn kept(&self, key: &[u8; 32], status: CertificateStatus, now: Timestamp) -> Option<KeptAnswer> {
+    fn kept(
+        &self,
+        key: &[u8; 32],
+        status: CertificateStatus,
+        now: Timestamp,
+        seconds: i64,
+    ) -> Option<KeptAnswer> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = kept.young.get(key).or_else(|| kept.old.get(key))?;
         // A clock that was set back makes no answer of the future.
-        let fresh = answer.signed_at <= now && now < answer.signed_at.plus_seconds(KEPT_SECONDS);
+        let fresh = answer.signed_at <= now && now < answer.signed_at.plus_seconds(seconds);
         (fresh && answer.status == status).then(|| answer.clone())
     }
 

@@ -5,6 +5,7 @@ mod cards;
 mod freeze;
 mod issue;
 mod load;
+mod ocsp;
 mod order;
 mod process;
 mod report;
@@ -76,6 +77,14 @@ pub enum BenchCommand {
     #[command(after_help = "Example:
   chancery bench rsp --in-flight 1 --in-flight 16 --output json")]
     Rsp(BenchArgs),
+    /// OCSP answers per second over HTTP: kept ones, and freshly signed ones with a nonce.
+    ///
+    /// --beside measures another responder with the same client in the same run, for example openssl's:
+    /// `openssl ocsp -index index.txt -port 8080 -rsigner ca.pem -rkey ca.key -CA ca.pem -multi 2`.
+    #[command(after_help = "Examples:
+  chancery bench ocsp --in-flight 16
+  chancery bench ocsp --beside 127.0.0.1:8080 --beside-issuer ca.pem --beside-certificate leaf.pem --output json")]
+    Ocsp(OcspArgs),
     /// Keysets rotated per second, service side: PUT KEY scripts fetched, loaded by simulated cards, proved, confirmed.
     ///
     /// --in-flight is how many provisioner calls run at once; every device is rotated once, so there is one level.
@@ -89,6 +98,22 @@ pub enum BenchCommand {
     #[command(after_help = "Example:
   chancery bench freeze --in-flight 64 --seconds 10 --output json")]
     Freeze(BenchArgs),
+}
+
+/// Arguments of `bench ocsp`.
+#[derive(Debug, Args)]
+pub struct OcspArgs {
+    #[command(flatten)]
+    bench: BenchArgs,
+    /// Address of another responder, HTTP
+    #[arg(long, value_name = "HOST:PORT", requires = "beside_issuer", requires = "beside_certificate")]
+    beside: Option<std::net::SocketAddr>,
+    /// The issuer for whose certificates it answers
+    #[arg(long, value_name = "FILE")]
+    beside_issuer: Option<PathBuf>,
+    /// A certificate that is good there
+    #[arg(long, value_name = "FILE")]
+    beside_certificate: Option<PathBuf>,
 }
 
 /// Arguments of the benchmarks.
@@ -127,6 +152,7 @@ impl BenchCommand {
         | Self::Issue(args)
         | Self::Order(args)
         | Self::Rsp(args)
+        | Self::Ocsp(OcspArgs { bench: args, .. })
         | Self::Rotation(args)
         | Self::Freeze(args)) = self;
         let daemon = match &args.daemon {
@@ -164,6 +190,7 @@ impl BenchCommand {
             Self::Issue(args) => output.print(&args.issue(authority, output).await?, report::human),
             Self::Order(args) => order::measure(args, authority, output),
             Self::Rsp(args) => output.print(&args.rsp(authority, output).await?, report::human),
+            Self::Ocsp(args) => ocsp::measure(args, authority, output).await,
             Self::Rotation(args) => rotation::measure(args, authority, output).await,
             Self::Freeze(args) => freeze::measure(args, authority, output).await,
         }

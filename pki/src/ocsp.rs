@@ -8,7 +8,9 @@
 mod request;
 mod response;
 
-pub use request::{CertificateId, IdHash, NONCE_BYTES_MAX, OcspRequest, QUESTIONS_MAX, REQUEST_BYTES_MAX};
+pub use request::{
+    CertificateId, IdHash, NONCE_BYTES_MAX, OcspRequest, QUESTIONS_MAX, REQUEST_BYTES_MAX, ask,
+};
 pub use response::{
     AnswerInputs, BasicAnswer, CertificateStatus, ErrorStatus, ResponseData, SingleAnswer, build,
     error_answer,

@@ -10,6 +10,8 @@ use serde::Deserialize;
 
 /// The names of the tokens, in the order in which they are opened.
 pub(crate) const TOKENS: [&str; 3] = ["log", "ca", "kms"];
+/// OCSP answers that are signed ahead, unless the configuration says otherwise.
+const OCSP_ANSWERS_AHEAD: usize = 5_000;
 /// Files of certificate profiles.
 const CERTIFICATE_PROFILES_MAX: usize = 64;
 /// The name of the token for keys of SM-DP+, which an authority may do without.
@@ -46,6 +48,7 @@ struct ConfigFile {
     view_cache_mib: Option<u64>,
     #[serde(default)]
     session_keys_in_tls_channel: bool,
+    ocsp_answers_ahead: Option<usize>,
     #[serde(default)]
     revocation_lists: RevocationLists,
     certificate_issuer: CertificateIssuer,
@@ -142,6 +145,8 @@ pub(crate) struct Config {
     /// Whether session keys may be answered unsealed where a grant says so.
     pub(crate) session_keys_in_tls_channel: bool,
     pub(crate) revocation_lists: ca::ListPolicy,
+    /// Certificates whose OCSP answers are signed before anybody asks.
+    pub(crate) ocsp_answers_ahead: usize,
     pub(crate) certificate_issuer: CertificateIssuer,
     pub(crate) environment: Vec<(String, String)>,
     tokens: Vec<(hsm::TokenConfig, PathBuf)>,
@@ -224,6 +229,10 @@ impl Config {
         if !(16..=65_536).contains(&view_cache_mib) {
             return Err(wrong("view_cache_mib", "must be 16 to 65536".into()));
         }
+        let ocsp_answers_ahead = file.ocsp_answers_ahead.unwrap_or(OCSP_ANSWERS_AHEAD);
+        if ocsp_answers_ahead > ca::OCSP_AHEAD_MAX {
+            return Err(wrong("ocsp_answers_ahead", format!("must be 0 to {}", ca::OCSP_AHEAD_MAX)));
+        }
         let RevocationLists { delta, shards, part_entries } = file.revocation_lists;
         if shards > ca::CRL_SHARDS_MAX {
             return Err(wrong("revocation_lists.shards", format!("must be 0 to {}", ca::CRL_SHARDS_MAX)));
@@ -276,6 +285,7 @@ impl Config {
             segment_bytes: segment_mib * 1024 * 1024,
             view_cache_bytes: view_cache_mib * 1024 * 1024,
             session_keys_in_tls_channel: file.session_keys_in_tls_channel,
+            ocsp_answers_ahead,
             revocation_lists: ca::ListPolicy { delta, shards, part_entries },
             certificate_issuer: file.certificate_issuer,
             environment: file.pkcs11.environment,
@@ -348,6 +358,8 @@ segment_mib = 64
 # Memory for rows of the view. A register of a million certificates is written and read about twice as fast with 1024, and the
 # daemon then takes up to 3 GiB.
 view_cache_mib = 64
+# For how many certificates of parties and of the authority OCSP answers are signed before anybody asks; 0: for none.
+ocsp_answers_ahead = 5000
 # true: session keys may be answered unsealed, in the TLS channel alone, under grants that say so. They then pass through
 # this process in clear. A grant alone does not allow it.
 session_keys_in_tls_channel = false

@@ -188,6 +188,7 @@ async fn show_metrics(State(window): State<Window>) -> String {
         ("signed", &window.responder.signed),
         ("repeated", &window.responder.repeated),
         ("refused", &window.responder.refused),
+        ("ahead", &window.responder.ahead),
     ] {
         let labels = format!("{{kind=\"{kind}\"}}");
         line("chancery_ocsp_answers_total", &labels, count.load(Ordering::Relaxed));

@@ -253,6 +253,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         rsp: rsp.clone(),
         revoked: Arc::clone(&revoked),
         identity: Arc::clone(&identity),
+        ocsp_answers_ahead: config.ocsp_answers_ahead,
     }
     .start(&stopped);
 

@@ -44,16 +44,19 @@ pub(crate) struct Upkeep {
     /// Told when an operation was executed: it may have been a revocation.
     pub(crate) revoked: Arc<Notify>,
     pub(crate) identity: Arc<ServerIdentity>,
+    /// Certificates whose OCSP answers are signed ahead.
+    pub(crate) ocsp_answers_ahead: usize,
 }
 
 impl Upkeep {
     /// Starts the tasks. Each has its own pace: a token that hangs delays no other.
     pub(crate) fn start(self, stopped: &watch::Receiver<bool>) -> Vec<JoinHandle<()>> {
-        let (log, lists, rotations, transactions, taint) =
-            (self.clone(), self.clone(), self.clone(), self.clone(), self);
+        let (log, lists, answers, rotations, transactions, taint) =
+            (self.clone(), self.clone(), self.clone(), self.clone(), self.clone(), self);
         vec![
             tokio::spawn(log.keep_log(stopped.clone())),
             tokio::spawn(lists.keep_lists(stopped.clone())),
+            tokio::spawn(answers.keep_answers(stopped.clone())),
             tokio::spawn(rotations.keep_rotations(stopped.clone())),
             tokio::spawn(transactions.keep_transactions(stopped.clone())),
             tokio::spawn(taint.keep_taint(stopped.clone())),
@@ -170,6 +173,35 @@ impl Upkeep {
         self.window.ca.store.commit(Commit { entries: vec![entry], changes, preconditions }).await?;
         tracing::info!(%issuer, "the OCSP responder has a new certificate");
         Ok(())
+    }
+
+    /// Answers of OCSP are signed ahead, and renewed before they are old.
+    async fn keep_answers(self, mut stopped: watch::Receiver<bool>) {
+        if self.ocsp_answers_ahead == 0 {
+            return;
+        }
+        let (window, mut ticks) = (&self.window, tokio::time::interval(LISTS_TICK));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let options =
+                || CallOptions { deadline: Instant::now() + LIST_DEADLINE, priority: Priority::Bulk };
+            let ahead = window.responder.sign_ahead(
+                &window.ca,
+                self.ocsp_answers_ahead,
+                window.gate.clock.now(),
+                options,
+            );
+            tokio::select! {
+                made = ahead => if let Err(error) = made {
+                    tracing::error!(error = %chain(&error), "no OCSP answers are signed ahead");
+                },
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+        }
     }
 
     async fn keep_rotations(self, mut stopped: watch::Receiver<bool>) {

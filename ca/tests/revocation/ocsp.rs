@@ -187,3 +187,37 @@ async fn the_responder_keeps_its_key_over_renewals_also_when_one_fails() {
     other.key = ca::SubjectKey::without_proof(first.spki(), pki::KnownKeys::Refuse).unwrap();
     assert!(ca::prepare(&authority.engines, other, day(47)).is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_signed_ahead_and_renewed_and_still_say_what_the_register_says() {
+    let authority = with_responder().await;
+    let [good, later] =
+        [authority.issue_dp(CertificateRole::DpAuth).await, authority.issue_dp(CertificateRole::DpPb).await];
+    let asked = Asked::of(&authority);
+    let ahead = |now| asked.responder.sign_ahead(&authority.engines, 100, now, soon);
+    // The manufacturer's issuer, both certificates, and the responder's own.
+    let first = ahead(START).await.unwrap();
+    assert!(first >= 3, "{first}");
+    assert_eq!(ahead(START).await.unwrap(), 0, "all are kept");
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let plain = |serial| pki::ocsp::ask(&asked.ci, serial, None).unwrap();
+    let answer = |der: Vec<u8>| BasicAnswer::from_der(&der).unwrap();
+    for issued in [&good, &later] {
+        let said = answer(asked.raw(&plain(issued.serial()), START).await);
+        assert_eq!(said.statuses, [(issued.serial().clone(), CertificateStatus::Good)]);
+    }
+    let counted = [&asked.responder.signed, &asked.responder.repeated, &asked.responder.ahead].map(count);
+    assert_eq!(counted, [0, 2, first as u64], "nobody waited for the token");
+
+    // A revocation counts at once, whatever is kept; and the next turn signs what is new.
+    authority.revoke(later.serial(), RevocationReason::Superseded, START).await;
+    let now = START.plus_seconds(1);
+    let said = answer(asked.raw(&plain(later.serial()), now).await);
+    assert_eq!(revoked(&said), Some(RevocationReason::Superseded));
+    assert_eq!(ahead(now).await.unwrap(), 0, "signed for who asked");
+    assert_eq!(
+        ahead(START.plus_seconds(900)).await.unwrap(),
+        first - 1,
+        "a quarter of an hour later, but for that one"
+    );
+}

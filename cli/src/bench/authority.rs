@@ -54,6 +54,8 @@ pub struct ScratchAuthority {
     server: String,
     /// Where its metrics are.
     pub metrics: SocketAddr,
+    /// Its public HTTP listener.
+    pub http: SocketAddr,
 }
 
 impl Drop for ScratchAuthority {
@@ -79,6 +81,7 @@ impl ScratchAuthority {
             service: None,
             server: format!("127.0.0.1:{grpc}"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, metrics)),
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
         };
         for (kind, name) in [("officer", OFFICER), ("approver", "approver")] {
             let out = authority.path(name);

@@ -92,6 +92,39 @@ impl OcspRequest {
     }
 }
 
+/// The request of a relying party about one certificate of `issuer`, its identifier by SHA-1 as RFC 5019 §2.1.1 asks.
+pub fn ask(issuer: &Certificate, serial: &SerialNumber, nonce: Option<&[u8]>) -> Result<Vec<u8>, PkiError> {
+    let key = key_identifier(issuer.spki())?;
+    let name = Sha1::digest(issuer.subject_name_der());
+    Ok(der::nested(der::SEQUENCE, |request| {
+        request.nested(der::SEQUENCE, |tbs| {
+            tbs.nested(der::SEQUENCE, |list| {
+                list.nested(der::SEQUENCE, |question| {
+                    question.nested(der::SEQUENCE, |id| {
+                        id.nested(der::SEQUENCE, |algorithm| {
+                            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::SHA_1));
+                            algorithm.element(der::NULL, &[]);
+                        });
+                        id.element(der::OCTET_STRING, &name);
+                        id.element(der::OCTET_STRING, &key);
+                        id.raw(&der::unsigned_integer(serial.as_bytes()));
+                    });
+                });
+            });
+            if let Some(nonce) = nonce {
+                tbs.nested(der::context_constructed(2), |wrapper| {
+                    wrapper.nested(der::SEQUENCE, |extensions| {
+                        extensions.nested(der::SEQUENCE, |extension| {
+                            extension.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::OCSP_NONCE));
+                            extension.element(der::OCTET_STRING, &der::element(der::OCTET_STRING, nonce));
+                        });
+                    });
+                });
+            }
+        });
+    }))
+}
+
 fn read(bytes: &[u8]) -> Result<OcspRequest, NotDer> {
     let mut request = der::enter_only(bytes, der::SEQUENCE)?;
     let mut tbs = request.enter(der::SEQUENCE)?;

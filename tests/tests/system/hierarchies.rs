@@ -125,6 +125,7 @@ fn variant_c_and_a_profile_of_the_operators_own() {
     );
     let configured = configured
         .replace("certificate_profiles = []", own)
+        .replace("ocsp_answers_ahead = 0", "ocsp_answers_ahead = 5000")
         .replace("delta = false\nshards = 0\npart_entries = 0", "delta = true\nshards = 2\npart_entries = 1");
     fs::write(deployment.path("chanceryd.toml"), configured).unwrap();
     deployment.serve();
@@ -261,6 +262,16 @@ fn variant_c_and_a_profile_of_the_operators_own() {
     let printed = openssl(&deployment, &print);
     for authority in ["Test servers", "Test national", "Next Update"] {
         assert!(printed.contains(authority), "{printed}");
+    }
+
+    let due = Instant::now() + Duration::from_secs(20);
+    let ahead = |line: &str| {
+        let count = line.strip_prefix("chancery_ocsp_answers_total{kind=\"ahead\"} ");
+        count.is_some_and(|count| count.parse::<u64>().unwrap() > 0)
+    };
+    while !deployment.metrics().lines().any(ahead) {
+        assert!(Instant::now() < due, "no answers are signed ahead");
+        std::thread::sleep(Duration::from_millis(100));
     }
 
     // Entries name the rules; no EID stands in one.
