@@ -14,7 +14,7 @@ use crate::anchors::Anchor;
 use crate::hierarchy::{Hierarchy, root_key_id};
 use crate::imported::imported_for_key;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, ISSUERS, REVOCATIONS};
-use crate::revocation::index_key;
+use crate::revocation::{Revocation, index_key, revocation_of};
 use crate::{CaError, Engines};
 
 /// Issuers that are looked at for one certificate.
@@ -38,9 +38,11 @@ pub struct VerifiedEuicc {
     pub eid: Eid,
     /// Its key.
     pub public_key: EcPublicKey,
-    /// Serial numbers of its certificate and its manufacturer's, for [`still_in_force`].
+    /// Serial numbers of its certificate and of those above it but the root, for [`still_in_force`].
     pub serial_numbers: Vec<Vec<u8>>,
-    /// That neither is revoked when the deed is committed.
+    /// Those of them that are revoked here. SGP.02 §2.3.2.3: whether it is served all the same is the operator's to say.
+    pub revoked: Vec<(Vec<u8>, Revocation)>,
+    /// That no other is revoked when the deed is committed.
     pub unrevoked: Vec<Precondition>,
 }
 
@@ -66,11 +68,12 @@ pub fn in_force_for_key(
 }
 
 /// That certificates found before under the certificate issuer of this key identifier are not revoked, when the deed is committed. One that
-/// is, or is gone, is refused.
+/// is, or is gone, is refused, but for those that were `accepted` as revoked.
 pub fn still_in_force(
     store: &dyn Store,
     ci_key_id: &[u8],
     serial_numbers: &[Vec<u8>],
+    accepted: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<Vec<Precondition>, CaError> {
     if let Some(anchor) = Anchor::of_key(store, ci_key_id)? {
@@ -78,7 +81,7 @@ pub fn still_in_force(
         return anchor.in_force(store, &serials, now)?.map_err(refused);
     }
     let mut unrevoked = Vec::new();
-    for serial in serial_numbers {
+    for serial in serial_numbers.iter().filter(|serial| !accepted.contains(serial)) {
         match store.get(CERTIFICATES, serial)? {
             // Of a manufacturer that certifies its devices itself: it is not ours to revoke.
             None => {}
@@ -95,12 +98,14 @@ pub fn still_in_force(
 /// Verifies the certificates that an eUICC sent (DER), up to the certificate issuer of this key identifier: the GSMA chain rule,
 /// validity, and the register. Under an issuer of the authority the manufacturer's certificate must be in the register; under an
 /// anchor the EID must be one that it may vouch for, and its list must name neither. In both cases the eUICC's certificate must
-/// be in the register, unless the manufacturer's key is its own.
+/// be in the register, unless the manufacturer's key is its own. `others` stand between the manufacturer's and the root (SGP.22 v3).
+/// What is revoked in the register is said, not refused.
 pub fn verify_euicc(
     engines: &Engines,
     ci_key_id: &[u8],
     euicc: &[u8],
     eum: &[u8],
+    others: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<VerifiedEuicc, CaError> {
     let store = engines.store.as_ref();
@@ -108,36 +113,48 @@ pub fn verify_euicc(
         Certificate::from_der(der).map_err(|e| refused(format!("the {whose} certificate: {e}")))
     };
     let (euicc, eum) = (read(euicc, "eUICC's")?, read(eum, "EUM's")?);
+    let mut intermediates = vec![eum.clone()];
+    for other in others {
+        intermediates.push(read(other, "other")?);
+    }
     let own = Hierarchy::of(engines)?;
-    let unrevoked = match own.root(ci_key_id) {
+    let mut found = Found::default();
+    let chain = match own.root(ci_key_id) {
         Some(root) => {
-            let chain = chain_to(root, &euicc, &[std::slice::from_ref(&eum), &own.below].concat(), now)?;
-            let mut unrevoked = issued_here(store, &euicc, &eum)?;
+            intermediates.extend(own.below.iter().cloned());
+            let chain = chain_to(root, &euicc, &intermediates, now)?;
+            found.issued_here(store, &euicc, &eum)?;
             let above = chain.certificates();
             for certificate in &above[1..above.len() - 1] {
-                let found = registered(store, certificate)?;
-                unrevoked.extend(found.ok_or_else(|| refused("the EUM is not registered here"))?);
+                if !found.registered(store, certificate)? {
+                    return Err(refused("the EUM is not registered here"));
+                }
             }
-            unrevoked
+            chain
         }
         None => {
             let anchor = Anchor::of_key(store, ci_key_id)?
                 .ok_or_else(|| refused("the certificate issuer is none of this authority, and no anchor"))?;
-            chain_to(&anchor.certificate, &euicc, std::slice::from_ref(&eum), now)?;
+            let chain = chain_to(&anchor.certificate, &euicc, &intermediates, now)?;
             if !euicc.eid().is_some_and(|eid| anchor.vouches_for(&eid)) {
                 return Err(refused(format!("the anchor {} may not vouch for this EID", anchor.name)));
             }
-            let serials = [&euicc, &eum].map(|certificate| certificate.serial().as_bytes());
-            let above = anchor.in_force(store, &serials, now)?.map_err(refused)?;
-            [above, issued_here(store, &euicc, &eum)?].concat()
+            let above = chain.certificates();
+            let serials: Vec<&[u8]> =
+                above[..above.len() - 1].iter().map(|c| c.serial().as_bytes()).collect();
+            found.unrevoked = anchor.in_force(store, &serials, now)?.map_err(refused)?;
+            found.issued_here(store, &euicc, &eum)?;
+            chain
         }
     };
+    let above = chain.certificates();
     let public_key = PublicKey::parse(euicc.spki(), KnownKeys::Allow).map_err(|e| refused(e.to_string()))?;
     Ok(VerifiedEuicc {
         eid: euicc.eid().ok_or_else(|| refused("the eUICC's certificate holds no EID"))?,
         public_key: public_key.ec().clone(),
-        serial_numbers: [&euicc, &eum].map(|certificate| certificate.serial().as_bytes().to_vec()).to_vec(),
-        unrevoked,
+        serial_numbers: above[..above.len() - 1].iter().map(|c| c.serial().as_bytes().to_vec()).collect(),
+        revoked: found.revoked,
+        unrevoked: found.unrevoked,
     })
 }
 
@@ -152,18 +169,43 @@ fn chain_to(
         .map_err(|refusal| refused(refusal.to_string()))
 }
 
-/// That an eUICC's certificate is in the register and unrevoked; of a manufacturer with a key of its own it need not be there.
-fn issued_here(
-    store: &dyn Store,
-    euicc: &Certificate,
-    eum: &Certificate,
-) -> Result<Vec<Precondition>, CaError> {
-    match registered(store, euicc)? {
-        Some(unrevoked) => Ok(unrevoked),
-        None if is_issuer_of_ours(store, eum)? => {
-            Err(refused("the eUICC's certificate is not in the register"))
+/// What the register says of the certificates of a chain.
+#[derive(Default)]
+struct Found {
+    revoked: Vec<(Vec<u8>, Revocation)>,
+    unrevoked: Vec<Precondition>,
+}
+
+impl Found {
+    /// Takes a certificate that is in the register byte for byte; false when the register does not know it.
+    fn registered(&mut self, store: &dyn Store, certificate: &Certificate) -> Result<bool, CaError> {
+        let serial = certificate.serial().as_bytes();
+        let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
+        let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+        if record.der != certificate.der() {
+            return Err(refused("the register has another certificate of this serial number"));
         }
-        None => Ok(Vec::new()),
+        match revocation_of(&record)? {
+            Some(revocation) => self.revoked.push((serial.to_vec(), revocation)),
+            None => {
+                let key = index_key(&record.issuer, serial);
+                self.unrevoked.push(Precondition::Absent { keyspace: REVOCATIONS, key });
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes an eUICC's certificate; of a manufacturer with a key of its own it need not be in the register.
+    fn issued_here(
+        &mut self,
+        store: &dyn Store,
+        euicc: &Certificate,
+        eum: &Certificate,
+    ) -> Result<(), CaError> {
+        if !self.registered(store, euicc)? && is_issuer_of_ours(store, eum)? {
+            return Err(refused("the eUICC's certificate is not in the register"));
+        }
+        Ok(())
     }
 }
 
@@ -187,19 +229,6 @@ fn unrevoked(store: &dyn Store, serial: &[u8]) -> Result<Option<Unrevoked>, CaEr
     let key = index_key(&record.issuer, &record.serial_number);
     let unrevoked = Precondition::Absent { keyspace: REVOCATIONS, key };
     Ok(Some(Unrevoked { certificate, issuer: record.issuer, unrevoked }))
-}
-
-/// That a certificate is in the register, byte for byte, and not revoked; none when the register does not know it.
-fn registered(store: &dyn Store, certificate: &Certificate) -> Result<Option<Vec<Precondition>>, CaError> {
-    let serial = certificate.serial().as_bytes();
-    if store.get(CERTIFICATES, serial)?.is_none() {
-        return Ok(None);
-    }
-    match unrevoked(store, serial)? {
-        Some(found) if found.certificate == *certificate => Ok(Some(vec![found.unrevoked])),
-        Some(_) => Err(refused("the register has another certificate of this serial number")),
-        None => Err(refused("a certificate of the chain was revoked")),
-    }
 }
 
 fn is_issuer_of_ours(store: &dyn Store, eum: &Certificate) -> Result<bool, CaError> {

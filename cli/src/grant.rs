@@ -70,6 +70,9 @@ pub struct Create {
     /// Allow sessions of SCP11a and SCP11c with the devices
     #[arg(long)]
     key_agreement: bool,
+    /// Profile downloads to eUICCs with a revoked certificate above them: refused, served with a warning to the SM-DP+, or served
+    #[arg(long, value_name = "POLICY", default_value = "block", value_parser = ["block", "warn", "allow"])]
+    revoked_certificates: String,
     /// Allow session keys that are not sealed, in the TLS channel alone
     #[arg(long)]
     tls_delivery: bool,
@@ -145,6 +148,7 @@ impl GrantCommand {
             ),
             tls_delivery: args.tls_delivery,
             key_agreement: args.key_agreement,
+            revoked_certificates: args.revoked_certificates.clone(),
         };
         operation::request(Kind::CreateGrant(grant), &args.request, output).await?;
         Ok(ExitCode::SUCCESS)

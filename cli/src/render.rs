@@ -232,6 +232,7 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
         packets_per_minute,
         tls_delivery,
         key_agreement,
+        revoked_certificates,
     } = grant;
     out.text("name", name);
     out.text("provisioner", provisioner);
@@ -258,6 +259,14 @@ fn create_grant(out: &mut Fields, grant: &CreateGrant) {
     } else {
         out.add("key_agreement", "no: no sessions of SCP11");
     }
+    out.add(
+        "revoked_certificates",
+        match revoked_certificates.as_str() {
+            "" | "block" => "block: no downloads to eUICCs with a revoked certificate above them",
+            "warn" => "WARN: downloads although a certificate above the eUICC is revoked; the SM-DP+ is told",
+            _ => "ALLOW: downloads although a certificate above the eUICC is revoked",
+        },
+    );
     out.list("tars", tars.iter().map(hex::encode));
     out.list("instructions", instructions.iter().map(|ins| format!("{ins:02X}")));
     out.add("packets_per_minute", packets_per_minute.to_string());
@@ -490,6 +499,7 @@ mod tests {
             packets_per_minute: 60,
             tls_delivery: true,
             key_agreement: true,
+            revoked_certificates: "warn".to_owned(),
             ..CreateGrant::default()
         }));
         for words in [

@@ -26,6 +26,8 @@ const EUICC_CHALLENGE: u16 = 0x81;
 const SERVER_ADDRESS: u16 = 0x83;
 const SERVER_CHALLENGE: u16 = 0x84;
 const EUICC_INFO1: u16 = 0xbf20;
+/// otherCertsInChain [1].
+const OTHER_CERTIFICATES: u16 = 0xa1;
 const EUICC_INFO2: u16 = 0xbf22;
 const PREPARE_DOWNLOAD_RESPONSE: u16 = 0xbf21;
 const AUTHENTICATE_SERVER_RESPONSE: u16 = 0xbf38;
@@ -145,9 +147,14 @@ pub struct EuiccAuthentication {
     pub signature: [u8; 64],
     /// CERT.EUICC.ECDSA, DER.
     pub euicc_certificate: Vec<u8>,
-    /// CERT.EUM.ECDSA, DER.
+    /// CERT.EUM.ECDSA, DER; of SGP.22 v3 the next certificate in the chain.
     pub eum_certificate: Vec<u8>,
+    /// otherCertsInChain of SGP.22 v3, DER each: what stands between that one and the root.
+    pub other_certificates: Vec<Vec<u8>>,
 }
+
+/// Certificates between the manufacturer's sub CA and the root, at most.
+const OTHER_CERTIFICATES_MAX: usize = 4;
 
 impl AuthenticateServerResponse {
     /// Reads the DER object.
@@ -165,6 +172,16 @@ impl AuthenticateServerResponse {
         let signature = fields.array(SIGNATURE)?;
         let euicc_certificate = fields.expect(SEQUENCE)?.raw.to_vec();
         let eum_certificate = fields.expect(SEQUENCE)?.raw.to_vec();
+        let mut other_certificates = Vec::new();
+        if fields.peek() == Some(OTHER_CERTIFICATES) {
+            let mut others = fields.enter(OTHER_CERTIFICATES)?;
+            while others.peek().is_some() {
+                if other_certificates.len() == OTHER_CERTIFICATES_MAX {
+                    return Err(NotDer);
+                }
+                other_certificates.push(others.expect(SEQUENCE)?.raw.to_vec());
+            }
+        }
         fields.finish()?;
         let mut inside = Reader::new(signed.content);
         let transaction_id = transaction_id(&mut inside)?;
@@ -188,6 +205,7 @@ impl AuthenticateServerResponse {
             signature,
             euicc_certificate,
             eum_certificate,
+            other_certificates,
         })))
     }
 }

@@ -30,6 +30,30 @@ pub struct Allowance {
     packets_per_minute: u32,
     tls_delivery: bool,
     key_agreement: bool,
+    revoked: RevokedCertificates,
+}
+
+/// What becomes of a profile download when a certificate in the eUICC's chain is revoked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RevokedCertificates {
+    /// It is refused.
+    #[default]
+    Block,
+    /// It is served, and the SM-DP+ is told.
+    Warn,
+    /// It is served.
+    Allow,
+}
+
+impl RevokedCertificates {
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Warn => "warn",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 impl Default for Allowance {
@@ -42,6 +66,7 @@ impl Default for Allowance {
             packets_per_minute: 0,
             tls_delivery: false,
             key_agreement: false,
+            revoked: RevokedCertificates::Block,
         }
     }
 }
@@ -122,7 +147,14 @@ impl Allowance {
         if !rates.contains(&grant.packets_per_minute) {
             return Err(invalid("packets_per_minute is 1 to 6,000 with TARs or instructions, else absent"));
         }
+        let revoked = match grant.revoked_certificates.as_str() {
+            "" | "block" => RevokedCertificates::Block,
+            "warn" => RevokedCertificates::Warn,
+            "allow" => RevokedCertificates::Allow,
+            _ => return Err(invalid("revoked_certificates is block, warn or allow")),
+        };
         Ok(Self {
+            revoked,
             protocols: if protocols.is_empty() { vec![Protocol::Scp03] } else { protocols },
             without_device_proof: grant.without_device_proof,
             tars,
@@ -168,6 +200,11 @@ impl Allowance {
         self.key_agreement
     }
 
+    /// What becomes of downloads to eUICCs with revoked certificates above them.
+    pub const fn revoked_certificates(&self) -> RevokedCertificates {
+        self.revoked
+    }
+
     /// Whether this is allowed.
     pub fn allows(&self, need: Need) -> bool {
         match need {
@@ -190,6 +227,7 @@ impl Allowance {
         record.packets_per_minute = self.packets_per_minute;
         record.tls_delivery = self.tls_delivery;
         record.key_agreement = self.key_agreement;
+        record.revoked_certificates = self.revoked.as_str().to_owned();
     }
 
     pub(crate) fn read(record: &records::Grant) -> Result<Self, KmsError> {
@@ -206,6 +244,7 @@ impl Allowance {
             packets_per_minute: if is_for_packets { record.packets_per_minute } else { 0 },
             tls_delivery: record.tls_delivery,
             key_agreement: record.key_agreement,
+            revoked_certificates: record.revoked_certificates.clone(),
             ..v1::CreateGrant::default()
         })
         .map_err(|_| KmsError::Record("grant"))
@@ -229,6 +268,7 @@ mod tests {
             packets_per_minute: 60,
             tls_delivery: true,
             key_agreement: true,
+            revoked_certificates: "warn".to_owned(),
             ..v1::CreateGrant::default()
         }
     }
@@ -293,6 +333,7 @@ mod tests {
         let refused = |asked: v1::CreateGrant| Allowance::parse(&asked).unwrap_err().reason;
         let wrong = [
             v1::CreateGrant { protocols: vec![9], ..grant() },
+            v1::CreateGrant { revoked_certificates: "ignore".to_owned(), ..grant() },
             v1::CreateGrant { protocols: vec![3, 3], ..grant() },
             v1::CreateGrant { tars: vec![vec![1, 2]], ..grant() },
             v1::CreateGrant { tars: vec![vec![1, 2, 3]; 2], ..grant() },

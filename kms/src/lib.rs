@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use domain::MasterGeneration;
 
-pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need};
+pub use allowance::{Allowance, KEY_MANAGEMENT_INSTRUCTIONS, Need, RevokedCertificates};
 pub use challenges::ChallengePairs;
 pub use delivery::{ChunkOutput, OrderOutput};
 pub use deny_list::{DenyList, denied_devices};

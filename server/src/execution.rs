@@ -500,6 +500,9 @@ fn allowance_facts(mut entry: EntryDraft, allowance: &Allowance) -> Result<Entry
     if allowance.key_agreement() {
         entry = entry.fact("key_agreement", Fact::Number(1));
     }
+    if allowance.revoked_certificates() != kms::RevokedCertificates::Block {
+        entry = entry.fact("revocation_policy", Fact::fixed_name(allowance.revoked_certificates().as_str()));
+    }
     if allowance.tls_delivery() {
         entry = entry.fact("tls_delivery", Fact::Number(1));
     }

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 
 use domain::{ReasonCode, Timestamp};
 use hsm::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
-use keys::rsp::EuiccInfo1;
+use keys::rsp::{EuiccAuthentication, EuiccInfo1};
 use kms::rsp::{ProvedEuicc, RspKey, ServerKey, Transaction};
 use pki::{Certificate, CertificateRole, PublicKey};
 use proto::v1;
@@ -143,15 +143,23 @@ impl RspDesk {
     pub(crate) fn euicc(
         &self,
         pb: &Certified,
-        euicc: &[u8],
-        eum: &[u8],
+        sent: &EuiccAuthentication,
         now: Timestamp,
     ) -> Result<ProvedEuicc, ServiceError> {
-        let verified = ca::verify_euicc(&self.ca, &pb.ci_key_id, euicc, eum, now)?;
+        let EuiccAuthentication { euicc_certificate, eum_certificate, other_certificates, .. } = sent;
+        let verified = ca::verify_euicc(
+            &self.ca,
+            &pb.ci_key_id,
+            euicc_certificate,
+            eum_certificate,
+            other_certificates,
+            now,
+        )?;
         Ok(ProvedEuicc {
             eid: verified.eid,
             public_key: verified.public_key,
             serial_numbers: verified.serial_numbers,
+            revoked: verified.revoked.into_iter().map(|(serial, _)| serial).collect(),
             unchanged: verified.unrevoked,
         })
     }

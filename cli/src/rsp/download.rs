@@ -128,6 +128,9 @@ struct Done {
     eid: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     matching_id: Option<String>,
+    /// Serial numbers in the eUICC's chain, where the grant warns of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    revoked_certificates: Vec<String>,
     files: Vec<String>,
     entry_index: u64,
 }
@@ -138,6 +141,11 @@ impl Done {
             let mut rows = vec![("transaction", done.transaction.clone())];
             rows.extend(done.eid.clone().map(|eid| ("EID", eid)));
             rows.extend(done.matching_id.as_deref().map(|id| ("matching id", printable(id))));
+            rows.extend(
+                done.revoked_certificates
+                    .iter()
+                    .map(|serial| ("WARNING: revoked in the eUICC's chain", serial.clone())),
+            );
             rows.push(("files", done.files.join(" ")));
             rows.push(("log entry", done.entry_index.to_string()));
             fields(rows)
@@ -176,8 +184,15 @@ impl Initiate {
                 ("dpauth.der", &answer.server_certificate),
             ],
         )?;
-        Done { transaction: id, eid: None, matching_id: None, files, entry_index: answer.entry_index }
-            .print(output)
+        Done {
+            transaction: id,
+            eid: None,
+            matching_id: None,
+            revoked_certificates: Vec::new(),
+            files,
+            entry_index: answer.entry_index,
+        }
+        .print(output)
     }
 }
 
@@ -221,6 +236,7 @@ impl Authenticate {
             transaction: hex::encode(transaction_id.0),
             eid: Some(answer.eid),
             matching_id: Some(answer.matching_id),
+            revoked_certificates: answer.revoked_serial_numbers.iter().map(hex::encode).collect(),
             files,
             entry_index: answer.entry_index,
         }
@@ -274,6 +290,7 @@ impl Bind {
             transaction: hex::encode(transaction_id.0),
             eid: Some(eid.to_string()),
             matching_id: None,
+            revoked_certificates: Vec::new(),
             files,
             entry_index: answer.entry_index,
         }

@@ -42,6 +42,23 @@ fn authentication(matching_id: Option<&str>) -> Vec<u8> {
     tlv("bf38", &tlv("a0", &ok))
 }
 
+#[test]
+fn the_chain_of_version_3_is_read_and_bounded() {
+    let body = |object: &[u8]| object[9..].to_vec();
+    let with = |others: &[u8]| {
+        let ok = [body(&authentication(None)), tlv("a1", others)].concat();
+        AuthenticateServerResponse::parse(&tlv("bf38", &tlv("a0", &ok)))
+    };
+    let others: Vec<Vec<u8>> = (1..=4).map(|n| tlv("30", &[n; 300])).collect();
+    let AuthenticateServerResponse::Accepted(read) = with(&others.concat()).unwrap() else {
+        panic!("it was accepted")
+    };
+    assert_eq!(read.other_certificates, others);
+    let five = [others.concat(), tlv("30", &[5; 300])].concat();
+    assert!(with(&five).is_err());
+    assert!(with(&tlv("04", &[1; 3])).is_err());
+}
+
 fn preparation(hash_cc: Option<[u8; 32]>) -> Vec<u8> {
     let mut fields = [tlv("80", &[1; 16]), tlv("5f49", &[&[4][..], &[7; 64]].concat())].concat();
     fields.extend(hash_cc.map(|hash| tlv("04", &hash)).unwrap_or_default());
@@ -74,6 +91,7 @@ fn an_authentication_is_read_with_the_bytes_that_were_signed() {
         assert_eq!(read.signature, [4; 64]);
         assert_eq!(read.euicc_certificate, tlv("30", &[5; 200]));
         assert_eq!(read.eum_certificate, tlv("30", &[6; 400]));
+        assert!(read.other_certificates.is_empty());
         let at = object.windows(read.euicc_signed1.len()).position(|part| part == read.euicc_signed1);
         assert_eq!(at, Some(9), "BF38 82 LL LL A0 82 LL LL comes before");
     }

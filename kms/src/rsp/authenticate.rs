@@ -8,6 +8,7 @@ use store::Commit;
 
 use super::initiate::transaction_fact;
 use super::{Engines, Granted, ProvedEuicc, ServerKey, Step, Transaction};
+use crate::allowance::RevokedCertificates;
 use crate::{KmsError, Provisioner};
 
 /// What an SM-DP+ asks for.
@@ -30,6 +31,8 @@ pub struct Authenticated {
     pub smdp_signed2: Vec<u8>,
     /// r || s, over it and the eUICC's signature.
     pub smdp_signature2: [u8; 64],
+    /// Serial numbers of revoked certificates in the chain, where the grant warns of them.
+    pub warned: Vec<Vec<u8>>,
 }
 
 /// Verifies the eUICC's proof, decides about the device, and has the DPpb key sign. `proved` is the eUICC whose certificate
@@ -72,6 +75,14 @@ pub async fn authenticate(
     // 7. Decide: purpose, grant, device.
     check_purpose(record, &request.purpose)?;
     let granted = engines.granted(&caller.name, &proved.eid, &request.purpose, now, object)?;
+    let on_revoked = granted.terms.allowance.revoked_certificates();
+    if !proved.revoked.is_empty() && on_revoked == RevokedCertificates::Block {
+        return Err(KmsError::refused(
+            ReasonCode::EuiccCertificateRefused,
+            "a certificate of the chain was revoked, and the grant blocks such downloads",
+            Some(object),
+        ));
+    }
     // 8. The DPpb key signs.
     let signed = SmdpSigned2 {
         transaction_id: transaction.id,
@@ -87,6 +98,7 @@ pub async fn authenticate(
         euicc_key: proved.public_key.point().to_vec(),
         euicc_curve: proved.public_key.curve().code(),
         serial_numbers: proved.serial_numbers.clone(),
+        revoked_serial_numbers: proved.revoked.clone(),
         matching_id: said.matching_id.clone(),
         smdp_signature2: smdp_signature2.to_vec(),
         confirmation_code_digest: request.code_digest.map(Vec::from).unwrap_or_default(),
@@ -97,7 +109,7 @@ pub async fn authenticate(
     let mut preconditions = vec![unchanged];
     preconditions.extend(rests_on);
     preconditions.extend(proved.unchanged.iter().chain(&pb.unchanged).cloned());
-    let entry = EntryDraft::new(EventType::RspAuthenticated, Outcome::Done)
+    let mut entry = EntryDraft::new(EventType::RspAuthenticated, Outcome::Done)
         .role(Role::Provisioner)
         .actor(pseudonyms.principal(&caller.principal))
         .object(object)
@@ -105,8 +117,14 @@ pub async fn authenticate(
         .fact("transaction", transaction_fact(&transaction.id)?)
         .fact("grant", Fact::bytes(&terms.identifier()).map_err(|_| KmsError::Record("grant"))?)
         .fact("key", Fact::Digest(audit::sha256(&pb.key.public_key)));
+    if !proved.revoked.is_empty() {
+        entry = entry
+            .fact("revoked_certificates", Fact::Number(proved.revoked.len() as u64))
+            .fact("revocation_policy", Fact::fixed_name(on_revoked.as_str()));
+    }
+    let warned = if on_revoked == RevokedCertificates::Warn { proved.revoked.clone() } else { Vec::new() };
     let commit = Commit { entries: vec![entry], changes: vec![change], preconditions };
-    Ok((commit, Authenticated { smdp_signed2, smdp_signature2 }))
+    Ok((commit, Authenticated { smdp_signed2, smdp_signature2, warned }))
 }
 
 /// A transaction serves the purpose it began with.

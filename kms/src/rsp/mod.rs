@@ -72,9 +72,11 @@ pub struct ProvedEuicc {
     pub eid: Eid,
     /// PK.EUICC.ECDSA.
     pub public_key: EcPublicKey,
-    /// Serial numbers of its certificate and of its manufacturer's, to look at again at the binding.
+    /// Serial numbers of its certificate and of those above it, to look at again at the binding.
     pub serial_numbers: Vec<Vec<u8>>,
-    /// That both still are in force when the deed is committed.
+    /// Those of them that are revoked.
+    pub revoked: Vec<Vec<u8>>,
+    /// That the others still are in force when the deed is committed.
     pub unchanged: Vec<Precondition>,
 }
 

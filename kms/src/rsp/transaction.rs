@@ -94,7 +94,12 @@ impl Transaction {
         &self.record.ci_key_id
     }
 
-    /// Serial numbers of the eUICC's certificate and its manufacturer's, once it has proved itself.
+    /// Those of [`Self::serial_numbers`] that were revoked when the eUICC proved itself, and are served.
+    pub fn revoked_serial_numbers(&self) -> &[Vec<u8>] {
+        &self.record.revoked_serial_numbers
+    }
+
+    /// Serial numbers of the eUICC's certificate and of those above it, once it has proved itself.
     pub fn serial_numbers(&self) -> &[Vec<u8>] {
         &self.record.serial_numbers
     }

@@ -175,7 +175,7 @@ impl RspApi {
             }
         };
         let pb = self.desk.pb_key(&caller.name, &transaction, call.now)?;
-        let proved = self.desk.euicc(&pb, &euicc.euicc_certificate, &euicc.eum_certificate, call.now)?;
+        let proved = self.desk.euicc(&pb, &euicc, call.now)?;
         let matching_id = euicc.matching_id.clone();
         let request = Authentication {
             euicc: *euicc,
@@ -200,6 +200,7 @@ impl RspApi {
             smdp_signed2: authenticated.smdp_signed2,
             smdp_signature2: authenticated.smdp_signature2.to_vec(),
             smdp_certificate: pb.certificate.der().to_vec(),
+            revoked_serial_numbers: authenticated.warned,
             entry_index: 0,
         };
         Ok(Completed::deed(commit, answer))
@@ -233,7 +234,8 @@ impl RspApi {
             }
         };
         let (ci_key_id, serials) = (transaction.ci_key_id(), transaction.serial_numbers());
-        let unchanged = ca::still_in_force(store, ci_key_id, serials, call.now)?;
+        let accepted = transaction.revoked_serial_numbers();
+        let unchanged = ca::still_in_force(store, ci_key_id, serials, accepted, call.now)?;
         let pb = self.desk.pb_key(&caller.name, &transaction, call.now)?;
         let request = Binding {
             euicc,

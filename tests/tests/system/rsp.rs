@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::caller::reason;
 use crate::rsp::download::{ADDRESS, CODE, Download, EIM_ID, PURPOSE, Site};
 use crate::secrets;
-use crate::support::Deployment;
+use crate::support::{Deployment, GRANTED};
 
 fn refused<T>(answer: Result<T, Status>) -> String {
     reason(&answer.err().expect("a refusal"))
@@ -255,6 +255,8 @@ async fn nothing_after_a_change(site: &mut Site, deployment: &Deployment) {
     let mut next = site.initiate(3).await.unwrap();
     assert_eq!(refused(next.authenticate(site, None).await), "DEVICE_NOT_ACTIVE");
 
+    revoked_manufacturer(site, deployment).await;
+
     let mut last = site.initiate(0).await.unwrap();
     let offer = last.authenticate(site, None).await.unwrap();
     let prepared = last.prepare(&offer, None);
@@ -262,6 +264,49 @@ async fn nothing_after_a_change(site: &mut Site, deployment: &Deployment) {
     let request = last.bind_request("revoked", &prepared, ProfileProtection::SessionKeys);
     assert_eq!(refused(site.bind(&request).await), "UNKNOWN_RSP_KEY");
     assert_eq!(refused(site.initiate(0).await.map(|_| ())), "UNKNOWN_RSP_KEY");
+}
+
+/// SGP.02 §2.3.2.3: whether a revoked certificate ends the service is the tenant's to say, by its grant.
+async fn revoked_manufacturer(site: &mut Site, deployment: &Deployment) {
+    for policy in ["warn", "allow"] {
+        let grant = ["grant", "create", "--name", policy, "--provisioner", "provisioner", "--ein", GRANTED];
+        let terms = ["--purpose", policy, "--lawful-basis", "licence", "--expires", "9d"];
+        let tolerant = ["--revoked-certificates", policy, "--reason", "SGP.02"];
+        deployment.two_persons(&[&grant[..], &terms, &tolerant].concat(), None);
+    }
+    let mut begun = site.initiate(0).await.unwrap();
+    let (_, eum) = begun.certificates();
+    let offer = begun.authenticate(site, None).await.unwrap();
+    let prepared = begun.prepare(&offer, None);
+    let serial = pki::Certificate::from_der(&eum).unwrap().serial().as_bytes().to_vec();
+    let serial_text = hex::encode(&serial);
+    let hold = ["certificate", "hold", "--serial", &serial_text, "--reference", "case 8"];
+    deployment.chancery(&[&hold[..], &["--identity", "officer"]].concat());
+    // The default blocks, also what was under way.
+    let mut blocked = site.initiate(0).await.unwrap();
+    assert_eq!(refused(blocked.authenticate(site, None).await), "EUICC_CERTIFICATE_REFUSED");
+    let request = begun.bind_request("blocked", &prepared, ProfileProtection::SessionKeys);
+    assert_eq!(refused(site.bind(&request).await), "EUICC_CERTIFICATE_REFUSED");
+    for (policy, warned) in [("warn", vec![serial.clone()]), ("allow", Vec::new())] {
+        let mut served = site.initiate_for(0, policy).await.unwrap();
+        let (id, response) = (served.id.clone(), served.euicc_response(None));
+        let offer = site.authenticate_for(policy, &id, &response, None, policy).await.unwrap();
+        assert_eq!(offer.revoked_serial_numbers, warned, "{policy}");
+        let prepared = served.prepare(&offer, None);
+        let mut request = served.bind_request(policy, &prepared, ProfileProtection::SessionKeys);
+        request.purpose = policy.to_owned();
+        site.bind(&request).await.unwrap();
+    }
+    let told = |policy: &str| {
+        let is_it = |entry: &&Entry| {
+            entry.header.event.as_str() == "rsp.authenticated"
+                && entry.name("revocation_policy") == Some(policy)
+        };
+        deployment.entries().iter().filter(is_it).count()
+    };
+    assert_eq!(["warn", "allow", "block"].map(told), [1, 1, 0]);
+    let release = ["certificate", "release", "--serial", &serial_text, "--because", "case 8 closed"];
+    deployment.two_persons(&release, None);
 }
 
 /// Each binding has its entry, and no entry holds an EID.
@@ -274,7 +319,7 @@ fn recorded(deployment: &Deployment) {
     assert_eq!(count("rsp_key.registered", Outcome::Done), 3);
     assert_eq!(count("eim.package_signed", Outcome::Done), 2);
     assert_eq!(count("rsp.bound", Outcome::Repeated), 4);
-    assert_eq!(count("rsp.bound", Outcome::Done), 6);
+    assert_eq!(count("rsp.bound", Outcome::Done), 8);
     assert_eq!(count("rsp.code_counted", Outcome::Done), 5);
     assert!(count("rsp.authenticated", Outcome::Done) >= 8);
 }

@@ -347,7 +347,7 @@ impl Download {
     }
 
     /// The eUICC's certificate and its manufacturer's.
-    fn certificates(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn certificates(&self) -> (Vec<u8>, Vec<u8>) {
         let keys::rsp::AuthenticateServerResponse::Accepted(read) =
             keys::rsp::AuthenticateServerResponse::parse(&self.clone_response()).unwrap()
         else {
