@@ -26,6 +26,8 @@ pub struct Artefacts {
     pub list: PathBuf,
     /// The same as it was published, DER.
     pub list_der: PathBuf,
+    /// The lists that came with it, by name, PEM.
+    pub more_lists: Vec<(&'static str, PathBuf)>,
     /// A certificate that is on it.
     pub revoked: PathBuf,
     /// An OCSP answer about that one and its successor, DER.
@@ -34,6 +36,8 @@ pub struct Artefacts {
 
 /// The list's name on the page.
 pub const LIST: &str = "ci.crl";
+/// Lists beside it: delta list, and part in the form of SGP.22 v2.
+const MORE_LISTS: [&str; 2] = ["ci-delta.crl", "ci-part.crl"];
 /// The OCSP answer's name on the page.
 pub const ANSWER: &str = "ocsp.der";
 /// The revoked certificate's name on the page.
@@ -84,6 +88,10 @@ impl Artefacts {
             certificates,
             list: list.clone(),
             list_der: list,
+            more_lists: MORE_LISTS
+                .iter()
+                .map(|name| Ok((*name, there(name)?)))
+                .collect::<Result<_, Failure>>()?,
             revoked: there("dppb-revoked.der")?,
             answer: there(ANSWER)?,
         })
@@ -101,13 +109,24 @@ impl Artefacts {
             }
         }
         self.list = copy("crl", &self.list_der, format!("{LIST}.pem"))?;
+        for (name, file) in &mut self.more_lists {
+            *file = copy("crl", file, format!("{name}.pem"))?;
+        }
         self.revoked = copy("x509", &self.revoked, format!("{REVOKED}.pem"))?;
         Ok(self)
     }
 
     /// How many artefacts there are.
     pub fn count(&self) -> usize {
-        self.certificates.iter().map(|certificate| certificate.files.len()).sum::<usize>() + 3
+        self.certificates.iter().map(|certificate| certificate.files.len()).sum::<usize>()
+            + 3
+            + self.more_lists.len()
+    }
+
+    /// Every list, by its name, PEM.
+    pub fn lists(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let more = self.more_lists.iter().map(|(name, file)| (*name, file.as_path()));
+        std::iter::once((LIST, self.list.as_path())).chain(more)
     }
 
     /// The file of a certificate of which there is one.

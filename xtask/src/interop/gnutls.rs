@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::artefacts::{ANSWER, Artefacts, Certificate, LIST, REVOKED};
+use super::artefacts::{ANSWER, Artefacts, Certificate, REVOKED};
 use super::openssl::must_refuse;
 use super::{Judgement, ask};
 use crate::run::Failure;
@@ -32,13 +32,15 @@ pub fn judge(artefacts: &Artefacts, scratch: &Path) -> Result<Vec<Judgement>, Fa
     }
     let said = verify_chain(&artefacts.revoked, &[artefacts.file("ci"), &artefacts.list], scratch)?;
     judgements.push(must_refuse("certtool chain", REVOKED, &said, REFUSED_AS_REVOKED));
-    let answer = ask(certtool()
-        .args(["--verify-crl", "--load-ca-certificate"])
-        .arg(artefacts.file("ci"))
-        .arg("--infile")
-        .arg(&artefacts.list))?;
-    let findings = (!answer.content || !answer.text.contains(VERIFIED)).then(|| last_line(&answer.text));
-    judgements.push(Judgement::new("certtool crl", LIST, findings));
+    for (name, file) in artefacts.lists() {
+        let answer = ask(certtool()
+            .args(["--verify-crl", "--load-ca-certificate"])
+            .arg(artefacts.file("ci"))
+            .arg("--infile")
+            .arg(file))?;
+        let findings = (!answer.content || !answer.text.contains(VERIFIED)).then(|| last_line(&answer.text));
+        judgements.push(Judgement::new("certtool crl", name, findings));
+    }
     judgements.push(ocsp(artefacts)?);
     Ok(judgements)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::artefacts::{Artefacts, Certificate, LIST, REVOKED};
+use super::artefacts::{Artefacts, Certificate, REVOKED};
 use super::{Judgement, ask};
 use crate::run::{Failure, output};
 
@@ -33,7 +33,9 @@ pub fn judge(artefacts: &Artefacts) -> Result<Vec<Judgement>, Failure> {
     let revoked =
         verify_errors(&artefacts.revoked, &[], artefacts.file("ci"), &["-crl_check"], Some(&artefacts.list))?;
     judgements.push(must_refuse("openssl verify", REVOKED, &revoked, "error 23"));
-    judgements.push(list(artefacts)?);
+    for (name, file) in artefacts.lists() {
+        judgements.push(list(artefacts, name, file)?);
+    }
     Ok(judgements)
 }
 
@@ -213,10 +215,10 @@ fn verify_errors(
     Ok(errors)
 }
 
-fn list(artefacts: &Artefacts) -> Result<Judgement, Failure> {
+fn list(artefacts: &Artefacts, name: &'static str, file: &Path) -> Result<Judgement, Failure> {
     let answer = ask(openssl()
         .args(["crl", "-noout", "-text", "-verify", "-in"])
-        .arg(&artefacts.list)
+        .arg(file)
         .arg("-CAfile")
         .arg(artefacts.file("ci")))?;
     let mut findings = Vec::new();
@@ -229,7 +231,7 @@ fn list(artefacts: &Artefacts) -> Result<Judgement, Failure> {
     ] {
         findings.extend((!answer.text.contains(expected)).then(|| format!("does not say {expected}")));
     }
-    Ok(Judgement::new("openssl crl", LIST, findings))
+    Ok(Judgement::new("openssl crl", name, findings))
 }
 
 #[cfg(test)]

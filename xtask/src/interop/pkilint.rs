@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::Judgement;
-use super::artefacts::{ANSWER, Artefacts, LIST};
+use super::artefacts::{ANSWER, Artefacts};
 use crate::python::{self, Packages};
 use crate::run::Failure;
 
@@ -137,13 +137,13 @@ fn jobs(artefacts: &Artefacts) -> Vec<Job> {
         }
     }
     let arguments = ["--type", "CRL", "--profile", "PKIX"].map(str::to_owned);
-    jobs.push(Job {
+    jobs.extend(artefacts.lists().map(|(artefact, file)| Job {
         linter: "lint_crl",
-        arguments: [arguments.to_vec(), vec![text(&artefacts.list)]].concat(),
+        arguments: [arguments.to_vec(), vec![text(file)]].concat(),
         decoder: "own",
         judge: "pkilint crl",
-        artefact: LIST,
-    });
+        artefact,
+    }));
     jobs.push(Job {
         linter: "lint_ocsp_response",
         arguments: vec![text(&artefacts.answer)],

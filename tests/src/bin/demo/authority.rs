@@ -27,6 +27,10 @@ pub fn found(stage: &Stage) -> Result<(), Failure> {
     ];
     let configuration = [&configuration[..], &["--metrics-port", &metrics, "--out", CONFIG]].concat();
     stage.expect("chanceryd", &configuration, 0)?;
+    // Lists beside the full ones, for the judges.
+    let text = stage.read(CONFIG)?;
+    let lists = "delta = true\nshards = 0\npart_entries = 50";
+    stage.write(CONFIG, text.replace("delta = false\nshards = 0\npart_entries = 0", lists))?;
     let persons = ["--person", "people/olivia", "--person", "people/anton", "--person", "people/aurel"];
     let init = [&["init", "--config", CONFIG][..], &persons, &["--out", "state/handover"]].concat();
     stage.expect("chanceryd", &init, 0)?;

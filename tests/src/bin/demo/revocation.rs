@@ -59,6 +59,16 @@ pub fn play(stage: &Stage) -> Result<(), Failure> {
         stage.expect("openssl", &[&verify[..], &[name]].concat(), 0)?;
     }
     stage.fails_with("openssl", &[&verify[..], &["dppb-revoked.pem"]].concat(), REVOKED)?;
+    // The lists that came with that one, and what a server staples.
+    for (path, file) in [
+        ("/crl/ci~delta-a.crl", "ci-delta.crl"),
+        ("/crl/ci~p1-a.crl", "ci-part.crl"),
+        ("/staple/ci.p7c", "ci-staple.p7c"),
+    ] {
+        stage.write(file, stage.http_get(path)?)?;
+    }
+    let staple = ["certificate", "verify", "dpauth.pem", "--ci", "ci.pem", "--staple", "ci-staple.p7c"];
+    stage.chancery(&staple)?;
     ask_responder(stage)
 }
 
