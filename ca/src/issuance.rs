@@ -9,8 +9,8 @@ use domain::{Eid, ReasonCode, Role, Timestamp};
 use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
 use pki::csr::VerifiedCsr;
 use pki::{
-    Certificate, CertificateInputs, CertificateProfile, CertificateRole, CivilTime, KnownKeys, LintedTbs,
-    PkiError, PublicKey, SerialNumber, SerialNumberRule, SubjectValues,
+    Algorithm, AlgorithmStatus, Certificate, CertificateInputs, CertificateProfile, CertificateRole,
+    CivilTime, KnownKeys, LintedTbs, PkiError, PublicKey, SerialNumber, SerialNumberRule, SubjectValues,
 };
 use prost::Message;
 use proto::records;
@@ -182,7 +182,7 @@ pub struct Issued {
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
-    check_curve(&request)?;
+    check_curve(&request, now)?;
     let key_row = key_row(engines, &request)?;
     let (above, standing) = if request.profile.is_root() {
         let own_name = pki::subject_name_der(request.profile, &request.subject);
@@ -211,8 +211,8 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
 
 /// Whether the issuer may issue such a certificate, and the request's key be certified by it, and is for nobody yet; for those
 /// who want to know before persons approve it.
-pub fn check_request(engines: &Engines, request: &CertificateRequest) -> Result<(), CaError> {
-    check_curve(request)?;
+pub fn check_request(engines: &Engines, request: &CertificateRequest, now: Timestamp) -> Result<(), CaError> {
+    check_curve(request, now)?;
     if !request.profile.is_root() {
         check_issuer(request, request.issuer.certificate()?)?;
     }
@@ -252,17 +252,31 @@ fn serial_number(store: &dyn store::Store, request: &CertificateRequest) -> Resu
 
 /// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. So are the keys of persons and
 /// servers, whose TLS is P-256 alone.
-fn check_curve(request: &CertificateRequest) -> Result<(), CaError> {
+fn check_curve(request: &CertificateRequest, now: Timestamp) -> Result<(), CaError> {
     let unreadable = |_| CaError::Record("issuer");
     let issuer = PublicKey::parse(&request.issuer.public_key, KnownKeys::Allow).map_err(unreadable)?.curve();
     let subject = request.key.public_key.curve();
     if subject == issuer {
-        return Ok(());
+        return check_algorithms(&[subject.as_str(), "ecdsa-with-SHA256"], now);
     }
     Err(CaError::refused(
         ReasonCode::WeakKey,
         format!("the key is on {subject}, but issuer {} is on {issuer}", request.issuer.name),
     ))
+}
+
+/// Nothing new is made with an algorithm whose time is over.
+fn check_algorithms(names: &[&str], now: Timestamp) -> Result<(), CaError> {
+    let now = CivilTime::from_timestamp(now)
+        .map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
+    for name in names {
+        let algorithm = Algorithm::find(name).ok_or(CaError::Record("algorithm"))?;
+        if matches!(algorithm.status(now), AlgorithmStatus::LegacyUse | AlgorithmStatus::Disallowed) {
+            let message = format!("{name} is {} ({})", algorithm.status(now).as_str(), algorithm.source);
+            return Err(CaError::refused(ReasonCode::WeakKey, message));
+        }
+    }
+    Ok(())
 }
 
 /// Who stands above the subject; a root is its own, and names no key identifier of it.

@@ -1,5 +1,6 @@
 //! Certificates: requested for a party, fetched, revoked; judged and handed over from files alone.
 
+mod algorithms;
 mod ask;
 mod bundle;
 mod list;
@@ -49,6 +50,10 @@ pub enum CertificateCommand {
   chancery certificate profiles eum-v3
   chancery certificate profiles dptls-90 --file dptls-90.toml")]
     Profiles(profiles::Profiles),
+    /// List the algorithms of certificates and keys, and what may be done with them until when.
+    #[command(after_help = "Example:
+  chancery certificate algorithms --at 2036-01-01T00:00:00Z")]
+    Algorithms(algorithms::Algorithms),
     /// Fetch an issued certificate by serial number, or a device's by EID.
     #[command(after_help = "Examples:
   chancery certificate get --eid 89049032123451234512345678901235 --out device.pem --identity acme/
@@ -283,6 +288,7 @@ impl CertificateCommand {
         match self {
             Self::Request(request) => request.run(output).await,
             Self::Profiles(profiles) => profiles.run(output),
+            Self::Algorithms(algorithms) => algorithms.run(output),
             Self::Get(get) => get.run(output).await,
             Self::List(list) => list.run(output).await,
             Self::Ask(ask) => return ask.run(output).await,

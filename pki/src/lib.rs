@@ -5,6 +5,7 @@
 //! inputs give a [`Tbs`], [`lint`] turns it into a [`LintedTbs`], a token signs its digest, [`LintedTbs::assemble`] verifies
 //! and gives a [`Certificate`].
 
+mod algorithms;
 mod certificate;
 pub mod chain;
 mod civil_time;
@@ -25,6 +26,7 @@ mod serial;
 pub mod staple;
 mod tbs;
 
+pub use algorithms::{ALGORITHMS, Algorithm, AlgorithmStatus};
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 pub use civil_time::CivilTime;
 pub use error::PkiError;

@@ -70,6 +70,8 @@ pub(crate) const ROLE_DS_AUTH_V3: Arcs = &[2, 23, 146, 1, 2, 1, 0, 0, 2, 1];
 pub(crate) const PERMITTED_EINS: Arcs = &[2, 23, 146, 1, 2, 2, 0];
 
 pub(crate) const EC_PUBLIC_KEY: Arcs = &[1, 2, 840, 10045, 2, 1];
+pub(crate) const P256: Arcs = &[1, 2, 840, 10045, 3, 1, 7];
+pub(crate) const BRAINPOOL_P256R1: Arcs = &[1, 3, 36, 3, 3, 2, 8, 1, 1, 7];
 pub(crate) const RSA_ENCRYPTION: Arcs = &[1, 2, 840, 113549, 1, 1, 1];
 pub(crate) const ECDSA_WITH_SHA256: Arcs = &[1, 2, 840, 10045, 4, 3, 2];
 pub(crate) const ECDSA_WITH_SHA384: Arcs = &[1, 2, 840, 10045, 4, 3, 3];

@@ -179,6 +179,7 @@ pub(crate) fn rsp_key(
         ServiceError::refused(ReasonCode::UnknownRspKey, "the party has no registered key of this name")
     })?;
     let profile = crate::rsp::profile_of(key.role)
+        .filter(|role| *role != CertificateRole::EimSign)
         .ok_or_else(|| invalid("only DPauth and DPpb keys have certificates of a certificate issuer"))?;
     Ok((key, profile))
 }

@@ -117,11 +117,11 @@ impl Execution {
             | CertificateRole::DsTls
             | CertificateRole::EimSign
             | CertificateRole::EimTls => Role::Provisioner,
-            CertificateRole::CertificateIssuer => return self.plan_root(certificate, profile),
+            CertificateRole::CertificateIssuer => return self.plan_root(certificate, profile, now),
             CertificateRole::CiSubCa | CertificateRole::DpSubCa | CertificateRole::DsSubCa => {
-                return self.plan_sub_ca(certificate, profile);
+                return self.plan_sub_ca(certificate, profile, now);
             }
-            CertificateRole::CrossCertificate => return self.plan_cross(certificate, profile),
+            CertificateRole::CrossCertificate => return self.plan_cross(certificate, profile, now),
             CertificateRole::Euicc
             | CertificateRole::OperatorRoot
             | CertificateRole::OperatorClient
@@ -176,7 +176,7 @@ impl Execution {
             renews: Some(certificate.renews.clone()).filter(|serial| !serial.is_empty()),
             accreditation: Some(accreditation),
         };
-        ca::check_request(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request, now)?;
         Ok(request)
     }
 
@@ -185,6 +185,7 @@ impl Execution {
         &self,
         certificate: &v1::IssueCertificate,
         profile: &'static CertificateProfile,
+        now: Timestamp,
     ) -> Result<CertificateRequest, ServiceError> {
         let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
             certificate;
@@ -194,7 +195,7 @@ impl Execution {
             return Err(invalid("a ci certificate has a common name and the issuer that it is for, no more"));
         };
         let subject = self.uncertified_issuer(name)?;
-        self.for_own_issuer(profile, common_name, Arc::clone(&subject), subject)
+        self.for_own_issuer(profile, common_name, Arc::clone(&subject), subject, now)
     }
 
     /// The certificate of a sub CA of the authority, below one of its certificate issuers.
@@ -202,6 +203,7 @@ impl Execution {
         &self,
         certificate: &v1::IssueCertificate,
         profile: &'static CertificateProfile,
+        now: Timestamp,
     ) -> Result<CertificateRequest, ServiceError> {
         let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
             certificate;
@@ -213,7 +215,7 @@ impl Execution {
             ));
         };
         let (subject, issuer) = (self.uncertified_issuer(name)?, self.authority_issuer(under)?);
-        self.for_own_issuer(profile, common_name, subject, issuer)
+        self.for_own_issuer(profile, common_name, subject, issuer, now)
     }
 
     /// An issuer of the authority that waits for its certificate.
@@ -240,6 +242,7 @@ impl Execution {
         common_name: &str,
         subject: Arc<Issuer>,
         issuer: Arc<Issuer>,
+        now: Timestamp,
     ) -> Result<CertificateRequest, ServiceError> {
         check_text("common_name", common_name, 64)?;
         let first = self.authority_issuer("")?;
@@ -264,7 +267,7 @@ impl Execution {
             accreditation: None,
             issuer,
         };
-        ca::check_request(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request, now)?;
         Ok(request)
     }
 
@@ -282,6 +285,7 @@ impl Execution {
         &self,
         certificate: &v1::IssueCertificate,
         profile: &'static CertificateProfile,
+        now: Timestamp,
     ) -> Result<CertificateRequest, ServiceError> {
         let v1::IssueCertificate { party, common_name, key, registered_id, dns_name, renews, under, .. } =
             certificate;
@@ -317,7 +321,7 @@ impl Execution {
             accreditation: None,
             issuer,
         };
-        ca::check_request(&self.ca, &request)?;
+        ca::check_request(&self.ca, &request, now)?;
         Ok(request)
     }
 

@@ -125,7 +125,7 @@ impl Execution {
         })?;
         if crate::rsp::profile_of(key.role) != Some(profile) {
             return Err(invalid(
-                "the key is for another profile: rsp-auth keys are dpauth, rsp-pb keys dppb",
+                "the key is for another profile: rsp-auth keys are dpauth, rsp-pb keys dppb, eim-sign keys eimsign",
             ));
         }
         if certificate.registered_id != key.registered_id {

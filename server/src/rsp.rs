@@ -223,6 +223,7 @@ pub(crate) const fn profile_of(role: KeyRole) -> Option<CertificateRole> {
     match role {
         KeyRole::RspAuth(_) => Some(CertificateRole::DpAuth),
         KeyRole::RspPb(_) => Some(CertificateRole::DpPb),
+        KeyRole::EimSign => Some(CertificateRole::EimSign),
         _ => None,
     }
 }

@@ -89,6 +89,8 @@ pub struct Personality {
     pub certificate: Vec<u8>,
     /// CERT.EUM.ECDSA, DER.
     pub eum_certificate: Vec<u8>,
+    /// What stands between that and the CI (otherCertsInChain of SGP.22 v3), DER.
+    pub other_certificates: Vec<Vec<u8>>,
     /// CERT.CI.ECDSA, DER; of it the eUICC keeps the public key and its identifier.
     pub ci_certificate: Vec<u8>,
 }
@@ -100,6 +102,7 @@ pub struct Euicc {
     key: PrivateKey,
     certificate: Vec<u8>,
     eum_certificate: Vec<u8>,
+    other_certificates: Vec<Vec<u8>>,
     ci: PublicKey,
     ci_key_id: Vec<u8>,
     session: Session,
@@ -126,9 +129,15 @@ impl Euicc {
             ci: ci.key,
             certificate: personality.certificate,
             eum_certificate: personality.eum_certificate,
+            other_certificates: personality.other_certificates,
             session: Session::None,
             kept: None,
         })
+    }
+
+    /// From now on it sends so many of the certificates behind its manufacturer's.
+    pub fn keep_other_certificates(&mut self, count: usize) {
+        self.other_certificates.truncate(count);
     }
 
     /// GetEUICCInfo1.
@@ -216,7 +225,11 @@ impl Euicc {
             registered_id: certificate.registered_id.ok_or(ErrorCode::InvalidCertificate)?.to_vec(),
             euicc_signature1: signature1.clone(),
         };
-        Ok([signed1, signature1, self.certificate.clone(), self.eum_certificate.clone()].concat())
+        let mut answer = vec![signed1, signature1, self.certificate.clone(), self.eum_certificate.clone()];
+        if !self.other_certificates.is_empty() {
+            answer.push(tlv(0xa1, &[&self.other_certificates.concat()]));
+        }
+        Ok(answer.concat())
     }
 
     /// PrepareDownload: its response, BF21, which is a signature over a one-time key or an error.

@@ -41,6 +41,7 @@ fn euicc() -> Euicc {
         key: key(&format!("{folder}/SK_EUICC_SIG_NIST.pem")),
         certificate: file(&format!("{folder}/CERT_EUICC_SIG_NIST.der")),
         eum_certificate: file(&format!("{folder}/CERT_EUM_SIG_NIST.der")),
+        other_certificates: Vec::new(),
         ci_certificate: file(&format!("{folder}/CERT_CI_SIG_NIST.der")),
     })
     .unwrap()

@@ -147,3 +147,19 @@ async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_certified_with_an_algorithm_whose_time_is_over() {
+    let authority = Authority::found().await;
+    let request = || authority.request(CertificateRole::DpAuth, "ci", "dp");
+    assert!(ca::prepare(&authority.engines, request(), START).is_ok());
+    let disallowed = domain::Timestamp::from_seconds(2_082_758_400);
+    match ca::prepare(&authority.engines, request(), disallowed) {
+        Err(ca::CaError::Refused(refused)) => {
+            assert_eq!(refused.refusal.reason, ReasonCode::WeakKey);
+            assert!(refused.refusal.message.contains("P-256 is disallowed"), "{}", refused.refusal.message);
+        }
+        other => panic!("{:?}", other.map(|_| ())),
+    }
+    assert!(ca::prepare(&authority.engines, request(), disallowed.plus_seconds(-1)).is_ok());
+}

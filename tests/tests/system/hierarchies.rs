@@ -46,7 +46,7 @@ fn openssl(deployment: &Deployment, arguments: &[&str]) -> String {
 }
 
 /// A key of the `ca` token that becomes an issuer, with its certificate.
-fn issuer(
+pub fn issuer(
     deployment: &Deployment,
     profile: &str,
     name: &str,

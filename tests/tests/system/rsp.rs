@@ -3,6 +3,7 @@
 pub mod curves;
 pub mod download;
 mod foreign;
+mod version_3;
 
 use audit::{Entry, Outcome};
 use proto::v1::{BindProfileResponse, ProfileProtection, SignEuiccPackageRequest};
@@ -227,6 +228,20 @@ async fn packages_have_counters(site: &Site, deployment: &Deployment) {
     let curious =
         SignEuiccPackageRequest { purpose: "curiosity".to_owned(), ..request("curious", &[0xa0, 0]) };
     assert_eq!(refused(site.client().sign_euicc_package(curious).await), "NOT_GRANTED");
+
+    // The same key gets the certificate of SGP.32, and no other.
+    let certify = |profile| {
+        let request = ["certificate", "request", "--profile", profile, "--party", "provisioner"];
+        let subject = ["--rsp-key", "eim", "--common-name", EIM_ID, "--no-registered-id", "--reason", "x"];
+        [&request[..], &subject].concat()
+    };
+    let other = [&certify("dppb")[..], &["--identity", "officer"]].concat();
+    assert!(deployment.refused("chancery", &other).contains("eim-sign keys eimsign"));
+    deployment.two_persons(&certify("eimsign"), Some("eim"));
+    let ci = pki::Certificate::from_der(&deployment.ci_certificate()).unwrap();
+    std::fs::write(deployment.path("eim-ci.pem"), ci.pem()).unwrap();
+    let verify = ["certificate", "verify", "received/eim/certificate.pem", "--ci", "eim-ci.pem"];
+    deployment.chancery(&[&verify[..], &["--role", "eimsign"]].concat());
 }
 
 /// Freeze, revocation and suspension between the steps.

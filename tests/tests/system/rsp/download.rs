@@ -51,14 +51,17 @@ struct Hierarchy {
     suffix: &'static str,
     ci: &'static str,
     issuer: &'static str,
+    /// Issuers between that and the CI, whose certificates were received under their names.
+    between: &'static [&'static str],
 }
 
 impl Hierarchy {
     const fn on(curve: Curve) -> Self {
         match curve {
-            Curve::P256 => Self { curve, suffix: "", ci: "ci", issuer: ISSUER },
+            Curve::P256 => Self { curve, suffix: "", ci: "ci", issuer: ISSUER, between: &[] },
             Curve::BrainpoolP256r1 => {
-                Self { curve, suffix: "-brainpool-p256r1", ci: BRAINPOOL_CI, issuer: BRAINPOOL_ISSUER }
+                let (ci, issuer) = (BRAINPOOL_CI, BRAINPOOL_ISSUER);
+                Self { curve, suffix: "-brainpool-p256r1", ci, issuer, between: &[] }
             }
         }
     }
@@ -140,6 +143,20 @@ impl Site {
         let eids: Vec<String> = (0..devices).map(|number| eid(GRANTED, number + 170)).collect();
         self.euiccs.extend(make_euiccs(deployment, &hierarchy, &eids));
         self.eids.extend(eids);
+    }
+
+    /// A device of variant C of SGP.22 v3, below these issuers; the number of it.
+    pub fn add_of_variant_c(
+        &mut self,
+        deployment: &Deployment,
+        issuer: &'static str,
+        between: &'static [&'static str],
+    ) -> usize {
+        let hierarchy = Hierarchy { suffix: "-v3", issuer, between, ..Hierarchy::on(Curve::P256) };
+        let eids = [eid(GRANTED, 270)];
+        self.euiccs.extend(make_euiccs(deployment, &hierarchy, &eids));
+        self.eids.extend(eids);
+        self.eids.len() - 1
     }
 
     /// Connects again, after a restart.
@@ -305,6 +322,14 @@ fn make_euiccs(deployment: &Deployment, hierarchy: &Hierarchy, eids: &[String]) 
                 key,
                 certificate: read(&file),
                 eum_certificate: read(&format!("{eid}.issuer.der")),
+                other_certificates: hierarchy
+                    .between
+                    .iter()
+                    .map(|name| {
+                        let pem = read(&format!("received/{name}/certificate.pem"));
+                        pki::Certificate::from_pem(&pem).unwrap().der().to_vec()
+                    })
+                    .collect(),
                 ci_certificate: ci_certificate.clone(),
             })
             .unwrap()
@@ -347,6 +372,7 @@ impl Download {
     }
 
     /// The eUICC's certificate and its manufacturer's.
+    /// The eUICC's certificate and the next one of its chain.
     pub fn certificates(&self) -> (Vec<u8>, Vec<u8>) {
         let keys::rsp::AuthenticateServerResponse::Accepted(read) =
             keys::rsp::AuthenticateServerResponse::parse(&self.clone_response()).unwrap()

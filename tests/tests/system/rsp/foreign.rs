@@ -193,6 +193,7 @@ impl Elsewhere {
             key,
             certificate: self.der(&file),
             eum_certificate: self.der("eum.pem"),
+            other_certificates: Vec::new(),
             ci_certificate: self.der("ci.pem"),
         })
         .unwrap()
@@ -351,6 +352,7 @@ async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &Elsewhere, s
         key,
         certificate: fs::read(deployment.path("there.der")).unwrap(),
         eum_certificate: elsewhere.der("there.pem"),
+        other_certificates: Vec::new(),
         ci_certificate: elsewhere.der("ci.pem"),
     });
     site.add(&eid, euicc.unwrap());
