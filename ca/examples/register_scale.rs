@@ -16,6 +16,10 @@ use sha2::{Digest as _, Sha256};
 use store::{Change, Commit, Keyspace, LogIdentity, LogMacKey, LogStore, OpenOptions, Store};
 use zeroize::Zeroizing;
 
+// As in the daemon.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Failure = Box<dyn std::error::Error>;
 
 /// Certificates of one commit, as in an order's chunk.
