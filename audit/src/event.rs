@@ -79,6 +79,8 @@ events! {
     AnchorListPublished = "anchor.list_published";
     /// A certificate of an anchor's hierarchy for a key in our token was taken into use.
     CertificateImported = "certificate.imported";
+    /// A certificate that an issuer issued before it came here was taken into the register.
+    CertificateAdopted = "certificate.adopted";
     /// A key in our token signed a certification request for a certificate issuer elsewhere.
     CertificationRequestMade = "certification_request.made";
     /// The number of a revocation list is taken and the token will be asked to sign it.

@@ -129,7 +129,8 @@ fn look_up(store: &dyn Store, certificates: u64) -> Result<(), Failure> {
     let numbers = || (0..LOOKUPS).map(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) % certificates);
     let by = |index| CertificateFilter { by: Some(index), ..CertificateFilter::default() };
     timed("by serial number", LOOKUPS, || {
-        numbers().try_for_each(|number| expect(find_by_serial(store, &subject(number)?.serial)?.is_some()))
+        numbers()
+            .try_for_each(|number| expect(find_by_serial(store, &subject(number)?.serial, "")?.is_some()))
     })?;
     timed("by EID", LOOKUPS, || {
         numbers()
@@ -199,7 +200,7 @@ fn main() -> Result<(), Failure> {
     let Some(store) = opened else { return Err("the store did not open".into()) };
     timed("by serial number, after the start", 1_000, || {
         (0..1_000).try_for_each(|number| {
-            expect(find_by_serial(&store, &subject(number * 7 % certificates)?.serial)?.is_some())
+            expect(find_by_serial(&store, &subject(number * 7 % certificates)?.serial, "")?.is_some())
         })
     })
 }

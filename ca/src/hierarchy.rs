@@ -9,7 +9,7 @@ use crate::keyspaces::ISSUERS;
 use crate::{CaError, Engines};
 
 /// CAs from a leaf's issuer up to its root, at most: a sub CA of a role, one of the CI, the CI; manufacturers have two.
-const CAS_MAX: usize = 5;
+pub(crate) const CAS_MAX: usize = 5;
 
 /// The certificates of the authority's own issuers.
 pub(crate) struct Hierarchy {

@@ -23,6 +23,7 @@ use crate::keyspaces::{
 };
 use crate::publication::{ListKind, ListName, Shard};
 use crate::register::Reservation;
+use crate::register_key::{Registered, serial_of};
 use crate::revocation::{in_good_standing, index_key};
 use crate::{CaError, Engines};
 
@@ -241,7 +242,7 @@ fn serial_number(store: &dyn store::Store, request: &CertificateRequest) -> Resu
         && let Some(eid) = &request.subject.eid
     {
         let serial = SerialNumber::from_eid(eid);
-        let is_free = store.get(CERTIFICATES, serial.as_bytes())?.is_none()
+        let is_free = Registered::of_serial(store, serial.as_bytes())?.is_empty()
             && store.get(RESERVATIONS, serial.as_bytes())?.is_none();
         if is_free {
             return Ok(serial);
@@ -290,11 +291,13 @@ struct Above {
 fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, CaError> {
     let store = engines.store.as_ref();
     let follows = |serial: &[u8]| -> Result<bool, CaError> {
-        let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
-        let before = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+        let Some(Registered { record: before, .. }) =
+            Registered::of_issuer(store, &request.issuer.name, serial)?
+        else {
+            return Ok(false);
+        };
         Ok(before.profile == request.profile.name
             && before.subject == request.holder
-            && before.issuer == request.issuer.name
             && before.state == "issued")
     };
     if let Some(serial) = &request.renews
@@ -312,7 +315,7 @@ fn key_row(engines: &Engines, request: &CertificateRequest) -> Result<KeyRow, Ca
         return Ok(KeyRow::New);
     };
     let keeps_key = match &request.renews {
-        Some(serial) => row.value[..] == serial[..],
+        Some(serial) => serial_of(&row.value) == serial.as_slice(),
         None => request.profile.role == CertificateRole::OcspResponder && follows(&row.value)?,
     };
     if keeps_key {

@@ -5,6 +5,7 @@
 //! the issuer's next list and every OCSP
 //! answer show it (`docs/cycles/revocation.md`, `docs/cycles/ocsp.md`). Knows no transport.
 
+mod adopted;
 mod anchors;
 mod error;
 mod hierarchy;
@@ -15,6 +16,7 @@ mod keyspaces;
 mod ocsp;
 mod publication;
 mod register;
+mod register_key;
 mod revocation;
 mod standing;
 mod staple;
@@ -22,6 +24,10 @@ mod verification;
 
 use std::sync::Arc;
 
+pub use adopted::{
+    ADOPTED_CERTIFICATES_MAX, ADOPTED_LIST_ENTRIES_MAX, Adopted, Adoption, AdoptionRequest, Taken,
+    adopt_certificates,
+};
 pub use anchors::{ANCHOR_LIST_ENTRIES_MAX, ANCHORS_MAX, Anchor, AnchorList};
 pub use error::{CaError, Refused};
 pub use imported::{INTERMEDIATES_MAX, Import, ImportRequest, list_imported};
@@ -43,6 +49,7 @@ pub use register::{
     CERTIFICATES_PER_PAGE, CertificateFilter, CertificateIndex, CertificatePage, CertificateView,
     Reservation, find_by_eid, find_by_serial, list_certificates, reservations,
 };
+pub use register_key::serial_of;
 pub use revocation::{
     HOLDS_MAX, REVOCATIONS_MAX, Releasing, Revocation, RevocationRequest, Revoking, hold, release, revoke,
     revoke_many,

@@ -14,15 +14,14 @@ use pki::ocsp::{
 use pki::{
     Certificate, CertificateRole, CivilTime, KnownKeys, PkiError, PublicKey, SerialNumber, SubjectValues,
 };
-use prost::Message;
-use proto::records;
 use sha2::{Digest, Sha256};
 use store::Store;
 
 use crate::issuance::{CertificateRequest, SubjectKey};
 use crate::issuers::{Issuer, KeyRegistration};
-use crate::keyspaces::{CERTIFICATES, HOLDER_CERTIFICATES, RESPONDERS};
-use crate::revocation::revocation_of;
+use crate::keyspaces::{HOLDER_CERTIFICATES, RESPONDERS};
+use crate::register_key::{RegisterKey, Registered};
+use crate::revocation::{listed, revocation_of};
 use crate::{CaError, Engines};
 
 /// How long a relying party may rely on an answer.
@@ -202,16 +201,14 @@ impl Responder {
         let store = engines.store.as_ref();
         let mut signed = 0;
         for (key, _) in store.scan(HOLDER_CERTIFICATES, &[], None, at_most.min(OCSP_AHEAD_MAX))? {
-            let serial =
-                key.iter().position(|octet| *octet == 0).map(|at| &key[at + 1..]).unwrap_or_default();
-            let Some(row) = store.get(CERTIFICATES, serial)? else { continue };
-            let record =
-                records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+            let row = key.iter().position(|octet| *octet == 0).map(|at| &key[at + 1..]).unwrap_or_default();
+            let found = Registered::of_key(store, RegisterKey::from_bytes(row))?;
+            let Some(Registered { record, .. }) = found else { continue };
             if store.get(RESPONDERS, record.issuer.as_bytes())?.is_none() {
                 continue;
             }
             let issuer = engines.issuers.find(store, &record.issuer)?;
-            let serial = SerialNumber::from_bytes(serial).map_err(CaError::Verification)?;
+            let serial = SerialNumber::from_bytes(&record.serial_number).map_err(CaError::Verification)?;
             let asked = ask(issuer.certificate()?, &serial, None).map_err(CaError::Verification)?;
             let Ok(request) = OcspRequest::from_der(&asked) else { continue };
             match self.signed_answer(engines, &request, now, AHEAD_SECONDS, options()).await {
@@ -366,20 +363,17 @@ fn responder_key(store: &dyn Store, issuer: &str) -> Result<Option<KeyRegistrati
 }
 
 fn certificate(store: &dyn Store, serial: &[u8]) -> Result<Certificate, CaError> {
-    let row = store.get(CERTIFICATES, serial)?.ok_or(CaError::Record("responder"))?;
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    let found = Registered::of_key(store, RegisterKey::issued(serial))?;
+    let record = found.ok_or(CaError::Record("responder"))?.record;
     Certificate::from_der(&record.der).map_err(CaError::Verification)
 }
 
 /// RFC 6960 §2.2: good only for what was issued; what was reserved and never issued is as unknown as what never was.
 fn status(store: &dyn Store, issuer: &Issuer, id: &CertificateId) -> Result<CertificateStatus, CaError> {
-    let Some(row) = store.get(CERTIFICATES, id.serial().as_bytes())? else {
-        return Ok(CertificateStatus::Unknown);
+    let serial = id.serial().as_bytes();
+    let Some(Registered { record, .. }) = Registered::of_issuer(store, &issuer.name, serial)? else {
+        return revoked_elsewhere(store, &issuer.name, serial);
     };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
-    if record.issuer != issuer.name {
-        return Ok(CertificateStatus::Unknown);
-    }
     Ok(match revocation_of(&record)? {
         Some(revocation) => CertificateStatus::Revoked {
             at: CivilTime::from_timestamp(revocation.at).map_err(|_| CaError::Record("certificate"))?,
@@ -388,6 +382,13 @@ fn status(store: &dyn Store, issuer: &Issuer, id: &CertificateId) -> Result<Cert
         None if record.state == "issued" => CertificateStatus::Good,
         None => CertificateStatus::Unknown,
     })
+}
+
+/// Of a certificate that the register does not have: what the issuer's last list from elsewhere said of it.
+fn revoked_elsewhere(store: &dyn Store, issuer: &str, serial: &[u8]) -> Result<CertificateStatus, CaError> {
+    let Some(revocation) = listed(store, issuer, serial)? else { return Ok(CertificateStatus::Unknown) };
+    let at = CivilTime::from_timestamp(revocation.at).map_err(|_| CaError::Record("revocation"))?;
+    Ok(CertificateStatus::Revoked { at, reason: revocation.reason })
 }
 
 fn validity(signed_at: Timestamp) -> (Timestamp, Timestamp) {

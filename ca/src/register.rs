@@ -11,6 +11,7 @@ use crate::issuance::{holder_of, holder_prefix, serial_octets};
 use crate::keyspaces::{
     CERTIFICATES, CERTIFIED_KEYS, DEVICE_CERTIFICATES, HOLDER_CERTIFICATES, RESERVATIONS,
 };
+use crate::register_key::{RegisterKey, Registered};
 use crate::revocation::{Revocation, revocation_of};
 
 /// Most reservations a start looks at in one go.
@@ -42,14 +43,25 @@ pub struct CertificateView {
     pub revocation: Option<Revocation>,
 }
 
-/// The certificate of a serial number.
-pub fn find_by_serial(store: &dyn Store, serial: &[u8]) -> Result<Option<CertificateView>, CaError> {
-    let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(None) };
-    view(&row.value).map(Some)
+/// The certificate of a serial number. Refused when several issuers have one of this number and `issuer` names none of them.
+pub fn find_by_serial(
+    store: &dyn Store,
+    serial: &[u8],
+    issuer: &str,
+) -> Result<Option<CertificateView>, CaError> {
+    Registered::find(store, serial, issuer)?.map(|found| view(found.record)).transpose()
 }
 
-fn view(value: &[u8]) -> Result<CertificateView, CaError> {
-    let record = records::Certificate::decode(value).map_err(|_| CaError::Record("certificate"))?;
+fn find_by_key(store: &dyn Store, key: &[u8]) -> Result<Option<CertificateView>, CaError> {
+    let found = Registered::of_key(store, RegisterKey::from_bytes(key))?;
+    found.map(|found| view(found.record)).transpose()
+}
+
+fn decoded(value: &[u8]) -> Result<records::Certificate, CaError> {
+    records::Certificate::decode(value).map_err(|_| CaError::Record("certificate"))
+}
+
+fn view(record: records::Certificate) -> Result<CertificateView, CaError> {
     Ok(CertificateView {
         serial: record.serial_number.clone(),
         revocation: revocation_of(&record)?,
@@ -88,13 +100,13 @@ pub enum CertificateIndex {
 /// Some of the certificates that a filter lets through, and where to go on if these were not all.
 #[derive(Debug)]
 pub struct CertificatePage {
-    /// In the order of serial numbers.
+    /// In the order of serial numbers; those from elsewhere last.
     pub certificates: Vec<CertificateView>,
-    /// The serial number after which the next page begins.
+    /// The row after which the next page begins.
     pub next: Option<Vec<u8>>,
 }
 
-/// A page of the register: at most `limit` certificates after the serial number `after`.
+/// A page of the register: at most `limit` certificates after the row `after`.
 pub fn list_certificates(
     store: &dyn Store,
     filter: &CertificateFilter,
@@ -107,8 +119,8 @@ pub fn list_certificates(
             && is(&filter.profile, &view.profile)
             && is(&filter.state, &view.state)
     };
-    let single = |serial: Option<Vec<u8>>| -> Result<CertificatePage, CaError> {
-        let found = serial.map(|serial| find_by_serial(store, &serial)).transpose()?.flatten();
+    let single = |key: Option<Vec<u8>>| -> Result<CertificatePage, CaError> {
+        let found = key.map(|key| find_by_key(store, &key)).transpose()?.flatten();
         Ok(CertificatePage { certificates: found.into_iter().filter(wanted).collect(), next: None })
     };
     let limit = limit.clamp(1, CERTIFICATES_PER_PAGE);
@@ -122,13 +134,13 @@ pub fn list_certificates(
         }
         Some(CertificateIndex::Holder(holder)) => {
             let prefix = holder_prefix(holder);
-            let after = after.map(|serial| [&prefix, serial].concat());
+            let after = after.map(|key| [&prefix, key].concat());
             let rows = store.scan(HOLDER_CERTIFICATES, &prefix, after.as_deref(), limit)?;
             let is_last = rows.len() < limit;
             for (key, _) in rows {
-                let serial = &key[prefix.len()..];
-                page.certificates.extend(find_by_serial(store, serial)?.filter(wanted));
-                page.next = (!is_last).then(|| serial.to_vec());
+                let key = &key[prefix.len()..];
+                page.certificates.extend(find_by_key(store, key)?.filter(wanted));
+                page.next = (!is_last).then(|| key.to_vec());
             }
             Ok(page)
         }
@@ -143,10 +155,10 @@ pub fn list_certificates(
                 let count = rows.len();
                 looked_at += count;
                 let mut read = 0;
-                for (serial, row) in rows {
+                for (key, row) in rows {
                     read += 1;
-                    page.certificates.extend(Some(view(&row.value)?).filter(wanted));
-                    after = Some(serial);
+                    page.certificates.extend(Some(view(decoded(&row.value)?)?).filter(wanted));
+                    after = Some(key);
                     if page.certificates.len() == limit {
                         break;
                     }
@@ -164,7 +176,7 @@ pub fn list_certificates(
 /// The newest certificate of a device.
 pub fn find_by_eid(store: &dyn Store, eid: &Eid) -> Result<Option<CertificateView>, CaError> {
     match store.get(DEVICE_CERTIFICATES, holder_of(eid).as_bytes())? {
-        Some(row) => find_by_serial(store, &row.value),
+        Some(row) => find_by_key(store, &row.value),
         None => Ok(None),
     }
 }

@@ -14,6 +14,7 @@ use crate::imported::Import;
 use crate::issuance::{About, serial_fact};
 use crate::keyspaces::{CERTIFICATES, ISSUERS, RESERVATIONS, REVOCATIONS};
 use crate::publication::{ListKind, ListName, Shard};
+use crate::register_key::{RegisterKey, Registered};
 use crate::{CaError, Engines};
 
 /// Certificates that one issuer can revoke. An entry of a list takes at most 82 bytes, so the fullest list fits one commit of the
@@ -31,6 +32,8 @@ const ROOM: usize = 100;
 pub struct RevocationRequest {
     /// Its serial number.
     pub serial: SerialNumber,
+    /// Its issuer; may be empty where no other has a certificate of this number.
+    pub issuer: String,
     /// The reason that the list gives.
     pub reason: RevocationReason,
     /// Since when its key is, or may be, in other hands; not after now and not before the certificate.
@@ -49,6 +52,7 @@ pub struct Revocation {
 /// A revocation that may be committed: what it will mean was checked.
 #[derive(Debug)]
 pub struct Revoking {
+    key: RegisterKey,
     record: records::Certificate,
     version: u64,
     serial: SerialNumber,
@@ -96,8 +100,9 @@ fn revoke_one(
 ) -> Result<Revoking, CaError> {
     let store = engines.store.as_ref();
     let serial = request.serial.as_bytes();
-    let Some(row) = store.get(CERTIFICATES, serial)? else { return Err(not_in_register(store, serial)?) };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    let Some(Registered { key, record, version }) = Registered::find(store, serial, &request.issuer)? else {
+        return Err(not_in_register(store, serial)?);
+    };
     let (mut at, mut held) = (now, None);
     match record.state.as_str() {
         "issued" => {}
@@ -165,8 +170,9 @@ fn revoke_one(
         ));
     }
     Ok(Revoking {
+        key,
         record,
-        version: row.version,
+        version,
         serial: request.serial.clone(),
         revocation: Revocation { at, reason: request.reason },
         invalid_since: request.invalid_since,
@@ -196,9 +202,15 @@ fn check_invalid_since(
 }
 
 /// A hold by one person: as [`revoke`], for [`RevocationReason::CertificateHold`], while fewer than [`HOLDS_MAX`] certificates are held.
-pub fn hold(engines: &Engines, serial: &SerialNumber, now: Timestamp) -> Result<Revoking, CaError> {
+pub fn hold(
+    engines: &Engines,
+    serial: &SerialNumber,
+    issuer: &str,
+    now: Timestamp,
+) -> Result<Revoking, CaError> {
     let request = RevocationRequest {
         serial: serial.clone(),
+        issuer: issuer.to_owned(),
         reason: RevocationReason::CertificateHold,
         invalid_since: None,
     };
@@ -227,6 +239,7 @@ fn held_certificates(store: &dyn Store) -> Result<usize, CaError> {
 /// A release that may be committed.
 #[derive(Debug)]
 pub struct Releasing {
+    key: RegisterKey,
     record: records::Certificate,
     version: u64,
     index_version: u64,
@@ -234,11 +247,12 @@ pub struct Releasing {
 }
 
 /// Whether the certificate is held, and so can be released. Reads only.
-pub fn release(engines: &Engines, serial: &SerialNumber) -> Result<Releasing, CaError> {
+pub fn release(engines: &Engines, serial: &SerialNumber, issuer: &str) -> Result<Releasing, CaError> {
     let store = engines.store.as_ref();
     let octets = serial.as_bytes();
-    let Some(row) = store.get(CERTIFICATES, octets)? else { return Err(not_in_register(store, octets)?) };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    let Some(Registered { key, record, version }) = Registered::find(store, octets, issuer)? else {
+        return Err(not_in_register(store, octets)?);
+    };
     if revocation_of(&record)?.is_none_or(|revocation| revocation.reason.is_for_good()) {
         return Err(CaError::refused(
             ReasonCode::PolicyViolation,
@@ -247,7 +261,7 @@ pub fn release(engines: &Engines, serial: &SerialNumber) -> Result<Releasing, Ca
     }
     let index = store.get(REVOCATIONS, &index_key(&record.issuer, octets))?;
     let index_version = index.ok_or(CaError::Record("revocation"))?.version;
-    Ok(Releasing { record, version: row.version, index_version, serial: serial.clone() })
+    Ok(Releasing { key, record, version, index_version, serial: serial.clone() })
 }
 
 impl Releasing {
@@ -271,11 +285,15 @@ impl Releasing {
         };
         let key = index_key(&self.record.issuer, serial);
         let changes = vec![
-            Change::put(CERTIFICATES, serial, certificate.encode_to_vec()),
+            Change::put(CERTIFICATES, self.key.as_bytes(), certificate.encode_to_vec()),
             Change::delete(REVOCATIONS, key.clone()),
         ];
         let preconditions = vec![
-            Precondition::Version { keyspace: CERTIFICATES, key: serial.to_vec(), version: self.version },
+            Precondition::Version {
+                keyspace: CERTIFICATES,
+                key: self.key.as_bytes().to_vec(),
+                version: self.version,
+            },
             Precondition::Version { keyspace: REVOCATIONS, key, version: self.index_version },
         ];
         (named(entry, &self.record), changes, preconditions)
@@ -346,11 +364,15 @@ impl Revoking {
         };
         let key = index_key(&self.record.issuer, serial);
         let changes = vec![
-            Change::put(CERTIFICATES, serial, certificate.encode_to_vec()),
+            Change::put(CERTIFICATES, self.key.as_bytes(), certificate.encode_to_vec()),
             Change::put(REVOCATIONS, key.clone(), index.encode_to_vec()),
         ];
         let preconditions = vec![
-            Precondition::Version { keyspace: CERTIFICATES, key: serial.to_vec(), version: self.version },
+            Precondition::Version {
+                keyspace: CERTIFICATES,
+                key: self.key.as_bytes().to_vec(),
+                version: self.version,
+            },
             match self.held {
                 Some(version) => Precondition::Version { keyspace: REVOCATIONS, key, version },
                 None => Precondition::Absent { keyspace: REVOCATIONS, key },
@@ -397,9 +419,9 @@ pub(crate) fn in_good_standing(
             CaError::refused(ReasonCode::PolicyViolation, format!("the certificate of issuer {name}: {why}"))
         });
     }
-    // A root is in no register and on no list.
-    let Some(row) = store.get(CERTIFICATES, certificate.serial().as_bytes())? else { return Ok(Vec::new()) };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+    // The roots of the founding are in no register, and roots are on no list.
+    let found = Registered::of_certificate(store, certificate)?;
+    let Some(Registered { record, .. }) = found else { return Ok(Vec::new()) };
     if let Some(revocation) = revocation_of(&record)? {
         return Err(CaError::refused(
             ReasonCode::PolicyViolation,
@@ -408,6 +430,15 @@ pub(crate) fn in_good_standing(
     }
     let key = index_key(&record.issuer, &record.serial_number);
     Ok(vec![Precondition::Absent { keyspace: REVOCATIONS, key }])
+}
+
+/// What the rows of an issuer's lists say of a serial number.
+pub(crate) fn listed(store: &dyn Store, issuer: &str, serial: &[u8]) -> Result<Option<Revocation>, CaError> {
+    let Some(row) = store.get(REVOCATIONS, &index_key(issuer, serial))? else { return Ok(None) };
+    let unreadable = || CaError::Record("revocation");
+    let record = records::Revocation::decode(&*row.value).map_err(|_| unreadable())?;
+    let reason = record.reason.parse().map_err(|_| unreadable())?;
+    Ok(Some(Revocation { at: Timestamp::from_micros(record.revoked_micros), reason }))
 }
 
 /// The revocation in a certificate's record.

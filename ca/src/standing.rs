@@ -14,6 +14,7 @@ use crate::anchors::Anchor;
 use crate::hierarchy::{Hierarchy, root_key_id};
 use crate::imported::imported_for_key;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, ISSUERS, REVOCATIONS};
+use crate::register_key::{RegisterKey, Registered, serial_of};
 use crate::revocation::{Revocation, index_key, revocation_of};
 use crate::{CaError, Engines};
 
@@ -38,8 +39,9 @@ pub struct VerifiedEuicc {
     pub eid: Eid,
     /// Its key.
     pub public_key: EcPublicKey,
-    /// Serial numbers of its certificate and of those above it but the root, for [`still_in_force`].
-    pub serial_numbers: Vec<Vec<u8>>,
+    /// Its certificate and those above it but the root, for [`still_in_force`]: their rows in the register ([`crate::serial_of`]), or
+    /// where it has none their serial numbers.
+    pub rows: Vec<Vec<u8>>,
     /// Those of them that are revoked here. SGP.02 §2.3.2.3: whether it is served all the same is the operator's to say.
     pub revoked: Vec<(Vec<u8>, Revocation)>,
     /// That no other is revoked when the deed is committed.
@@ -72,22 +74,22 @@ pub fn in_force_for_key(
 pub fn still_in_force(
     store: &dyn Store,
     ci_key_id: &[u8],
-    serial_numbers: &[Vec<u8>],
+    rows: &[Vec<u8>],
     accepted: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<Vec<Precondition>, CaError> {
     if let Some(anchor) = Anchor::of_key(store, ci_key_id)? {
-        let serials: Vec<&[u8]> = serial_numbers.iter().map(Vec::as_slice).collect();
+        let serials: Vec<&[u8]> = rows.iter().map(|row| serial_of(row)).collect();
         return anchor.in_force(store, &serials, now)?.map_err(refused);
     }
     let mut unrevoked = Vec::new();
-    for serial in serial_numbers.iter().filter(|serial| !accepted.contains(serial)) {
-        match store.get(CERTIFICATES, serial)? {
+    for row in rows.iter().filter(|row| !accepted.contains(row)) {
+        match store.get(CERTIFICATES, row)? {
             // Of a manufacturer that certifies its devices itself: it is not ours to revoke.
             None => {}
             Some(_) => {
                 let found =
-                    self::unrevoked(store, serial)?.ok_or_else(|| refused("a certificate was revoked"))?;
+                    self::unrevoked(store, row)?.ok_or_else(|| refused("a certificate was revoked"))?;
                 unrevoked.push(found.unrevoked);
             }
         }
@@ -152,7 +154,7 @@ pub fn verify_euicc(
     Ok(VerifiedEuicc {
         eid: euicc.eid().ok_or_else(|| refused("the eUICC's certificate holds no EID"))?,
         public_key: public_key.ec().clone(),
-        serial_numbers: above[..above.len() - 1].iter().map(|c| c.serial().as_bytes().to_vec()).collect(),
+        rows: above[..above.len() - 1].iter().map(|c| found.row(c)).collect(),
         revoked: found.revoked,
         unrevoked: found.unrevoked,
     })
@@ -172,6 +174,7 @@ fn chain_to(
 /// What the register says of the certificates of a chain.
 #[derive(Default)]
 struct Found {
+    rows: Vec<RegisterKey>,
     revoked: Vec<(Vec<u8>, Revocation)>,
     unrevoked: Vec<Precondition>,
 }
@@ -180,19 +183,28 @@ impl Found {
     /// Takes a certificate that is in the register byte for byte; false when the register does not know it.
     fn registered(&mut self, store: &dyn Store, certificate: &Certificate) -> Result<bool, CaError> {
         let serial = certificate.serial().as_bytes();
-        let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(false) };
-        let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
-        if record.der != certificate.der() {
-            return Err(refused("the register has another certificate of this serial number"));
-        }
+        let Some(Registered { key, record, .. }) = Registered::of_certificate(store, certificate)? else {
+            return match store.get(CERTIFICATES, serial)? {
+                Some(_) => Err(refused("the register has another certificate of this serial number")),
+                None => Ok(false),
+            };
+        };
         match revocation_of(&record)? {
-            Some(revocation) => self.revoked.push((serial.to_vec(), revocation)),
+            Some(revocation) => self.revoked.push((key.as_bytes().to_vec(), revocation)),
             None => {
                 let key = index_key(&record.issuer, serial);
                 self.unrevoked.push(Precondition::Absent { keyspace: REVOCATIONS, key });
             }
         }
+        self.rows.push(key);
         Ok(true)
+    }
+
+    /// The row of a certificate that was taken; its serial number when the register has none.
+    fn row(&self, certificate: &Certificate) -> Vec<u8> {
+        let serial = certificate.serial().as_bytes();
+        let row = self.rows.iter().find(|row| serial_of(row.as_bytes()) == serial);
+        row.map_or(serial, RegisterKey::as_bytes).to_vec()
     }
 
     /// Takes an eUICC's certificate; of a manufacturer with a key of its own it need not be in the register.
@@ -218,10 +230,10 @@ struct Unrevoked {
     unrevoked: Precondition,
 }
 
-/// A certificate by its serial number, unless it is not issued, or revoked.
-fn unrevoked(store: &dyn Store, serial: &[u8]) -> Result<Option<Unrevoked>, CaError> {
-    let Some(row) = store.get(CERTIFICATES, serial)? else { return Ok(None) };
-    let record = records::Certificate::decode(&*row.value).map_err(|_| CaError::Record("certificate"))?;
+/// A certificate by its row in the register, unless it is not issued, or revoked.
+fn unrevoked(store: &dyn Store, row: &[u8]) -> Result<Option<Unrevoked>, CaError> {
+    let Some(found) = Registered::of_key(store, RegisterKey::from_bytes(row))? else { return Ok(None) };
+    let record = found.record;
     if record.state != "issued" {
         return Ok(None);
     }

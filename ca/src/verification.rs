@@ -7,7 +7,8 @@ use store::Store;
 
 use crate::anchors::{Anchor, revoked_by_anchor};
 use crate::hierarchy::Hierarchy;
-use crate::register::find_by_serial;
+use crate::register_key::{RegisterKey, Registered};
+use crate::revocation::revocation_of;
 use crate::{CaError, Engines};
 
 /// What is to be judged.
@@ -160,9 +161,9 @@ fn standing_elsewhere(
         let problem = format!("{} revoked it at {at}: {reason}", anchor.name);
         return Ok((RegisterStanding::Revoked, Some(Finding { finding: "revoked", problem, depth })));
     }
-    match find_by_serial(store, serial)? {
-        Some(own) if own.der == certificate.der() => standing(store, certificate, depth),
-        _ => Ok((RegisterStanding::NotRegistered, None)),
+    match Registered::of_certificate(store, certificate)? {
+        Some(_) => standing(store, certificate, depth),
+        None => Ok((RegisterStanding::NotRegistered, None)),
     }
 }
 
@@ -171,15 +172,16 @@ fn standing(
     certificate: &Certificate,
     depth: usize,
 ) -> Result<(RegisterStanding, Option<Finding>), CaError> {
-    let Some(found) = find_by_serial(store, certificate.serial().as_bytes())? else {
-        return Ok((RegisterStanding::NotRegistered, None));
+    let Some(found) = Registered::of_certificate(store, certificate)? else {
+        let issued = RegisterKey::issued(certificate.serial().as_bytes());
+        let differs = Registered::of_key(store, issued)?.map(|_| Finding {
+            finding: "register-differs",
+            problem: "the register has another certificate of this serial number".to_owned(),
+            depth,
+        });
+        return Ok((RegisterStanding::NotRegistered, differs));
     };
-    if found.der != certificate.der() {
-        let problem = "the register has another certificate of this serial number".to_owned();
-        let finding = Finding { finding: "register-differs", problem, depth };
-        return Ok((RegisterStanding::NotRegistered, Some(finding)));
-    }
-    Ok(match found.revocation {
+    Ok(match revocation_of(&found.record)? {
         None => (RegisterStanding::InForce, None),
         Some(revocation) => {
             let problem = format!("it was revoked at {}: {}", revocation.at, revocation.reason);

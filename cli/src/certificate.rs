@@ -1,5 +1,6 @@
 //! Certificates: requested for a party, fetched, revoked; judged and handed over from files alone.
 
+mod adopt;
 mod algorithms;
 mod ask;
 mod bundle;
@@ -97,6 +98,14 @@ pub enum CertificateCommand {
     #[command(after_help = "Example:
   chancery certificate release --serial 0a1b2c --because 'incident 118 is closed' --identity alice/")]
     Release(Release),
+    /// Take certificates into the register that an issuer issued before it came here; each proves itself by that issuer's signature.
+    ///
+    /// Then they can be listed, revoked and asked about like all others. What the issuer's last list (`issuer register --list`) named is
+    /// revoked. Exit code 1 when one was refused, with the reasons; the others are taken all the same, and again is no harm.
+    #[command(after_help = "Example:
+  chancery certificate adopt --issuer ci-2019 old-ca/issued/ --identity alice/
+  chancery certificate adopt --issuer acme-2019 --output json devices.pem --identity alice/")]
+    Adopt(adopt::Adopt),
     /// Judge a certificate in a file by the GSMA's chain rules; nothing needs to run.
     ///
     /// Exit code 0 when it holds; 1 with the reason of each refusal and its stable name when not. Generic tools refuse every
@@ -215,6 +224,9 @@ pub struct Get {
     /// Serial number in hex
     #[arg(long, value_name = "HEX")]
     serial: Option<String>,
+    /// Its issuer, where certificates of several have this serial number
+    #[arg(long, value_name = "NAME", value_parser = parse_name, requires = "serial")]
+    issuer: Option<String>,
     /// File to write: PEM, or DER when its name ends in .der; the issuer's certificate goes to FILE.issuer.pem or .der
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -222,12 +234,28 @@ pub struct Get {
     remote: RemoteArgs,
 }
 
-/// Arguments of `certificate revoke`.
+/// Names a certificate of the register.
 #[derive(Debug, Args)]
-pub struct Revoke {
+pub struct Number {
     /// Serial number in hex
     #[arg(long, value_name = "HEX", value_parser = parse_serial)]
     serial: SerialArg,
+    /// Its issuer, where certificates of several have this serial number
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    issuer: Option<String>,
+}
+
+impl Number {
+    fn issuer(&self) -> String {
+        self.issuer.clone().unwrap_or_default()
+    }
+}
+
+/// Arguments of `certificate revoke`.
+#[derive(Debug, Args)]
+pub struct Revoke {
+    #[command(flatten)]
+    number: Number,
     /// Why, as the revocation list will say it
     #[arg(long)]
     reason: RevocationReason,
@@ -244,9 +272,8 @@ pub struct Revoke {
 /// Arguments of `certificate hold`.
 #[derive(Debug, Args)]
 pub struct Hold {
-    /// Serial number in hex
-    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
-    serial: SerialArg,
+    #[command(flatten)]
+    number: Number,
     /// The report or case, at most 100 characters
     #[arg(long, value_name = "TEXT")]
     reference: String,
@@ -259,9 +286,8 @@ pub struct Hold {
 /// Arguments of `certificate release`.
 #[derive(Debug, Args)]
 pub struct Release {
-    /// Serial number in hex
-    #[arg(long, value_name = "HEX", value_parser = parse_serial)]
-    serial: SerialArg,
+    #[command(flatten)]
+    number: Number,
     /// Why, for the approver to read
     #[arg(long, value_name = "TEXT")]
     because: String,
@@ -292,6 +318,7 @@ impl CertificateCommand {
             Self::Get(get) => get.run(output).await,
             Self::List(list) => list.run(output).await,
             Self::Ask(ask) => return ask.run(output).await,
+            Self::Adopt(adopt) => return adopt.run(output).await,
             Self::Revoke(revoke) => revoke.run(output).await,
             Self::RevokeMany(many) => many.run(output).await,
             Self::Hold(hold) => hold.run(output).await,
@@ -331,9 +358,10 @@ impl Revoke {
     async fn run(&self, output: Output) -> Result<(), CliError> {
         let reason = self.reason.as_str();
         let kind = Kind::RevokeCertificate(RevokeCertificate {
-            serial_number: self.serial.0.clone(),
+            serial_number: self.number.serial.0.clone(),
             reason: reason.to_owned(),
             invalid_since: self.invalid_since.map(to_wire),
+            issuer: self.number.issuer(),
         });
         let because = self.because.clone().unwrap_or_else(|| format!("revocation: {reason}"));
         operation::request_because(kind, &because, &self.send, output).await
@@ -351,8 +379,9 @@ impl Hold {
         let connection = self.remote.connect(output).await?;
         let message = HoldCertificateRequest {
             idempotency_key: self.idempotency.key()?,
-            serial_number: self.serial.0.clone(),
+            serial_number: self.number.serial.0.clone(),
             reference: self.reference.clone(),
+            issuer: self.number.issuer(),
         };
         let answer = connection
             .call(output, Some(&message.idempotency_key), || {
@@ -361,7 +390,8 @@ impl Hold {
                 async move { client.hold_certificate(request).await }
             })
             .await?;
-        let held = Held { serial_number: hex::encode(&self.serial.0), entry_index: answer.entry_index };
+        let held =
+            Held { serial_number: hex::encode(&self.number.serial.0), entry_index: answer.entry_index };
         output.print(&held, |held| {
             fields([
                 ("held", held.serial_number.clone()),
@@ -378,7 +408,10 @@ impl Hold {
 
 impl Release {
     async fn run(&self, output: Output) -> Result<(), CliError> {
-        let kind = Kind::ReleaseCertificate(ReleaseCertificate { serial_number: self.serial.0.clone() });
+        let kind = Kind::ReleaseCertificate(ReleaseCertificate {
+            serial_number: self.number.serial.0.clone(),
+            issuer: self.number.issuer(),
+        });
         operation::request_because(kind, &self.because, &self.send, output).await
     }
 }
@@ -407,7 +440,7 @@ impl Get {
             }
         };
         let connection = self.remote.connect(output).await?;
-        let message = GetCertificateRequest { by: Some(by) };
+        let message = GetCertificateRequest { by: Some(by), issuer: self.issuer.clone().unwrap_or_default() };
         let answer = connection
             .call(output, None, || {
                 let request = connection.request(message.clone());

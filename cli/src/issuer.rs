@@ -8,6 +8,7 @@ use proto::v1::operation::Kind;
 use proto::v1::{IssueCertificate, RegisterIssuer, RegisterResponder, issue_certificate};
 use serde::Deserialize;
 
+use crate::certificate::reading;
 use crate::error::CliError;
 use crate::files;
 use crate::identity::parse_name;
@@ -17,9 +18,17 @@ use crate::output::Output;
 /// `chancery issuer ...`
 #[derive(Debug, Subcommand)]
 pub enum IssuerCommand {
-    /// Request that a key of the `ca` token becomes a party's issuer.
-    #[command(after_help = "Example:
+    /// Request that a key of the `ca` token becomes a party's issuer, or one of the authority.
+    ///
+    /// It gets its certificate here (`issuer certify`, `certificate request`) or elsewhere (`anchor csr`, `anchor import`). Where a ceremony or
+    /// other software made one, bring it with --certificate: a root's, or one below an issuer that is known here. What it signed until now
+    /// goes on: its last revocation list comes with --list, the certificates it issued with `certificate adopt`.
+    #[command(after_help = "Examples:
   chancery issuer register --key-file acme-signing-key.json --name acme-2026 --party acme-eum \\
+      --reason 'ceremony of 2026-11-20' --identity alice/
+  chancery issuer register --key-file ci-2019.key.json --authority --certificate ci-2019.pem --list ci-2019.crl \\
+      --reason 'moved from the old CA' --identity alice/
+  chancery issuer register --key-file ci-2027.key.json --authority --certificate ci-2027.pem --without-list \\
       --reason 'ceremony of 2026-11-20' --identity alice/")]
     Register(Register),
     /// Request that a key of the `ca` token signs the OCSP answers about certificates of a further certificate issuer (CI).
@@ -68,6 +77,15 @@ pub struct Register {
     /// It is a certificate issuer (CI) of the authority itself, no manufacturer's
     #[arg(long, conflicts_with = "party")]
     authority: bool,
+    /// Its certificate, PEM or DER, where it has one
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
+    /// The newest full revocation list (CRL) that it signed elsewhere, PEM or DER, at most 1,000 entries
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    list: Option<PathBuf>,
+    /// It never signed a revocation list
+    #[arg(long, requires = "certificate", conflicts_with = "list")]
+    without_list: bool,
     #[command(flatten)]
     request: RequestArgs,
 }
@@ -135,7 +153,14 @@ impl IssuerCommand {
         match self {
             Self::Register(args) => {
                 let party = if args.authority { Some("") } else { args.party.as_deref() };
-                let issuer = register_issuer(&args.key_file, args.name.as_deref(), party)?;
+                let mut issuer = register_issuer(&args.key_file, args.name.as_deref(), party)?;
+                if let Some(path) = &args.certificate {
+                    issuer.certificate = reading::certificate(path)?.der().to_vec();
+                }
+                if let Some(path) = &args.list {
+                    issuer.list = reading::revocation_list(path)?.der().to_vec();
+                }
+                issuer.without_list = args.without_list;
                 operation::request(Kind::RegisterIssuer(issuer), &args.request, output).await?;
             }
             Self::CrossCertify(args) => {
@@ -200,6 +225,7 @@ pub fn register_issuer(
         key_label: file.label,
         key_id: hex::decode(&file.id).map_err(|_| wrong("id is not hex".to_owned()))?,
         public_key,
+        ..RegisterIssuer::default()
     })
 }
 

@@ -165,12 +165,27 @@ fn show_accreditation(out: &mut Fields, evidence: &Accreditation) {
 }
 
 fn register_issuer(out: &mut Fields, issuer: &RegisterIssuer) {
-    let RegisterIssuer { name, party, key_label, key_id, public_key } = issuer;
+    let RegisterIssuer { name, party, key_label, key_id, public_key, certificate, list, without_list } =
+        issuer;
     out.text("name", name);
     out.text("party", party);
     out.text("key_label", key_label);
     out.add("key_id", hex::encode(key_id));
     out.key("public_key", public_key);
+    out.add(
+        "key_origin",
+        if key_label.starts_with("chancery/adopted-issuer") {
+            "OTHER SOFTWARE made this key: the ceremony's output says what the token tells of it"
+        } else {
+            "a ceremony made it in the token"
+        },
+    );
+    out.certificate("certificate", certificate);
+    match (&list[..], *without_list) {
+        ([], true) => out.add("list", "none: it is said that this issuer never signed a revocation list"),
+        ([], false) => out.add("list", "none"),
+        (list, _) => out.list_of("list", list),
+    }
 }
 
 fn register_responder(out: &mut Fields, responder: &RegisterResponder) {
@@ -292,8 +307,9 @@ fn start_rotation(out: &mut Fields, start: &StartRotation) {
 }
 
 fn release_certificate(out: &mut Fields, release: &ReleaseCertificate) {
-    let ReleaseCertificate { serial_number } = release;
+    let ReleaseCertificate { serial_number, issuer } = release;
     out.add("serial_number", hex::encode(serial_number));
+    out.text("issuer", issuer);
     out.add("effect", "in force again; the next revocation list (CRL) does not show it");
 }
 
@@ -304,11 +320,12 @@ fn roll_back_rotation(out: &mut Fields, roll_back: &RollBackRotation) {
 }
 
 fn revoke_certificate(out: &mut Fields, revoke: &RevokeCertificate) {
-    let RevokeCertificate { serial_number, reason, invalid_since } = revoke;
+    let RevokeCertificate { serial_number, reason, invalid_since, issuer } = revoke;
     out.add(
         "serial_number",
         if serial_number.is_empty() { "-".to_owned() } else { hex::encode(serial_number) },
     );
+    out.text("issuer", issuer);
     out.text("revocation_reason", reason);
     if let Some(since) = invalid_since {
         out.time("invalid_since", Some(since));
@@ -323,13 +340,14 @@ fn revoke_certificates(out: &mut Fields, revoke: &RevokeCertificates) {
         out.time("invalid_since", Some(since));
     }
     out.add("count", certificates.len().to_string());
-    for CertificateToRevoke { serial_number, holder, profile, replacement } in certificates {
+    for CertificateToRevoke { serial_number, holder, profile, replacement, issuer } in certificates {
         let stays = match &replacement[..] {
             [] => "NOTHING stays in force in its place".to_owned(),
             serial => format!("{} stays in force", hex::encode(serial)),
         };
         let (serial, profile, holder) = (hex::encode(serial_number), printable(profile), printable(holder));
-        out.add("certificate", format!("{serial}, {profile} of {holder}: {stays}"));
+        let by = if issuer.is_empty() { String::new() } else { format!(" by {}", printable(issuer)) };
+        out.add("certificate", format!("{serial}, {profile} of {holder}{by}: {stays}"));
     }
     out.add("effect", "all of them are revoked for good; the next revocation lists (CRL) show it");
 }
@@ -393,6 +411,39 @@ impl Fields {
 
     fn key(&mut self, name: &str, spki: &[u8]) {
         self.add(name, describe_key(spki));
+    }
+
+    /// A certificate: whose it is and until when, and its digest.
+    fn certificate(&mut self, name: &str, der: &[u8]) {
+        let text = match der {
+            [] => "none yet".to_owned(),
+            der => match pki::Certificate::from_der(der) {
+                Ok(certificate) => format!(
+                    "{}, {} to {}, SHA-256 {}",
+                    printable(&certificate.common_name().unwrap_or_else(|| "no common name".to_owned())),
+                    certificate.not_before(),
+                    certificate.not_after(),
+                    hex::encode(certificate.digest())
+                ),
+                Err(error) => format!("NO CERTIFICATE: {error}"),
+            },
+        };
+        self.add(name, text);
+    }
+
+    /// A revocation list: its number, its age, how many it revokes.
+    fn list_of(&mut self, name: &str, der: &[u8]) {
+        let text = match pki::crl::Crl::parse(der) {
+            Ok(list) => format!(
+                "number {}, of {}, {} certificates revoked, SHA-256 {}",
+                list.number().map_or_else(|| "of more than 64 bits".to_owned(), |number| number.to_string()),
+                list.this_update(),
+                list.revoked().len(),
+                hex::encode(list.digest())
+            ),
+            Err(error) => format!("NO REVOCATION LIST: {error}"),
+        };
+        self.add(name, text);
     }
 
     fn csr(&mut self, name: &str, der: &[u8]) {
@@ -524,6 +575,7 @@ mod tests {
             serial_number: vec![0x0a, 0x1b],
             reason: "key-compromise".to_owned(),
             invalid_since: None,
+            issuer: "ci-2019".to_owned(),
         }));
         assert!(text.contains("0a1b") && text.contains("key-compromise") && text.contains("for good"));
         let text = shown(Kind::RollBackRotation(RollBackRotation { name: "r1".to_owned() }));

@@ -25,6 +25,9 @@ impl fmt::Display for KeyRef {
 pub enum KeyRole {
     /// Signs certificates and CRLs (CKM_ECDSA over a digest).
     CertificateIssuer(#[serde(with = "wire_curve")] Curve),
+    /// Signs certificates and CRLs with a key that other software made on the token. Where it has been, and for what else the token
+    /// lets it be used, is as the token says ([`crate::template`]).
+    AdoptedIssuer(#[serde(with = "wire_curve")] Curve),
     /// P-256; signs the mTLS certificates of persons and parties.
     OperatorIssuer,
     /// Signs OCSP answers for one issuer, under a certificate of that issuer (CKM_ECDSA over a digest).
@@ -105,9 +108,11 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::CertificateIssuer(Curve::P256),
         Self::CertificateIssuer(Curve::BrainpoolP256r1),
+        Self::AdoptedIssuer(Curve::P256),
+        Self::AdoptedIssuer(Curve::BrainpoolP256r1),
         Self::OperatorIssuer,
         Self::OcspResponder(Curve::P256),
         Self::OcspResponder(Curve::BrainpoolP256r1),
@@ -142,6 +147,8 @@ impl KeyRole {
         match self {
             Self::CertificateIssuer(Curve::P256) => "certificate-issuer",
             Self::CertificateIssuer(Curve::BrainpoolP256r1) => "certificate-issuer-brainpool-p256r1",
+            Self::AdoptedIssuer(Curve::P256) => "adopted-issuer",
+            Self::AdoptedIssuer(Curve::BrainpoolP256r1) => "adopted-issuer-brainpool-p256r1",
             Self::OperatorIssuer => "operator-issuer",
             Self::OcspResponder(Curve::P256) => "ocsp-responder",
             Self::OcspResponder(Curve::BrainpoolP256r1) => "ocsp-responder-brainpool-p256r1",
@@ -179,6 +186,7 @@ impl KeyRole {
             | Self::OcspResponder(curve)
             | Self::RspAuth(curve)
             | Self::RspPb(curve) => KeyKind::Ec(curve),
+            Self::AdoptedIssuer(curve) => KeyKind::AdoptedEc(curve),
             Self::OperatorIssuer | Self::CanarySign | Self::EimSign => KeyKind::Ec(Curve::P256),
             Self::LogSigner => KeyKind::Ed25519,
             Self::Master | Self::CanaryDerive => KeyKind::AesDerive,
@@ -214,8 +222,17 @@ impl KeyRole {
             | KeyKind::AesWrap
             | KeyKind::AesImport
             | KeyKind::AesKek => Some(32),
-            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => None,
+            KeyKind::Ec(_)
+            | KeyKind::AdoptedEc(_)
+            | KeyKind::EcAgreement
+            | KeyKind::Ed25519
+            | KeyKind::RsaUnwrap => None,
         }
+    }
+
+    /// Whether other software made the key on the token.
+    pub const fn is_adopted(self) -> bool {
+        matches!(self, Self::AdoptedIssuer(_))
     }
 
     /// Whether keys of this role sign only what a job names by its purpose ([`crate::RspInput`]), never a bare digest.
@@ -243,6 +260,8 @@ impl KeyRole {
 pub enum KeyKind {
     /// Private key of a curve, SIGN, CKM_ECDSA.
     Ec(Curve),
+    /// Private key of a curve that other software made, SIGN, CKM_ECDSA and what else the token lets it do.
+    AdoptedEc(Curve),
     /// P-256 private key, DERIVE, CKM_ECDH1_DERIVE.
     EcAgreement,
     /// Ed25519 private key, SIGN, CKM_EDDSA.
@@ -297,7 +316,10 @@ pub enum SignatureAlgorithm {
 impl SignatureAlgorithm {
     /// Whether keys of this kind sign so.
     pub(crate) const fn is_of(self, kind: KeyKind) -> bool {
-        matches!((self, kind), (Self::EcdsaSha256, KeyKind::Ec(_)) | (Self::Ed25519, KeyKind::Ed25519))
+        matches!(
+            (self, kind),
+            (Self::EcdsaSha256, KeyKind::Ec(_) | KeyKind::AdoptedEc(_)) | (Self::Ed25519, KeyKind::Ed25519)
+        )
     }
 }
 

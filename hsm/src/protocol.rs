@@ -347,6 +347,15 @@ pub(crate) enum ToCeremony {
         expected: [u8; 3],
         refuse_known: bool,
     },
+    /// Takes a key into use that other software made.
+    AdoptKey {
+        role: KeyRole,
+        name: String,
+        epoch: u32,
+        label: String,
+        id: Option<Vec<u8>>,
+        public_key: Vec<u8>,
+    },
     /// Initialises the open token again: everything on it is gone.
     Wipe {
         label: String,

@@ -20,7 +20,7 @@ impl Verifier {
     pub(crate) fn new(kind: KeyKind, spki_der: &[u8]) -> Result<Option<Self>, HsmError> {
         let malformed = || HsmError::policy("the registered public key does not fit the key's role");
         Ok(Some(match kind {
-            KeyKind::Ec(curve) => {
+            KeyKind::Ec(curve) | KeyKind::AdoptedEc(curve) => {
                 let point = spki::ec_point(curve, spki_der).ok_or_else(malformed)?;
                 Self::Ecdsa(EcPublicKey::from_point(curve, &point).ok_or_else(malformed)?)
             }

@@ -44,6 +44,8 @@ enum Value {
     /// The one number under which this token does AES-KWP.
     KeyWrap,
     Nested(&'static NestedTemplate),
+    /// Of an adopted key: read and reported, not judged.
+    Any,
 }
 
 impl Expected {
@@ -65,7 +67,13 @@ impl Expected {
                 [CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD].iter().any(|kwp| bytes == kwp.to_ne_bytes())
             }
             Value::Nested(template) => bytes == nested::canonical(template),
+            Value::Any => true,
         }
+    }
+
+    /// Whether an attribute that the token does not give is as expected.
+    pub(crate) const fn may_be_absent(&self) -> bool {
+        matches!(self.value, Value::Any)
     }
 
     /// What is expected, for messages.
@@ -76,6 +84,7 @@ impl Expected {
             Value::Mechanism(value) => format!("{{{value:#06x}}}"),
             Value::KeyWrap => "{0x210b} or {0x210a}".to_owned(),
             Value::Nested(template) => nested::text(&nested::canonical(template)),
+            Value::Any => "anything".to_owned(),
         }
     }
 
@@ -88,14 +97,14 @@ impl Expected {
                 .collect()
         };
         match (&self.value, bytes) {
-            (Value::Flag(_), [0]) => "false".to_owned(),
-            (Value::Flag(_), [1]) => "true".to_owned(),
+            (Value::Flag(_) | Value::Any, [0]) => "false".to_owned(),
+            (Value::Flag(_) | Value::Any, [1]) => "true".to_owned(),
             (Value::Number(_) | Value::Length(_), bytes) => match numbers(bytes).as_deref() {
                 Some([number]) => number.to_string(),
                 _ => hex::encode(bytes),
             },
             (Value::Nested(_), bytes) => nested::text(bytes),
-            (Value::Mechanism(_) | Value::KeyWrap, bytes) => match numbers(bytes) {
+            (Value::Mechanism(_) | Value::KeyWrap | Value::Any, bytes) => match numbers(bytes) {
                 Some(list) => {
                     format!("{{{}}}", list.iter().map(|m| format!("{m:#06x}")).collect::<Vec<_>>().join(", "))
                 }
@@ -110,7 +119,9 @@ impl KeyKind {
     /// The class of the object that does the work.
     pub(crate) const fn object_class(self) -> ObjectClass {
         match self {
-            Self::Ec(_) | Self::EcAgreement | Self::Ed25519 | Self::RsaUnwrap => ObjectClass::PRIVATE_KEY,
+            Self::Ec(_) | Self::AdoptedEc(_) | Self::EcAgreement | Self::Ed25519 | Self::RsaUnwrap => {
+                ObjectClass::PRIVATE_KEY
+            }
             Self::AesDerive
             | Self::AesCmac
             | Self::ImportedDerive(_)
@@ -122,7 +133,7 @@ impl KeyKind {
 
     const fn mechanism(self) -> Value {
         Value::Mechanism(match self {
-            Self::Ec(_) => CKM_ECDSA,
+            Self::Ec(_) | Self::AdoptedEc(_) => CKM_ECDSA,
             Self::EcAgreement => CKM_ECDH1_DERIVE,
             Self::Ed25519 => CKM_EDDSA,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key | MasterAlgorithm::TripleDes3Key) => {
@@ -137,7 +148,7 @@ impl KeyKind {
 
     const fn key_type(self) -> CK_ULONG {
         match self {
-            Self::Ec(_) | Self::EcAgreement => CKK_EC,
+            Self::Ec(_) | Self::AdoptedEc(_) | Self::EcAgreement => CKK_EC,
             Self::Ed25519 => CKK_EC_EDWARDS,
             Self::ImportedDerive(MasterAlgorithm::TripleDes2Key) => CKK_DES2,
             Self::ImportedDerive(MasterAlgorithm::TripleDes3Key) => CKK_DES3,
@@ -161,7 +172,7 @@ impl KeyKind {
     /// DESTROYABLE=0: whoever holds the PIN can use keys, not end a country's keysets; tokens are planned per epoch
     /// and a key ends with the initialisation of its token.
     pub(crate) fn template(self) -> Vec<Expected> {
-        let signs = matches!(self, Self::Ec(_) | Self::Ed25519 | Self::AesCmac);
+        let signs = matches!(self, Self::Ec(_) | Self::AdoptedEc(_) | Self::Ed25519 | Self::AesCmac);
         let derives = matches!(self, Self::AesDerive | Self::ImportedDerive(_) | Self::EcAgreement);
         let mut template = vec![
             Expected {
@@ -239,6 +250,10 @@ impl KeyKind {
         }
         // The token's own testimony that the key was made inside it and has never been outside; of an imported key it says
         // the opposite, and nothing can be concluded from the other two.
+        if let Self::AdoptedEc(_) = self {
+            self.leave_to_the_token(&mut template);
+            return template;
+        }
         template.push(Expected::evidence(CKA_LOCAL, "LOCAL", !self.is_imported()));
         if !self.is_imported() {
             template.extend([
@@ -247,6 +262,53 @@ impl KeyKind {
             ]);
         }
         template
+    }
+
+    /// What tokens do not change in a key that is there: it is read and reported for people to judge. All else of the template holds
+    /// for an adopted key too.
+    fn leave_to_the_token(self, template: &mut Vec<Expected>) {
+        for expected in &mut *template {
+            if [CKA_MODIFIABLE, CKA_COPYABLE, CKA_WRAP_WITH_TRUSTED, CKA_ALLOWED_MECHANISMS]
+                .contains(&expected.attribute)
+            {
+                expected.value = Value::Any;
+                expected.is_asked_for = false;
+            }
+        }
+        for (attribute, name) in [
+            (CKA_LOCAL, "LOCAL"),
+            (CKA_ALWAYS_SENSITIVE, "ALWAYS_SENSITIVE"),
+            (CKA_NEVER_EXTRACTABLE, "NEVER_EXTRACTABLE"),
+        ] {
+            template.push(Expected { attribute, name, value: Value::Any, is_asked_for: false });
+        }
+    }
+
+    /// The template of C_CopyObject that makes an adopted key of the one that is there: its name, and of its flags those that
+    /// `differ`. With `limits` also those that not every token sets in a copy.
+    pub(crate) fn copy_attributes(
+        self,
+        key: &KeyRef,
+        differ: impl Fn(CK_ATTRIBUTE_TYPE, &[u8]) -> bool,
+        limits: CopyLimits,
+    ) -> Vec<Attribute> {
+        let mut attributes =
+            vec![Attribute::Label(key.label.clone().into_bytes()), Attribute::Id(key.id.to_vec())];
+        for expected in self.template().iter().filter(|e| e.is_asked_for) {
+            if let Value::Flag(value) = expected.value
+                && differ(expected.attribute, &[u8::from(value)])
+            {
+                attributes.push(expected.attribute(None));
+            }
+        }
+        if limits == CopyLimits::Asked {
+            attributes.extend([
+                Attribute::Modifiable(false),
+                Attribute::Copyable(false),
+                Attribute::AllowedMechanisms(vec![mechanism_type(CKM_ECDSA)]),
+            ]);
+        }
+        attributes
     }
 
     /// The template as C_GenerateKey, C_GenerateKeyPair, C_CreateObject and C_UnwrapKey take it; `kwp` is the token's number
@@ -285,7 +347,9 @@ impl KeyKind {
         match self {
             Self::RsaUnwrap => attributes
                 .extend([Attribute::ModulusBits(RSA_BITS.into()), Attribute::PublicExponent(vec![1, 0, 1])]),
-            Self::Ec(curve) => attributes.push(Attribute::EcParams(spki::ec_parameters(curve))),
+            Self::Ec(curve) | Self::AdoptedEc(curve) => {
+                attributes.push(Attribute::EcParams(spki::ec_parameters(curve)));
+            }
             Self::EcAgreement => attributes.push(Attribute::EcParams(spki::ec_parameters(Curve::P256))),
             // The PrintableString of PKCS#11 2.40's errata, which SoftHSM 2.6 wants for Ed25519.
             _ => attributes.push(Attribute::EcParams(b"\x13\x0cedwards25519".to_vec())),
@@ -302,6 +366,7 @@ impl Expected {
                 Attribute::AllowedMechanisms(vec![mechanism_type(kwp.unwrap_or(CKM_AES_KEY_WRAP_KWP))])
             }
             Value::Nested(template) => nested::attribute(self.attribute, template),
+            Value::Any => unreachable!("what is only read is in no template"),
             Value::Length(number) => Attribute::ValueLen(number.into()),
             Value::Number(number) if self.attribute == CKA_VALUE_LEN => Attribute::ValueLen(number.into()),
             Value::Number(number) => Attribute::KeyType(match number {
@@ -334,6 +399,13 @@ impl Expected {
             },
         }
     }
+}
+
+/// Whether a copy of a key is asked to be neither changed nor copied, and used by one mechanism only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyLimits {
+    Asked,
+    Left,
 }
 
 /// What a session object may do. It lives for one job and is destroyed by its guard.

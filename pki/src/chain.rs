@@ -177,6 +177,13 @@ fn names_policy_of(policies: &[Vec<u64>], profile: &CertificateProfile) -> bool 
     profile.policy().is_some_and(|policy| policies.iter().any(|found| found == policy))
 }
 
+/// The built-in profile that a certificate keeps by what it says itself, whenever it is valid; the refusal is that of the one whose policy
+/// it names. Names no eIM's signing certificates of SGP.32, which have no policy.
+pub fn profile_of(certificate: &Certificate) -> Result<&'static CertificateProfile, ChainReason> {
+    let role = gsma_role(certificate).ok_or(ChainReason::Policy)?;
+    kept_profile(certificate, &role.profiles().collect::<Vec<_>>(), None)
+}
+
 /// Whether the holder of `issuer` may issue certificates of `profile`, by what its own certificate says.
 pub fn may_issue(issuer: &Certificate, profile: &CertificateProfile) -> bool {
     profile::built_in()

@@ -95,15 +95,7 @@ impl Execution {
                 }
                 let request = ImportRequest { spki: &issuer.public_key, key: name, ..request };
                 let import = Import::judge(store, &request, now)?;
-                // Else no device that it certifies would be accepted anywhere.
-                for ein in &party.eins {
-                    if !pki::chain::permits(&import.certificate, &party.organization, ein.as_str()) {
-                        return Err(invalid(&format!(
-                            "the certificate's name constraints do not permit {} for {}",
-                            ein, party.organization
-                        )));
-                    }
-                }
+                self.permits_ranges(&import.certificate, &party)?;
                 Ok(Elsewhere::Import { import, issuer: Some(issuer) })
             }
             None => Err(invalid("key is missing")),

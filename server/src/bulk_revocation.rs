@@ -28,8 +28,7 @@ impl Execution {
         if !(1..=CERTIFICATES_MAX).contains(&revoke.certificates.len()) {
             return Err(invalid("certificates names 1 to 500"));
         }
-        let is_ordered =
-            revoke.certificates.windows(2).all(|pair| pair[0].serial_number < pair[1].serial_number);
+        let is_ordered = revoke.certificates.windows(2).all(|pair| named(&pair[0]) < named(&pair[1]));
         if !is_ordered {
             return Err(invalid("certificates are in the order of serial numbers, each once"));
         }
@@ -39,7 +38,7 @@ impl Execution {
             .iter()
             .map(|named| {
                 let serial = parse_serial(&named.serial_number)?;
-                Ok(RevocationRequest { serial, reason, invalid_since })
+                Ok(RevocationRequest { serial, issuer: named.issuer.clone(), reason, invalid_since })
             })
             .collect::<Result<Vec<_>, ServiceError>>()?;
         let revoking = ca::revoke_many(&self.ca, &requests, now)?;
@@ -69,7 +68,7 @@ impl Execution {
         if named.replacement.is_empty() {
             return Ok(());
         }
-        let found = ca::find_by_serial(self.ca.store.as_ref(), &named.replacement)?;
+        let found = ca::find_by_serial(self.ca.store.as_ref(), &named.replacement, "")?;
         let holds = found.is_some_and(|found| {
             found.state == "issued" && found.holder == named.holder && found.profile == named.profile
         });
@@ -112,4 +111,9 @@ impl Execution {
         }
         Ok(commit)
     }
+}
+
+/// In this order the certificates of an operation stand.
+fn named(certificate: &v1::CertificateToRevoke) -> (&[u8], &str) {
+    (&certificate.serial_number, &certificate.issuer)
 }

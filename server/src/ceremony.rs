@@ -9,8 +9,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use hsm::ceremony::{Ceremony, Component, CreatedKey, ImportedKey, KnownValues};
+use hsm::ceremony::{Ceremony, Component, CreatedKey, FoundKey, ImportedKey, KnownValues};
 use hsm::{ErrorClass, HsmError, KeyRole};
+use pki::{Certificate, PublicKey};
 
 use self::component::{ComponentFile, Place, parse_custodian};
 use self::key_file::KeyFile;
@@ -40,6 +41,14 @@ pub(crate) enum CeremonyCommand {
   chanceryd ceremony import-key --config chanceryd.toml --role party-transport --name dp-one --kcv 0a1b2c \\
       --wrapped dp-one.bin --under import.key.json --out dp-one.key.json")]
     ImportKey(ImportKey),
+    /// Takes a key into use that other software made on the ca token: that of a CA that moves here, as a limited copy.
+    ///
+    /// The key that is there stays as it is, and must be the certificate's. What the token tells of it is printed: a key that other
+    /// software made may have been outside, and a token may let it sign by other mechanisms than ours.
+    #[command(after_help = "Example:
+  chanceryd ceremony adopt-key --config chanceryd.toml --key-label 'National CI 2019' --certificate ci-2019.pem \\
+      --name ci-2019 --out ci-2019.key.json")]
+    AdoptKey(AdoptKey),
     /// Restores a key from its components onto an empty scratch token, compares it with its key file, and wipes the token.
     #[command(after_help = "Example:
   chanceryd ceremony rehearse-restore --config chanceryd.toml --key-file devices-2.key.json \\
@@ -146,6 +155,38 @@ struct Components {
 }
 
 #[derive(Args)]
+pub(crate) struct AdoptKey {
+    /// The configuration.
+    #[arg(long)]
+    config: PathBuf,
+    /// CKA_LABEL of the private key on the ca token.
+    #[arg(long, value_name = "LABEL")]
+    key_label: String,
+    /// Its CKA_ID in hex, where several keys have the label.
+    #[arg(long, value_name = "HEX", value_parser = parse_id)]
+    key_id: Option<KeyId>,
+    /// The CA's certificate, PEM or DER.
+    #[arg(long, value_name = "FILE")]
+    certificate: PathBuf,
+    /// Name of the issuer here.
+    #[arg(long)]
+    name: String,
+    /// Version of the key.
+    #[arg(long, default_value_t = 1)]
+    epoch: u32,
+    /// The manufacturer it is of; noted in the file.
+    #[arg(long)]
+    party: Option<String>,
+    /// The key's public description, for `chancery issuer register --key-file`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// A CKA_ID.
+#[derive(Clone)]
+struct KeyId(Vec<u8>);
+
+#[derive(Args)]
 pub(crate) struct RehearseRestore {
     /// The configuration: its PKCS#11 module and environment are used.
     #[arg(long)]
@@ -171,6 +212,7 @@ impl CeremonyCommand {
         match self {
             Self::CreateKey(args) => args.run(),
             Self::ImportKey(args) => args.run(),
+            Self::AdoptKey(args) => args.run(),
             Self::RehearseRestore(args) => args.run(),
             Self::CustodianKey { name, out } => component::make_custodian_key(&name, &out),
             Self::List { config, token } => {
@@ -244,6 +286,38 @@ impl ImportKey {
         };
         report(&created)?;
         KeyFile::of(&created, token, &self.name, self.party.as_deref(), &backup).write(&self.out)?;
+        Ok(())
+    }
+}
+
+impl AdoptKey {
+    fn run(self) -> Result<(), Box<dyn std::error::Error>> {
+        let config = Config::read(&self.config)?;
+        let bytes = std::fs::read(&self.certificate)?;
+        let unread = |e: &dyn std::fmt::Display| wrong(&format!("{}: {e}", self.certificate.display()));
+        let certificate = Certificate::from_pem(&bytes)
+            .or_else(|_| Certificate::from_der(&bytes))
+            .map_err(|e| unread(&e))?;
+        let key = PublicKey::parse(certificate.spki(), config.known_keys()).map_err(|e| unread(&e))?;
+        let role = KeyRole::AdoptedIssuer(key.curve());
+        let found = FoundKey {
+            label: &self.key_label,
+            id: self.key_id.as_ref().map(|id| id.0.as_slice()),
+            public_key: certificate.spki(),
+        };
+        let token = token_of(role)?;
+        let adopted = open(&config, token)?.adopt_key(role, &self.name, self.epoch, &found)?;
+        writeln!(
+            io::stdout(),
+            "{}: signs for {}; the token says of it:",
+            adopted.key,
+            self.certificate.display()
+        )?;
+        for (name, value) in &adopted.template {
+            writeln!(io::stdout(), "  {name} {value}")?;
+        }
+        let backup = "as the CA that it comes from kept it";
+        KeyFile::of(&adopted, token, &self.name, self.party.as_deref(), backup).write(&self.out)?;
         Ok(())
     }
 }
@@ -349,7 +423,7 @@ fn known(config: &Config) -> KnownValues {
 /// The token that holds keys of a role; those of the founding are made by `init` alone.
 fn token_of(role: KeyRole) -> Result<&'static str, HsmError> {
     match role {
-        KeyRole::CertificateIssuer(_) | KeyRole::OcspResponder(_) => Ok("ca"),
+        KeyRole::CertificateIssuer(_) | KeyRole::AdoptedIssuer(_) | KeyRole::OcspResponder(_) => Ok("ca"),
         KeyRole::RspAuth(_) | KeyRole::RspPb(_) | KeyRole::EimSign => Ok(RSP_TOKEN),
         KeyRole::Master
         | KeyRole::FastMaster
@@ -393,6 +467,10 @@ fn parse_role(text: &str) -> Result<KeyRole, String> {
         .into_iter()
         .find(|role| role.as_str() == text)
         .ok_or_else(|| format!("a role is one of {}", KeyRole::ALL.map(KeyRole::as_str).join(", ")))
+}
+
+fn parse_id(text: &str) -> Result<KeyId, String> {
+    hex::decode(text).map(KeyId).map_err(|_| "an id is whole octets in hex".to_owned())
 }
 
 fn parse_check_value(text: &str) -> Result<[u8; 3], String> {

@@ -24,11 +24,17 @@ pub(crate) struct NewIssuer {
     /// Empty: the authority itself.
     pub(crate) party: String,
     pub(crate) key: KeyRegistration,
+    /// The certificate that it comes with, and its list.
+    pub(crate) adoption: Option<ca::Adoption>,
 }
 
 impl Execution {
     /// An issuer of a manufacturer, or, without a party, a further certificate issuer (CI) of the authority.
-    pub(crate) fn plan_issuer(&self, issuer: &v1::RegisterIssuer) -> Result<NewIssuer, ServiceError> {
+    pub(crate) fn plan_issuer(
+        &self,
+        issuer: &v1::RegisterIssuer,
+        now: Timestamp,
+    ) -> Result<NewIssuer, ServiceError> {
         check_name("name", &issuer.name)?;
         let party = match &issuer.party[..] {
             "" => String::new(),
@@ -41,16 +47,69 @@ impl Execution {
         let public_key = PublicKey::parse(&issuer.public_key, self.ca.known_keys).map_err(|e| {
             ServiceError::refused(ReasonCode::WeakKey, format!("the issuer's key is refused: {e}"))
         })?;
-        let role = KeyRole::CertificateIssuer(public_key.curve());
-        if !issuer.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {
-            return Err(invalid("key_label names no certificate issuer's key on the curve of public_key"));
-        }
+        let curve = public_key.curve();
+        let role = [KeyRole::CertificateIssuer(curve), KeyRole::AdoptedIssuer(curve)]
+            .into_iter()
+            .find(|role| issuer.key_label.starts_with(&format!("chancery/{}/", role.as_str())))
+            .ok_or_else(|| {
+                invalid("key_label names no certificate issuer's key on the curve of public_key")
+            })?;
+        let adoption = self.plan_adoption(issuer, now)?;
         let key = self.on_ca_token(RegisteredKey {
             key: KeyRef { label: issuer.key_label.clone(), id },
             role,
             check: KeyCheck::PublicKey(issuer.public_key.clone()),
         });
-        Ok(NewIssuer { name: issuer.name.clone(), party, key })
+        Ok(NewIssuer { name: issuer.name.clone(), party, key, adoption })
+    }
+
+    /// What an issuer brings with it, if it comes with a certificate.
+    fn plan_adoption(
+        &self,
+        issuer: &v1::RegisterIssuer,
+        now: Timestamp,
+    ) -> Result<Option<ca::Adoption>, ServiceError> {
+        if issuer.certificate.is_empty() {
+            if issuer.list.is_empty() && !issuer.without_list {
+                return Ok(None);
+            }
+            return Err(invalid("a revocation list comes with a certificate"));
+        }
+        let request = ca::AdoptionRequest {
+            name: &issuer.name,
+            party: &issuer.party,
+            spki: &issuer.public_key,
+            certificate: &issuer.certificate,
+            list: &issuer.list,
+        };
+        let adoption = ca::Adoption::judge(&self.ca, &request, now)?;
+        // Nobody forgets what an issuer revoked by leaving it out.
+        if adoption.certificate.may_sign_crls() && issuer.list.is_empty() != issuer.without_list {
+            return Err(invalid(
+                "its certificate lets it sign revocation lists: bring the last one, or say that it never signed any",
+            ));
+        }
+        if !issuer.party.is_empty() {
+            let party = self.party(&issuer.party, Role::Eum)?;
+            self.permits_ranges(&adoption.certificate, &party)?;
+        }
+        Ok(Some(adoption))
+    }
+
+    /// A manufacturer's certificate permits every range that is delegated to it: else no device that it certifies would be accepted.
+    pub(crate) fn permits_ranges(
+        &self,
+        certificate: &pki::Certificate,
+        party: &Party,
+    ) -> Result<(), ServiceError> {
+        let permits = |ein: &domain::Ein| pki::chain::permits(certificate, &party.organization, ein.as_str());
+        match party.eins.iter().find(|ein| !permits(ein)) {
+            None => Ok(()),
+            Some(ein) => Err(invalid(&format!(
+                "the certificate's name constraints do not permit {ein} for {}",
+                party.organization
+            ))),
+        }
     }
 
     /// The responder of a certificate issuer of the authority.

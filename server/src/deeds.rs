@@ -26,7 +26,7 @@ pub(crate) enum Deed {
     Responder { issuer: String, key: Box<KeyRegistration> },
     Revoke(RevocationRequest),
     RevokeMany(Vec<RevocationRequest>),
-    Release(SerialNumber),
+    Release { serial: SerialNumber, issuer: String },
     Standing { name: String, suspended: bool },
     Accreditation(accreditation::Recording),
     RspKey(Box<(RspKey, KeyRegistration)>),
@@ -77,15 +77,15 @@ impl Execution {
         }
         let invalid_since = revoke.invalid_since.map(|time| domain::Timestamp::from_seconds(time.seconds));
         let serial = parse_serial(&revoke.serial_number)?;
-        let request = RevocationRequest { serial, reason, invalid_since };
+        let request = RevocationRequest { serial, issuer: revoke.issuer.clone(), reason, invalid_since };
         ca::revoke(&self.ca, &request, now)?;
         Ok(Deed::Revoke(request))
     }
 
     pub(crate) fn plan_release(&self, release: &v1::ReleaseCertificate) -> Result<Deed, ServiceError> {
         let serial = parse_serial(&release.serial_number)?;
-        ca::release(&self.ca, &serial)?;
-        Ok(Deed::Release(serial))
+        ca::release(&self.ca, &serial, &release.issuer)?;
+        Ok(Deed::Release { serial, issuer: release.issuer.clone() })
     }
 
     pub(crate) fn plan_standing(&self, change: &v1::ChangeStanding) -> Result<Deed, ServiceError> {
@@ -192,8 +192,8 @@ impl Execution {
                 self.register_responder(call, operation, &issuer, *key).await?
             }
             Deed::RevokeMany(requests) => self.revoke_many(call, operation, &requests)?,
-            Deed::Release(serial) => {
-                let releasing = ca::release(&self.ca, &serial)?;
+            Deed::Release { serial, issuer } => {
+                let releasing = ca::release(&self.ca, &serial, &issuer)?;
                 let object = pseudonyms.party(releasing.holder());
                 let about = About { role: Some(who.0), actor, object };
                 let (entry, changes, preconditions) = releasing.outcome(&about);

@@ -55,7 +55,7 @@ pub(crate) struct Done {
 enum Plan {
     Person { person: Person, tls: SubjectKey },
     Party { party: Party, tls: SubjectKey },
-    Issuer(NewIssuer),
+    Issuer(Box<NewIssuer>),
     Certificate(Box<CertificateRequest>),
     Grant(GrantTerms),
     Credential(Renewal),
@@ -130,11 +130,13 @@ impl Execution {
                 }
                 Ok(self.certified(&issued, &about, entry, party.create())?)
             }
-            Plan::Issuer(NewIssuer { name, party, key }) => {
+            Plan::Issuer(new) => {
+                let NewIssuer { name, party, key, adoption } = *new;
                 // Every worker of the token resolves the key, reads its template back and tries it.
                 self.ca.token.add_key(key.key.clone()).await?;
                 let (key_change, key_new) = key.create();
-                let (change, is_new) = Issuers::create(&name, &party, &key.key.key.label, None);
+                let certificate = adoption.as_ref().map(|adoption| &adoption.certificate);
+                let (change, is_new) = Issuers::create(&name, &party, &key.key.key.label, certificate);
                 let entry = EntryDraft::new(EventType::IssuerRegistered, Outcome::Done)
                     .fact("operation", reference.clone())
                     .role(role)
@@ -145,11 +147,18 @@ impl Execution {
                     KeyCheck::PublicKey(spki) => entry.fact("issuer_key", Fact::Digest(audit::sha256(spki))),
                     KeyCheck::CheckValue(_) => entry,
                 };
-                let commit = Commit {
+                let entry = entry.fact("kind", Fact::fixed_name(key.key.role.as_str()));
+                let mut commit = Commit {
                     entries: vec![entry],
                     changes: vec![key_change, change],
                     preconditions: vec![key_new, is_new],
                 };
+                if let Some(adoption) = adoption {
+                    commit.entries = commit.entries.into_iter().map(|e| adoption.facts(e)).collect();
+                    let (changes, preconditions) = adoption.create();
+                    commit.changes.extend(changes);
+                    commit.preconditions.extend(preconditions);
+                }
                 Ok(Done { commit, outcome: v1::OperationOutcome::default(), turn: None })
             }
             Plan::Certificate(request) => {
@@ -191,7 +200,7 @@ impl Execution {
         match kind {
             Kind::EnrolPerson(person) => self.plan_person(person, now),
             Kind::EnrolParty(party) => self.plan_party(party, now),
-            Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer).map(Plan::Issuer),
+            Kind::RegisterIssuer(issuer) => self.plan_issuer(issuer, now).map(Box::new).map(Plan::Issuer),
             Kind::RegisterResponder(responder) => self.plan_responder(responder).map(Plan::Other),
             Kind::IssueCertificate(certificate) => {
                 self.plan_certificate(certificate, now).map(Box::new).map(Plan::Certificate)

@@ -6,6 +6,7 @@
 pub mod command;
 
 mod accreditation;
+mod adoption;
 mod anchors;
 mod approval;
 mod authority;

@@ -265,7 +265,7 @@ impl OrderStream {
         match orders.check(&order_line, taken)? {
             LineCheck::New => {}
             LineCheck::Repeated(serial) => {
-                let found = ca::find_by_serial(self.desk.ca.store.as_ref(), &serial)?
+                let found = ca::find_by_serial(self.desk.ca.store.as_ref(), &serial, "")?
                     .ok_or(ServiceError::Internal("a produced line has no certificate"))?;
                 return Ok(Prepare::Repeated(found.der));
             }

@@ -158,7 +158,7 @@ impl RspDesk {
         Ok(ProvedEuicc {
             eid: verified.eid,
             public_key: verified.public_key,
-            serial_numbers: verified.serial_numbers,
+            serial_numbers: verified.rows,
             revoked: verified.revoked.into_iter().map(|(serial, _)| serial).collect(),
             unchanged: verified.unrevoked,
         })

@@ -283,7 +283,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
         ca: ca.clone(),
         rsp_token: rsp_token.clone(),
     };
-    let operations = Arc::new(Operations::new(Arc::clone(&store), authority, execution));
+    let operations = Arc::new(Operations::new(Arc::clone(&store), Arc::clone(&authority), execution));
     let limit = MESSAGE_BYTES_MAX;
     let operation_api = OperationApi { gate: Arc::clone(&gate), operations, revoked };
     let order_api = OrderApi { gate: Arc::clone(&gate), desk, checkpointer: Arc::clone(&checkpointer) };
@@ -295,6 +295,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let certificate_api = CertificateApi {
         gate: Arc::clone(&gate),
         ca: ca.clone(),
+        authority: Arc::clone(&authority),
         revoked: Arc::clone(&operation_api.revoked),
     };
     let audit_api = AuditApi {

@@ -222,7 +222,8 @@ impl Authority {
     }
 
     pub async fn revoke(&self, serial: &SerialNumber, reason: RevocationReason, now: Timestamp) {
-        let request = RevocationRequest { serial: serial.clone(), reason, invalid_since: None };
+        let request =
+            RevocationRequest { serial: serial.clone(), issuer: String::new(), reason, invalid_since: None };
         let revoking = ca::revoke(&self.engines, &request, now).unwrap();
         self.apply(revoking.outcome(&about())).await.unwrap();
     }
@@ -230,6 +231,7 @@ impl Authority {
     /// Why a revocation is refused.
     pub fn refusal(&self, serial: &SerialNumber) -> (ReasonCode, String) {
         let request = RevocationRequest {
+            issuer: String::new(),
             serial: serial.clone(),
             reason: RevocationReason::Superseded,
             invalid_since: None,

@@ -34,7 +34,7 @@ fn judged(
 }
 
 async fn release(authority: &Authority, issued: &ca::Issued) {
-    let releasing = ca::release(&authority.engines, issued.serial()).unwrap();
+    let releasing = ca::release(&authority.engines, issued.serial(), "").unwrap();
     authority.apply(releasing.outcome(&about())).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ async fn a_revocation_shows_in_the_register_and_in_the_log() {
     let pb = authority.issue_dp(CertificateRole::DpPb).await;
     authority.revoke(pb.serial(), RevocationReason::KeyCompromise, day(1)).await;
 
-    let view = ca::find_by_serial(authority.log.as_ref(), pb.serial().as_bytes()).unwrap().unwrap();
+    let view = ca::find_by_serial(authority.log.as_ref(), pb.serial().as_bytes(), "").unwrap().unwrap();
     assert_eq!(view.state, "revoked");
     assert_eq!(view.der, pb.certificate.der());
     let revocation = view.revocation.unwrap();
@@ -59,7 +59,12 @@ async fn what_no_list_can_show_is_not_revoked() {
 async fn a_certificate_is_revoked_once_whoever_asks() {
     let authority = Authority::found().await;
     let pb = authority.issue_dp(CertificateRole::DpPb).await;
-    let request = |reason| RevocationRequest { serial: pb.serial().clone(), reason, invalid_since: None };
+    let request = |reason| RevocationRequest {
+        serial: pb.serial().clone(),
+        issuer: String::new(),
+        reason,
+        invalid_since: None,
+    };
     let first = ca::revoke(&authority.engines, &request(RevocationReason::Superseded), START).unwrap();
     let second = ca::revoke(&authority.engines, &request(RevocationReason::KeyCompromise), START).unwrap();
     authority.apply(first.outcome(&about())).await.unwrap();
@@ -93,26 +98,26 @@ async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
     let (pb, auth) =
         (authority.issue_dp(CertificateRole::DpPb).await, authority.issue_dp(CertificateRole::DpAuth).await);
     for held in [&pb, &auth] {
-        let holding = ca::hold(&authority.engines, held.serial(), day(1)).unwrap();
+        let holding = ca::hold(&authority.engines, held.serial(), "", day(1)).unwrap();
         authority.apply(holding.outcome(&about())).await.unwrap();
     }
     let view = |serial: &SerialNumber| {
-        ca::find_by_serial(authority.log.as_ref(), serial.as_bytes()).unwrap().unwrap()
+        ca::find_by_serial(authority.log.as_ref(), serial.as_bytes(), "").unwrap().unwrap()
     };
     let revocation = view(pb.serial()).revocation.unwrap();
     assert_eq!((revocation.at, revocation.reason), (day(1), RevocationReason::CertificateHold));
     authority.publish(day(1)).await;
     assert_eq!(authority.newest().revoked().len(), 2);
     // Held already; and a hold is no revocation that can be made in its place.
-    assert!(ca::hold(&authority.engines, pb.serial(), day(2)).is_err());
+    assert!(ca::hold(&authority.engines, pb.serial(), "", day(2)).is_err());
 
     // Released: in force, and the next list, which is due, does not show it.
-    let releasing = ca::release(&authority.engines, pb.serial()).unwrap();
-    let late = ca::release(&authority.engines, pb.serial()).unwrap();
+    let releasing = ca::release(&authority.engines, pb.serial(), "").unwrap();
+    let late = ca::release(&authority.engines, pb.serial(), "").unwrap();
     authority.apply(releasing.outcome(&about())).await.unwrap();
     assert!(authority.apply(late.outcome(&about())).await.is_err());
     assert_eq!(view(pb.serial()).state, "issued");
-    assert!(ca::release(&authority.engines, pb.serial()).is_err());
+    assert!(ca::release(&authority.engines, pb.serial(), "").is_err());
     assert_eq!(authority.due(day(2)), [("ci".to_owned(), ca::DueReason::Revocation)]);
     authority.publish(day(2)).await;
     assert_eq!(authority.newest().revoked().len(), 1);
@@ -121,6 +126,7 @@ async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
     // Revoked for good: from the hold on, with the date since when the key was in other hands.
     let request = |invalid_since| RevocationRequest {
         serial: auth.serial().clone(),
+        issuer: String::new(),
         reason: RevocationReason::KeyCompromise,
         invalid_since: Some(invalid_since),
     };
@@ -136,7 +142,7 @@ async fn a_held_certificate_is_released_or_revoked_from_the_hold_on() {
     let entry = authority.newest().revoked()[0].clone();
     assert_eq!(entry.reason, RevocationReason::KeyCompromise);
     assert_eq!(entry.invalid_since.unwrap().unix_seconds(), START.seconds());
-    assert!(ca::release(&authority.engines, auth.serial()).is_err());
+    assert!(ca::release(&authority.engines, auth.serial(), "").is_err());
     assert_eq!(
         authority.told().into_iter().filter(|told| told.starts_with("certificate.")).collect::<Vec<_>>(),
         [

@@ -140,7 +140,7 @@ async fn order(authority: &ScratchAuthority, manufacturer: &Connection) -> Resul
     let mut client = CertificateServiceClient::new(manufacturer.channel());
     let mut euiccs = Vec::new();
     for (eid, key) in keys {
-        let request = GetCertificateRequest { by: Some(By::Eid(eid.to_string())) };
+        let request = GetCertificateRequest { by: Some(By::Eid(eid.to_string())), issuer: String::new() };
         let answer = client.get_certificate(request).await?.into_inner();
         let eum = pki::Certificate::from_der(&answer.issuer_certificate).map_err(|error| local(&error))?;
         let ci = eum.authority_key_identifier().ok_or_else(|| unreadable("the EUM's certificate"))?;

@@ -170,7 +170,7 @@ impl RevokeMany {
                 .to_string();
             all.retain(|summary| summary.not_before < before);
         }
-        all.sort_by(|a, b| a.serial_number.cmp(&b.serial_number));
+        all.sort_by(|a, b| (&a.serial_number, &a.issuer).cmp(&(&b.serial_number, &b.issuer)));
         Ok(all)
     }
 
@@ -187,6 +187,7 @@ impl RevokeMany {
                     holder: affected.holder.clone(),
                     profile: affected.profile.clone(),
                     replacement: affected.replacement.as_deref().map(bytes).transpose()?.unwrap_or_default(),
+                    issuer: affected.issuer.clone(),
                 })
             })
             .collect::<Result<Vec<_>, CliError>>()?;
@@ -215,6 +216,7 @@ impl RevokeMany {
                 serial_number: hex::decode(&affected.serial_number)
                     .map_err(|_| CliError::Answer("a serial number that is none".to_owned()))?,
                 reference: reference.to_owned(),
+                issuer: affected.issuer.clone(),
             };
             let answer = connection
                 .call(output, Some(&message.idempotency_key), || {

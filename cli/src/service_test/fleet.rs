@@ -248,6 +248,7 @@ async fn a_revocation_is_requested_with_serial_number_and_reason() {
         serial_number: vec![0x0a, 0x1b],
         reason: "superseded".to_owned(),
         invalid_since: None,
+        issuer: String::new(),
     };
     assert_eq!(requested(&setting), Kind::RevokeCertificate(expected));
 }

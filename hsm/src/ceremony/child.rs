@@ -10,6 +10,7 @@ use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::UserType;
 use cryptoki_sys::{CKA_CLASS, CKA_ID, CKA_LABEL};
 
+use super::adopt::Found;
 use super::import::new_id;
 use super::{CreatedKey, TokenObject};
 use crate::error::{ErrorClass, HsmError};
@@ -82,6 +83,10 @@ impl Steps {
                 let names = (role, name.as_str(), epoch);
                 let key = self.token()?.import_wrapped(names, &under, &wrapped, expected, refuse_known)?;
                 Ok(FromCeremony::Created(Box::new(key)))
+            }
+            ToCeremony::AdoptKey { role, name, epoch, label, id, public_key } => {
+                let found = Found { label: &label, id: id.as_deref(), public_key };
+                Ok(FromCeremony::Created(Box::new(self.token()?.adopt_key(role, &name, epoch, found)?)))
             }
             ToCeremony::Wipe { label, so_pin_file } => self.wipe(&label, &so_pin_file),
             ToCeremony::List => Ok(FromCeremony::Objects(self.token()?.objects()?)),
@@ -196,6 +201,9 @@ impl OpenToken {
 
     /// See [`super::Ceremony::create_key`].
     fn create_key(&self, role: KeyRole, name: &str, epoch: u32) -> Result<CreatedKey, HsmError> {
+        if role.is_adopted() {
+            return Err(HsmError::caller("an adopted key is on the token already: adopt-key takes it"));
+        }
         if role.is_imported() {
             return Err(HsmError::caller(format!(
                 "a {} comes from outside: import it, or make it from components",
@@ -234,7 +242,11 @@ impl OpenToken {
         let key = KeyRef { label, id: new_id()? };
         let attributes = kind.creation_attributes(&key, wrapping.kwp);
         let (handle, check) = match kind {
-            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+            KeyKind::Ec(_)
+            | KeyKind::AdoptedEc(_)
+            | KeyKind::EcAgreement
+            | KeyKind::Ed25519
+            | KeyKind::RsaUnwrap => {
                 let (public, private) = worker::generate_pair(session, kind, &attributes)?;
                 (private, KeyCheck::PublicKey(worker::public_key_info(session, kind, &public)?))
             }

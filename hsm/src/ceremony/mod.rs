@@ -3,6 +3,7 @@
 //! Its own process because a PKCS#11 module reads its configuration from the environment of the process that loads it,
 //! and because only a process that ends gives its memory of SO PINs and modules back.
 
+mod adopt;
 mod child;
 mod component;
 mod import;
@@ -53,6 +54,17 @@ impl CreatedKey {
     pub fn registered(&self) -> RegisteredKey {
         RegisteredKey { key: self.key.clone(), role: self.role, check: self.check.clone() }
     }
+}
+
+/// A private key that other software made on a token.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundKey<'a> {
+    /// Its CKA_LABEL.
+    pub label: &'a str,
+    /// Its CKA_ID, where the label alone names several.
+    pub id: Option<&'a [u8]>,
+    /// SubjectPublicKeyInfo, DER.
+    pub public_key: &'a [u8],
 }
 
 /// An object found on a token.
@@ -183,6 +195,32 @@ impl Ceremony {
             wrapped: wrapped.to_vec(),
             expected: key.expected,
             refuse_known: key.known == KnownValues::Refuse,
+        };
+        match self.ask(&request)? {
+            FromCeremony::Created(key) => Ok(*key),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Takes a key into use that other software made on the token: a copy of it with our label and template, as far as the token
+    /// sets it in a copy, seen to sign for `public_key` (SubjectPublicKeyInfo, DER) and read back. The one that is there stays as it
+    /// is. A token that copies no keys is told so; there the vendor's tool makes the copy, or renames the key, and this call, with
+    /// the label of the role and an id of 16 bytes, only checks it.
+    pub fn adopt_key(
+        &mut self,
+        role: KeyRole,
+        name: &str,
+        epoch: u32,
+        found: &FoundKey<'_>,
+    ) -> Result<CreatedKey, HsmError> {
+        self.open()?;
+        let request = ToCeremony::AdoptKey {
+            role,
+            name: name.to_owned(),
+            epoch,
+            label: found.label.to_owned(),
+            id: found.id.map(<[u8]>::to_vec),
+            public_key: found.public_key.to_vec(),
         };
         match self.ask(&request)? {
             FromCeremony::Created(key) => Ok(*key),

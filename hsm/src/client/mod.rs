@@ -408,7 +408,11 @@ impl KnownKey {
         };
         let is_pair = matches!(
             key.role.kind(),
-            KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap
+            KeyKind::Ec(_)
+                | KeyKind::AdoptedEc(_)
+                | KeyKind::EcAgreement
+                | KeyKind::Ed25519
+                | KeyKind::RsaUnwrap
         );
         if is_pair != matches!(key.check, KeyCheck::PublicKey(_)) {
             return Err(HsmError::policy(format!(

@@ -180,7 +180,7 @@ pub(crate) fn key_template(
     for expected in kind.template() {
         let (text, matches) = match session.attribute(handle, expected.attribute) {
             Ok(bytes) => (expected.read(&bytes), expected.matches(&bytes)),
-            Err(e) if e.class == ErrorClass::Caller => ("unreadable".to_owned(), false),
+            Err(e) if e.class == ErrorClass::Caller => ("unreadable".to_owned(), expected.may_be_absent()),
             Err(e) => return Err(e.context(&format!("CKA_{}", expected.name))),
         };
         if !matches {
@@ -244,7 +244,11 @@ pub(crate) fn key_check(
         KeyKind::AesWrap | KeyKind::AesImport | KeyKind::AesKek => {
             return import::wrap_check(session, wrapping, handle).map(KeyCheck::CheckValue);
         }
-        KeyKind::Ec(_) | KeyKind::EcAgreement | KeyKind::Ed25519 | KeyKind::RsaUnwrap => {
+        KeyKind::Ec(_)
+        | KeyKind::AdoptedEc(_)
+        | KeyKind::EcAgreement
+        | KeyKind::Ed25519
+        | KeyKind::RsaUnwrap => {
             return Err(HsmError::policy("a key pair has no check value"));
         }
     };
@@ -260,7 +264,7 @@ pub(crate) fn sign(
 ) -> Result<Vec<u8>, HsmError> {
     let signature = match kind {
         // SoftHSM 2.6 has no CKM_ECDSA_SHA256: the digest is computed by the caller.
-        KeyKind::Ec(_) => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
+        KeyKind::Ec(_) | KeyKind::AdoptedEc(_) => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
         KeyKind::Ed25519 => session.sign::<64>(
             &Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
             handle,
@@ -324,6 +328,9 @@ fn leaves_the_token(key: &RegisteredKey, abilities: &Abilities, boundary: Bounda
                 "{key_name}: shared secrets of key agreements, from which keys of bound profile packages are derived and sealed in zeroized worker memory: the token has no X9.63"
             )
         }],
+        KeyRole::AdoptedIssuer(_) => vec![format!(
+            "{key_name}: adopted; other software made it: whether it has been outside, and by which mechanisms of its type it may sign, is as `chanceryd ceremony adopt-key` read it from the token"
+        )],
         KeyRole::CertificateIssuer(_)
         | KeyRole::RspAuth(_)
         | KeyRole::EimSign

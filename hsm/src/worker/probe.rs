@@ -68,7 +68,7 @@ impl Abilities {
     /// Whether a key of this role can do its work on this token, and is held to it.
     pub(crate) fn suffice_for(&self, role: KeyRole, boundary: Boundary) -> Result<(), HsmError> {
         let needed: &[(&str, bool)] = match role.kind() {
-            KeyKind::Ec(Curve::BrainpoolP256r1) => &[
+            KeyKind::Ec(Curve::BrainpoolP256r1) | KeyKind::AdoptedEc(Curve::BrainpoolP256r1) => &[
                 ("brainpoolP256r1", self.brainpool),
                 (
                     "X9.63-SHA256 (and is inside_only)",
@@ -80,7 +80,7 @@ impl Abilities {
                 ("CKM_ECDH1_DERIVE", self.ecdh),
                 ("X9.63-SHA256 (and is inside_only)", self.x963 || boundary == Boundary::Worker),
             ],
-            KeyKind::Ec(Curve::P256) => &[("CKM_ECDSA", self.ecdsa)],
+            KeyKind::Ec(Curve::P256) | KeyKind::AdoptedEc(Curve::P256) => &[("CKM_ECDSA", self.ecdsa)],
             KeyKind::EcAgreement => &[
                 ("CKM_ECDH1_DERIVE", self.ecdh),
                 ("session keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
@@ -412,7 +412,7 @@ pub(crate) fn public_key_info(
     }
     let point = session.attribute(public.handle(), CKA_EC_POINT)?;
     match kind {
-        KeyKind::Ec(curve) => spki::spki_of_ec_point(curve, &point),
+        KeyKind::Ec(curve) | KeyKind::AdoptedEc(curve) => spki::spki_of_ec_point(curve, &point),
         KeyKind::EcAgreement => spki::spki_of_ec_point(Curve::P256, &point),
         _ => spki::ed25519_from_ec_point(&point),
     }

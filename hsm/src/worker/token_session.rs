@@ -261,6 +261,15 @@ impl TokenSession {
         self.timed(1, || self.session.generate_key(mechanism, template))
     }
 
+    /// C_CopyObject to a long-lived object: an adopted key.
+    pub(crate) fn copy(
+        &self,
+        object: ObjectHandle,
+        template: &[Attribute],
+    ) -> Result<ObjectHandle, HsmError> {
+        self.timed(1, || self.session.copy_object(object, template))
+    }
+
     /// Destroys a session object with its guard.
     pub(crate) fn guard(&self, handle: ObjectHandle) -> SessionObject<'_> {
         self.objects_made.set(self.objects_made.get() + 1);

@@ -1,16 +1,19 @@
 //! Tokens and keys as the ceremony makes them.
 
-use hsm::{ErrorClass, KeyCheck, KeyRole};
+use std::process::Command;
+
+use hsm::ceremony::{CreatedKey, FoundKey};
+use hsm::{ErrorClass, HsmError, KeyCheck, KeyRole, SignatureAlgorithm};
 
 use crate::imports::custodians;
-use crate::support::Fixture;
+use crate::support::{Fixture, PIN, soon};
 
 #[test]
 fn every_role_is_made_with_exactly_its_template_and_only_its_private_object_stays_on_the_token() {
     let fixture = Fixture::new("all");
     let mut ceremony = fixture.ceremony();
     let mut labels = Vec::new();
-    for role in KeyRole::ALL {
+    for role in KeyRole::ALL.into_iter().filter(|role| !role.is_adopted()) {
         let made = if role.is_imported() {
             assert_eq!(ceremony.create_key(role, "test", 3).unwrap_err().class, ErrorClass::Caller);
             ceremony.create_from_components(role, "test", 3, &custodians(), 3).unwrap().0
@@ -98,4 +101,78 @@ fn a_pin_file_that_others_may_read_is_refused() {
     let error = fixture.ceremony().list().unwrap_err();
     assert_eq!(error.class, ErrorClass::Pin);
     assert!(error.detail.contains("0600"), "{error}");
+}
+
+/// A key pair of openssl's, imported by SoftHSM's own tool as another CA would have it; its SubjectPublicKeyInfo.
+fn foreign_key(fixture: &Fixture, label: &str, id: &str) -> Vec<u8> {
+    let run = |program: &str, args: &[&str]| {
+        let (name, value) = fixture.environment();
+        let output = Command::new(program)
+            .args(args)
+            .current_dir(fixture.dir.path())
+            .env(name, value)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    run("openssl", &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "k.pem"]);
+    let spki = run("openssl", &["pkey", "-in", "k.pem", "-pubout", "-outform", "DER"]);
+    let token = fixture.config.token_label.as_str();
+    let names = ["--import", "k.pem", "--token", token, "--label", label, "--id", id, "--pin", PIN];
+    run("softhsm2-util", &names);
+    spki
+}
+
+#[tokio::test]
+async fn a_key_that_other_software_made_is_adopted_as_a_limited_copy_that_signs_and_starts_again() {
+    let fixture = Fixture::new("adopt");
+    let spki = foreign_key(&fixture, "old ca", "0a");
+    let role = KeyRole::AdoptedIssuer(domain::Curve::P256);
+    let found = FoundKey { label: "old ca", id: None, public_key: &spki };
+    let adopted = fixture.ceremony().adopt_key(role, "old-ca", 1, &found).unwrap();
+    let read = |name: &str| adopted.template.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    assert_eq!(adopted.key.label, "chancery/adopted-issuer/old-ca/1");
+    for (name, value) in [
+        ("EXTRACTABLE", "false"),
+        ("DESTROYABLE", "false"),
+        ("DERIVE", "false"),
+        ("SIGN_RECOVER", "false"),
+        // What the token says of the key, and does not let us change.
+        ("LOCAL", "false"),
+        ("NEVER_EXTRACTABLE", "false"),
+        ("COPYABLE", "true"),
+    ] {
+        assert_eq!(read(name), value, "{name}");
+    }
+    let token = fixture.start(&[adopted.registered()]).await.unwrap();
+    let signed =
+        token.sign(&adopted.key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], soon()).await.unwrap();
+    assert_eq!(signed[0].len(), 64);
+    let report = token.report();
+    assert!(report.leaves_the_token.iter().any(|line| line.contains("adopted")), "{report:?}");
+    // The one that is there stays as it is, and is nobody's here.
+    assert_eq!(report.unknown_objects.len(), 2, "{report:?}");
+    token.shutdown().await;
+}
+
+#[test]
+fn a_key_is_adopted_only_when_it_is_the_certificates_and_named_without_doubt() {
+    let fixture = Fixture::new("doubt");
+    let (first, second) = (foreign_key(&fixture, "ca", "01"), foreign_key(&fixture, "ca", "02"));
+    let role = KeyRole::AdoptedIssuer(domain::Curve::P256);
+    let adopt = |role, label, id: Option<&[u8]>, public_key: &[u8]| {
+        fixture.ceremony().adopt_key(role, "old", 1, &FoundKey { label, id, public_key })
+    };
+    let refused = |outcome: Result<CreatedKey, HsmError>| outcome.unwrap_err().to_string();
+    assert!(refused(adopt(role, "ca", None, &first)).contains("several"));
+    assert!(refused(adopt(role, "cb", None, &first)).contains("holds no private key"));
+    assert!(refused(adopt(role, "ca", Some(&[2]), &first)).contains("not the one that was recorded"));
+    let other = KeyRole::CertificateIssuer(domain::Curve::P256);
+    assert!(refused(adopt(other, "ca", Some(&[1]), &first)).contains("not adopted"));
+    assert_eq!(fixture.ceremony().create_key(role, "old", 1).unwrap_err().class, ErrorClass::Caller);
+    // None of these left a copy behind.
+    assert!(adopt(role, "ca", Some(&[2]), &second).is_ok());
+    assert_eq!(fixture.ceremony().list().unwrap().len(), 5);
+    assert!(refused(adopt(role, "ca", Some(&[1]), &first)).contains("exists already"));
 }

@@ -14,6 +14,8 @@ use store::Commit;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status};
 
+use crate::adoption;
+use crate::authority::Authority;
 use crate::deeds::{parse_eid, parse_serial};
 use crate::execution::{check_text, invalid};
 use crate::gate::{Completed, Gate, OnRepeat};
@@ -28,6 +30,7 @@ const REFERENCE_CHARACTERS_MAX: usize = 100;
 pub(crate) struct CertificateApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) ca: ca::Engines,
+    pub(crate) authority: Arc<Authority>,
     /// Woken when the list of an issuer may say less than the register.
     pub(crate) revoked: Arc<Notify>,
 }
@@ -75,7 +78,8 @@ impl CertificateService for CertificateApi {
             .gate
             .unary(request, OnRepeat::Stored, |call, message| async move {
                 check_text("reference", &message.reference, REFERENCE_CHARACTERS_MAX)?;
-                let holding = ca::hold(&self.ca, &parse_serial(&message.serial_number)?, call.now)?;
+                let holding =
+                    ca::hold(&self.ca, &parse_serial(&message.serial_number)?, &message.issuer, call.now)?;
                 let about = About {
                     role: Some(call.caller.role()),
                     actor: call.pseudonyms.principal(&call.caller.principal()),
@@ -91,6 +95,17 @@ impl CertificateService for CertificateApi {
             .await;
         self.revoked.notify_one();
         answer
+    }
+
+    async fn adopt_certificates(
+        &self,
+        request: Request<v1::AdoptCertificatesRequest>,
+    ) -> Result<Response<v1::AdoptCertificatesResponse>, Status> {
+        self.gate
+            .unary(request, OnRepeat::Stored, |call, message| async move {
+                adoption::adopt(&self.ca, &self.authority, &call, &message)
+            })
+            .await
     }
 
     async fn verify_certificate(
@@ -135,7 +150,7 @@ impl CertificateService for CertificateApi {
             .unary(request, OnRepeat::Stored, |_, message| async move {
                 let store = self.ca.store.as_ref();
                 let found = match &message.by {
-                    Some(By::SerialNumber(serial)) => ca::find_by_serial(store, serial)?,
+                    Some(By::SerialNumber(serial)) => ca::find_by_serial(store, serial, &message.issuer)?,
                     Some(By::Eid(eid)) => ca::find_by_eid(store, &parse_eid(eid)?)?,
                     None => {
                         return Err(ServiceError::refused(

@@ -200,7 +200,11 @@ impl RspApi {
             smdp_signed2: authenticated.smdp_signed2,
             smdp_signature2: authenticated.smdp_signature2.to_vec(),
             smdp_certificate: pb.certificate.der().to_vec(),
-            revoked_serial_numbers: authenticated.warned,
+            revoked_serial_numbers: authenticated
+                .warned
+                .iter()
+                .map(|row| ca::serial_of(row).to_vec())
+                .collect(),
             entry_index: 0,
         };
         Ok(Completed::deed(commit, answer))

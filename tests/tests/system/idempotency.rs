@@ -272,6 +272,7 @@ async fn every_state_changing_call_is_answered_alike_again_after_a_restart() {
             idempotency_key: key("hold"),
             serial_number: manufacturers_serial(&deployment),
             reference: "case 9".to_owned(),
+            issuer: String::new(),
         },
     };
     let first = callers.make(&calls).await;

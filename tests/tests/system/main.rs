@@ -8,6 +8,7 @@ mod fleet;
 mod fleets;
 mod support;
 
+mod adoption;
 mod any_message;
 mod approvals;
 mod bad_input;

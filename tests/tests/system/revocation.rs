@@ -68,6 +68,7 @@ fn revocation(serial: &SerialNumber) -> Kind {
         serial_number,
         reason: REASON.to_owned(),
         invalid_since: None,
+        issuer: String::new(),
     })
 }
 
@@ -213,7 +214,7 @@ fn now() -> CivilTime {
 }
 
 async fn certificate(officer: &Caller, by: By) -> GetCertificateResponse {
-    let request = GetCertificateRequest { by: Some(by) };
+    let request = GetCertificateRequest { by: Some(by), issuer: String::new() };
     CertificateServiceClient::new(officer.channel.clone())
         .get_certificate(request)
         .await
@@ -309,6 +310,7 @@ async fn a_hold_is_seen_at_once_and_so_is_its_release() {
         serial_number: serial.as_bytes().to_vec(),
         reason: "certificate-hold".to_owned(),
         invalid_since: None,
+        issuer: String::new(),
     });
     assert!(persons.carry_out(hold_for_good).await.is_err());
 
@@ -425,6 +427,7 @@ async fn a_revoked_certificate_is_on_the_list_at_once_and_openssl_refuses_it_and
         serial_number: vec![7; 20],
         reason: "certificate-hold".to_owned(),
         invalid_since: None,
+        issuer: String::new(),
     };
     refuse("a hold", Kind::RevokeCertificate(unclear.clone()), Code::InvalidArgument, "INVALID_FIELD").await;
     unclear.reason = REASON.to_owned();

@@ -1,0 +1,343 @@
+//! A CA that other software ran, played by openssl and SoftHSM's own tool, moves here: its keys, its last list and what it issued.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use audit::{EventType, Outcome};
+use pki::Certificate;
+use pki::crl::Crl;
+
+use crate::devices::{csv, eid};
+use crate::support::Deployment;
+
+const CONFIG: &str = "\
+[ca]
+default_ca = old
+[old]
+database = index.txt
+crlnumber = number.txt
+default_md = sha256
+default_crl_days = 30
+crl_extensions = list
+[list]
+authorityKeyIdentifier = keyid
+[req]
+distinguished_name = none
+[none]
+[root]
+subjectKeyIdentifier = hash
+basicConstraints = critical, CA:true
+keyUsage = critical, keyCertSign, cRLSign
+certificatePolicies = critical, 2.23.146.1.2.1.0
+subjectAltName = RID:2.999.100
+crlDistributionPoints = URI:http://old.example/ci.crl
+[eum]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+basicConstraints = critical, CA:true, pathlen:0
+keyUsage = critical, keyCertSign
+certificatePolicies = critical, 2.23.146.1.2.1.2
+subjectAltName = RID:2.999.105
+nameConstraints = critical, permitted;dirName:permitted
+crlDistributionPoints = URI:http://old.example/ci.crl
+[permitted]
+O = RSP Test
+serialNumber = 89049032
+[euicc]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+keyUsage = critical, digitalSignature
+certificatePolicies = critical, 2.23.146.1.2.1.1
+[tls]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+keyUsage = critical, digitalSignature
+extendedKeyUsage = critical, serverAuth, clientAuth
+certificatePolicies = 2.23.146.1.2.1.3
+subjectAltName = DNS:old.example, RID:2.999.110
+crlDistributionPoints = URI:http://old.example/ci.crl
+[pb]
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+keyUsage = critical, digitalSignature
+certificatePolicies = critical, 2.23.146.1.2.1.5
+subjectAltName = RID:2.999.110
+crlDistributionPoints = URI:http://old.example/ci.crl
+";
+const WHY: [&str; 2] = ["--reason", "the old CA ends"];
+const DEVICES: usize = 3;
+/// The last list of the old CA.
+const LAST_NUMBER: u64 = 0x29;
+
+/// The old CA: files in one folder. Its serial numbers count from 1, the manufacturer's too.
+struct OldCa {
+    folder: PathBuf,
+}
+
+impl OldCa {
+    fn found(deployment: &Deployment) -> Self {
+        let folder = deployment.path("old");
+        fs::create_dir_all(folder.join("issued")).unwrap();
+        fs::create_dir(folder.join("devices")).unwrap();
+        fs::write(folder.join("openssl.cnf"), CONFIG).unwrap();
+        // What the list revokes: a certificate that is brought, and one that is lost.
+        let revoked = ["04", "63"].map(|serial| {
+            format!("R\t490101000000Z\t260101000000Z,keyCompromise\t{serial}\tunknown\t/CN=x\n")
+        });
+        fs::write(folder.join("index.txt"), revoked.concat()).unwrap();
+        fs::write(folder.join("number.txt"), format!("{LAST_NUMBER:02X}\n")).unwrap();
+        let old = Self { folder };
+        for name in ["ci", "eum", "tls", "pb", "device"] {
+            let out = format!("{name}.key");
+            old.openssl(&[
+                "genpkey",
+                "-algorithm",
+                "EC",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-out",
+                &out,
+            ]);
+        }
+        let root =
+            ["req", "-x509", "-new", "-key", "ci.key", "-subj", "/CN=Old CI/O=Old/C=DE", "-set_serial", "1"];
+        let terms =
+            ["-days", "3650", "-config", "openssl.cnf", "-extensions", "root", "-utf8", "-out", "ci.pem"];
+        old.openssl(&[root, terms].concat());
+        old.sign("eum", "/C=DE/O=RSP Test/CN=Old EUM", ("ci", 2, "eum"), "issued/eum.pem");
+        old.sign("tls", "/O=RSP Test/CN=old.example", ("ci", 3, "tls"), "issued/tls.pem");
+        old.sign("pb", "/O=RSP Test/CN=Old SM-DP", ("ci", 4, "pb"), "issued/pb.pem");
+        old.sign("pb", "/O=Nobody/CN=Another", ("ci", 5, "pb"), "issued/stranger.pem");
+        fs::copy(old.folder.join("issued/eum.pem"), old.folder.join("eum.pem")).unwrap();
+        for number in 1..=DEVICES {
+            let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490329", number));
+            let out = format!("devices/{number}.pem");
+            // One key for all: the register keeps the first that came.
+            old.sign("device", &subject, ("eum", number, "euicc"), &out);
+        }
+        let list = ["ca", "-gencrl", "-config", "openssl.cnf", "-cert", "ci.pem", "-keyfile", "ci.key"];
+        old.openssl(&[&list[..], &["-out", "last.crl"]].concat());
+        old
+    }
+
+    fn openssl(&self, arguments: &[&str]) -> String {
+        let output = Command::new("openssl").args(arguments).current_dir(&self.folder).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
+    }
+
+    fn sign(&self, key: &str, subject: &str, (ca, serial, section): (&str, usize, &str), out: &str) {
+        let (key, ca_file, ca_key) = (format!("{key}.key"), format!("{ca}.pem"), format!("{ca}.key"));
+        let serial = serial.to_string();
+        let new = ["req", "-new", "-key", &key, "-subj", subject, "-utf8", "-config", "openssl.cnf"];
+        self.openssl(&[&new[..], &["-out", "next.csr"]].concat());
+        let sign = ["x509", "-req", "-in", "next.csr", "-CA", &ca_file, "-CAkey", &ca_key, "-days", "365"];
+        let terms = ["-set_serial", &serial, "-extfile", "openssl.cnf", "-extensions", section, "-out", out];
+        self.openssl(&[&sign[..], &terms].concat());
+    }
+
+    /// Has its key on the `ca` token of the authority, as the vendor's tool brings it there.
+    fn move_key(&self, deployment: &Deployment, key: &str, label: &str, id: &str) {
+        let pin = fs::read_to_string(deployment.path("data/pins/ca.pin")).unwrap();
+        let output = Command::new("softhsm2-util")
+            .env("SOFTHSM2_CONF", deployment.path("data/tokens/softhsm2.conf"))
+            .args(["--import", key, "--label", label, "--id", id, "--pin", pin.trim()])
+            .args(["--token", "chancery-ca"])
+            .current_dir(&self.folder)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn adopt_key(deployment: &Deployment, label: &str, certificate: &str, name: &str) -> String {
+    let adopt = ["ceremony", "adopt-key", "--config", "chanceryd.toml", "--key-label", label];
+    let what = ["--certificate", certificate, "--name", name];
+    let file = format!("{name}.json");
+    deployment.chanceryd(&[&adopt[..], &what, &["--out", &file]].concat());
+    file
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let due = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < due, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued() {
+    let mut deployment = Deployment::found();
+    let old = OldCa::found(&deployment);
+    old.move_key(&deployment, "ci.key", "Old CI", "01");
+    old.move_key(&deployment, "eum.key", "Old EUM", "02");
+    let openssl = |arguments: &[&str]| old.openssl(arguments);
+
+    // The key: of this certificate, and no other.
+    let wrong = ["ceremony", "adopt-key", "--config", "chanceryd.toml", "--key-label", "Old EUM"];
+    let wrong = [&wrong[..], &["--certificate", "old/ci.pem", "--name", "x", "--out", "x.json"]].concat();
+    assert!(deployment.refused("chanceryd", &wrong).contains("not the one that was recorded"));
+    let file = adopt_key(&deployment, "Old CI", "old/ci.pem", "old-ci");
+
+    // The issuer: with its last list, or with the word that it never signed any.
+    let register = ["issuer", "register", "--key-file", &file, "--authority", "--certificate", "old/ci.pem"];
+    let register = [&register[..], &WHY].concat();
+    let said = deployment.refused("chancery", &[&register[..], &["--identity", "officer"]].concat());
+    assert!(said.contains("bring the last one"), "{said}");
+    let with_list = [&register[..], &["--list", "old/last.crl"]].concat();
+    let shown = deployment.chancery(&[
+        "operation",
+        "show",
+        &deployment.request(&with_list),
+        "--identity",
+        "approver",
+    ]);
+    assert!(
+        shown.contains("OTHER SOFTWARE made this key") && shown.contains("2 certificates revoked"),
+        "{shown}"
+    );
+    deployment.two_persons(&with_list, None);
+    let again = [&with_list[..], &["--name", "old-ci-2", "--identity", "officer"]].concat();
+    let said = deployment.refused("chancery", &again);
+    assert!(said.contains("issuer old-ci has this key or this subject already"), "{said}");
+
+    // What it issued: each proves itself; whose it is follows from its organisation.
+    let adopt = |issuer: &str, paths: &[&str]| {
+        let adopt = ["certificate", "adopt", "--issuer", issuer, "--output", "json", "--identity", "officer"];
+        let output = deployment.try_chancery(&[&adopt[..], paths].concat());
+        let counts: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code(), counts)
+    };
+    let (code, counts) = adopt("old-ci", &["old/issued"]);
+    let found = |name: &str| counts[name].as_u64().unwrap();
+    assert_eq!((code, found("taken"), found("revoked"), found("known")), (Some(1), 3, 1, 0), "{counts}");
+    assert_eq!(counts["refused"][0]["reason"], "UNKNOWN_PARTY", "{counts}");
+    let named = ["old/issued/stranger.pem", "--party", "provisioner"];
+    assert_eq!(adopt("old-ci", &named).1["taken"], 1);
+    let (code, counts) = adopt("old-ci", &["old/issued/eum.pem", "old/ci.pem"]);
+    let root = counts["refused"][0]["problem"].as_str().unwrap();
+    assert_eq!((code, counts["known"].as_u64()), (Some(1), Some(1)), "{counts}");
+    assert!(root.contains("a root is an issuer"), "{root}");
+
+    // The manufacturer's issuer, whose certificate the register has; its numbers are those of the CI's certificates too.
+    let file = adopt_key(&deployment, "Old EUM", "old/eum.pem", "old-eum");
+    let register =
+        ["issuer", "register", "--key-file", &file, "--party", "eum", "--certificate", "old/eum.pem"];
+    deployment.two_persons(&[&register[..], &WHY].concat(), None);
+    let (code, counts) = adopt("old-eum", &["old/devices"]);
+    assert_eq!((code, counts["taken"].as_u64()), (Some(0), Some(3)), "{counts}");
+    let (code, counts) = adopt("old-eum", &["old/devices", "old/issued/tls.pem"]);
+    assert_eq!((code, counts["known"].as_u64()), (Some(1), Some(3)), "{counts}");
+    assert!(counts["refused"][0]["problem"].as_str().unwrap().contains("not issued by old-eum"), "{counts}");
+    let ask = ["certificate", "ask", "old/devices/2.pem", "--chain", "old/eum.pem", "--identity", "officer"];
+    let asked = deployment.chancery(&ask);
+    assert!(asked.contains("VERIFIED") && asked.contains("in-force"), "{asked}");
+
+    // Both issue: devices of an order, and below the CI a server that openssl accepts.
+    let eids: Vec<String> = (10..13).map(|number| eid("890490321", number)).collect();
+    fs::write(deployment.path("devices.csv"), csv(&eids)).unwrap();
+    let place = ["order", "place", "--order", "moved", "--issuer", "old-eum", "--devices", "devices.csv"];
+    let placed = deployment
+        .chancery(&[&place[..], &["--kvn", "0x30", "--algorithm", "AES-128", "--identity", "eum"]].concat());
+    assert!(placed.contains('3'), "{placed}");
+    openssl(&[
+        "req",
+        "-new",
+        "-key",
+        "device.key",
+        "-subj",
+        "/CN=x",
+        "-config",
+        "openssl.cnf",
+        "-out",
+        "taken.csr",
+    ]);
+    let request = |csr: &'static str| {
+        let request =
+            ["certificate", "request", "--profile", "dptls", "--party", "provisioner", "--csr", csr];
+        let subject =
+            ["--common-name", "new.example", "--dns-name", "new.example", "--registered-id", "2.999.110"];
+        [&request[..], &subject, &["--under", "old-ci"], &WHY].concat()
+    };
+    let said =
+        deployment.refused("chancery", &[&request("old/taken.csr")[..], &["--identity", "officer"]].concat());
+    assert!(said.contains("DUPLICATE_KEY"), "a key that the old CA certified is certified: {said}");
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "new.key"]);
+    openssl(&[
+        "req",
+        "-new",
+        "-key",
+        "new.key",
+        "-subj",
+        "/CN=x",
+        "-config",
+        "openssl.cnf",
+        "-out",
+        "new.csr",
+    ]);
+    deployment.two_persons(&request("old/new.csr"), Some("new"));
+    let leaf = deployment.path("received/new/certificate.pem").display().to_string();
+    assert_eq!(openssl(&["verify", "-x509_strict", "-CAfile", "ci.pem", &leaf]), format!("{leaf}: OK\n"));
+
+    // A number that two issuers used is named with its issuer.
+    let revoke = ["certificate", "revoke", "--serial", "03", "--reason", "superseded"];
+    let said = deployment.refused("chancery", &[&revoke[..], &["--identity", "officer"]].concat());
+    assert!(said.contains("old-ci") && said.contains("old-eum"), "{said}");
+    deployment.two_persons(&[&revoke[..], &["--issuer", "old-ci"]].concat(), None);
+    let list = || crate::revocation::get(deployment.http_port(), "/crl/old-ci-a.crl");
+    let names =
+        |list: &Crl, serial: u8| list.find(&pki::SerialNumber::from_bytes(&[serial]).unwrap()).is_some();
+    eventually("the list shows it", || list().is_some_and(|list| names(&Crl::from_der(&list).unwrap(), 3)));
+    let newest = Crl::from_der(&list().unwrap()).unwrap();
+    assert!(newest.number().unwrap() > LAST_NUMBER, "its numbers go on");
+    assert_eq!(newest.revoked().len(), 3, "what the old CA revoked stays revoked");
+    assert!(names(&newest, 4) && names(&newest, 0x63));
+    fs::write(old.folder.join("newest.crl"), newest.pem()).unwrap();
+    let check = |leaf: &str| {
+        let verify = ["verify", "-crl_check", "-CAfile", "ci.pem", "-CRLfile", "newest.crl", leaf];
+        let output = Command::new("openssl").args(verify).current_dir(&old.folder).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(check("issued/tls.pem").contains("certificate revoked"));
+    assert!(check(&leaf).contains("OK"));
+
+    // OCSP, after a restart that finds both keys again: what was issued, what was revoked, what was lost, what never was.
+    let role = ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", "ocsp-responder"];
+    deployment.chanceryd(&[&role[..], &["--name", "old-ci", "--out", "responder.json"]].concat());
+    let register = ["issuer", "register-responder", "--issuer", "old-ci", "--key-file", "responder.json"];
+    deployment.two_persons(&[&register[..], &WHY].concat(), None);
+    deployment.restart();
+    let url = format!("http://127.0.0.1:{}/ocsp", deployment.http_port());
+    let answer = |serial: &str| {
+        let ask = ["ocsp", "-issuer", "ci.pem", "-serial", serial, "-url", &url, "-CAfile", "ci.pem"];
+        Command::new("openssl")
+            .args(ask)
+            .current_dir(&old.folder)
+            .output()
+            .map(|output| String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    for (serial, says) in
+        [("2", "good"), ("3", "revoked"), ("4", "revoked"), ("0x63", "revoked"), ("9", "unknown")]
+    {
+        eventually(says, || answer(serial).is_ok_and(|text| text.contains(&format!("{serial}: {says}"))));
+    }
+    let doctor = deployment.doctor(&[]);
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
+
+    // The log: each certificate that came has an entry, and each that was refused.
+    let entries = deployment.entries();
+    let adopted: Vec<_> =
+        entries.iter().filter(|e| e.header.event == EventType::CertificateAdopted).collect();
+    let taken = adopted.iter().filter(|entry| entry.header.outcome == Outcome::Done).count();
+    assert_eq!((taken, adopted.len() - taken), (7, 3));
+    let registered = entries.iter().filter(|entry| entry.header.event == EventType::IssuerRegistered);
+    assert_eq!(registered.filter(|entry| entry.name("kind") == Some("adopted-issuer")).count(), 2);
+    let device = Certificate::from_pem(&fs::read(old.folder.join("devices/1.pem")).unwrap()).unwrap();
+    let held = adopted.iter().any(|entry| entry.digest("certificate") == Some(device.digest()));
+    assert!(held);
+}
