@@ -210,12 +210,14 @@ pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -
     Ok(Prepared { request, serial, linted, standing, key_row, policy: engines.policy.clone() })
 }
 
-/// Whether the issuer may issue such a certificate, and the request's key be certified by it, and is for nobody yet; for those
+/// Whether the issuer may issue such a certificate and is not revoked, and the request's key be certified by it, and is for nobody yet; for those
 /// who want to know before persons approve it.
 pub fn check_request(engines: &Engines, request: &CertificateRequest, now: Timestamp) -> Result<(), CaError> {
     check_curve(request, now)?;
     if !request.profile.is_root() {
-        check_issuer(request, request.issuer.certificate()?)?;
+        let issuer = request.issuer.certificate()?;
+        check_issuer(request, issuer)?;
+        in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer, now)?;
     }
     key_row(engines, request).map(drop)
 }

@@ -10,7 +10,7 @@ use proto::records;
 use sha2::{Digest, Sha256};
 use store::{Precondition, Store};
 
-use crate::anchors::Anchor;
+use crate::anchors::{Anchor, revoked_by_anchor};
 use crate::hierarchy::{Hierarchy, root_key_id};
 use crate::imported::imported_for_key;
 use crate::keyspaces::{CERTIFICATES, CERTIFIED_KEYS, ISSUERS, REVOCATIONS};
@@ -78,12 +78,15 @@ pub fn still_in_force(
     accepted: &[Vec<u8>],
     now: Timestamp,
 ) -> Result<Vec<Precondition>, CaError> {
-    if let Some(anchor) = Anchor::of_key(store, ci_key_id)? {
-        let serials: Vec<&[u8]> = rows.iter().map(|row| serial_of(row)).collect();
-        return anchor.in_force(store, &serials, now)?.map_err(refused);
-    }
-    let mut unrevoked = Vec::new();
-    for row in rows.iter().filter(|row| !accepted.contains(row)) {
+    let rows: Vec<&Vec<u8>> = rows.iter().filter(|row| !accepted.contains(row)).collect();
+    let mut unrevoked = match Anchor::of_key(store, ci_key_id)? {
+        Some(anchor) => {
+            let serials: Vec<&[u8]> = rows.iter().map(|row| serial_of(row)).collect();
+            anchor.in_force(store, &serials, now)?.map_err(refused)?
+        }
+        None => Vec::new(),
+    };
+    for row in rows {
         match store.get(CERTIFICATES, row)? {
             // Of a manufacturer that certifies its devices itself: it is not ours to revoke.
             None => {}
@@ -99,9 +102,9 @@ pub fn still_in_force(
 
 /// Verifies the certificates that an eUICC sent (DER), up to the certificate issuer of this key identifier: the GSMA chain rule,
 /// validity, and the register. Under an issuer of the authority the manufacturer's certificate must be in the register; under an
-/// anchor the EID must be one that it may vouch for, and its list must name neither. In both cases the eUICC's certificate must
+/// anchor the EID must be one that it may vouch for, and its list, where one is needed, current. In both cases the eUICC's certificate must
 /// be in the register, unless the manufacturer's key is its own. `others` stand between the manufacturer's and the root (SGP.22 v3).
-/// What is revoked in the register is said, not refused.
+/// What the register or the anchor's list revokes is said, not refused.
 pub fn verify_euicc(
     engines: &Engines,
     ci_key_id: &[u8],
@@ -137,15 +140,19 @@ pub fn verify_euicc(
         None => {
             let anchor = Anchor::of_key(store, ci_key_id)?
                 .ok_or_else(|| refused("the certificate issuer is none of this authority, and no anchor"))?;
+            // Sub CAs of the authority may stand below an anchor.
+            intermediates.extend(own.below.iter().cloned());
             let chain = chain_to(&anchor.certificate, &euicc, &intermediates, now)?;
             if !euicc.eid().is_some_and(|eid| anchor.vouches_for(&eid)) {
                 return Err(refused(format!("the anchor {} may not vouch for this EID", anchor.name)));
             }
-            let above = chain.certificates();
-            let serials: Vec<&[u8]> =
-                above[..above.len() - 1].iter().map(|c| c.serial().as_bytes()).collect();
-            found.unrevoked = anchor.in_force(store, &serials, now)?.map_err(refused)?;
             found.issued_here(store, &euicc, &eum)?;
+            let above = chain.certificates();
+            // What our own sub CAs under it issued is in the register too.
+            for certificate in &above[1..above.len() - 1] {
+                found.registered(store, certificate)?;
+            }
+            found.under(store, &anchor, &above[..above.len() - 1], now)?;
             chain
         }
     };
@@ -198,6 +205,31 @@ impl Found {
         }
         self.rows.push(key);
         Ok(true)
+    }
+
+    /// Takes what an anchor's list says of certificates of its hierarchy.
+    fn under(
+        &mut self,
+        store: &dyn Store,
+        anchor: &Anchor,
+        certificates: &[Certificate],
+        now: Timestamp,
+    ) -> Result<(), CaError> {
+        let mut others = Vec::new();
+        for certificate in certificates {
+            let serial = certificate.serial().as_bytes();
+            match revoked_by_anchor(store, &anchor.name, serial)? {
+                Some((at, reason)) => {
+                    let row = self.row(certificate);
+                    if self.revoked.iter().all(|(known, _)| *known != row) {
+                        self.revoked.push((row, Revocation { at, reason }));
+                    }
+                }
+                None => others.push(serial),
+            }
+        }
+        self.unrevoked.extend(anchor.in_force(store, &others, now)?.map_err(refused)?);
+        Ok(())
     }
 
     /// The row of a certificate that was taken; its serial number when the register has none.

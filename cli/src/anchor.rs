@@ -48,7 +48,9 @@ pub enum AnchorCommand {
     #[command(after_help = "Examples:
   chancery anchor csr --party otaco --rsp-key otaco-dpauth --common-name 'SM-DP+' --out dpauth.csr.pem --identity alice/
   chancery anchor csr --issuer acme-gsma --common-name 'ACME EUM' --registered-id 1.3.6.1.4.1.99999.1 \\
-      --out eum.csr.pem --identity alice/")]
+      --out eum.csr.pem --identity alice/
+  chancery anchor csr --issuer national --profile ci-sub --common-name 'National CI, sub CA' \\
+      --out national.csr.pem --identity alice/")]
     Csr(Csr),
     /// Request that a certificate from elsewhere is taken into use for the key in our token that it certifies
     ///
@@ -58,7 +60,9 @@ pub enum AnchorCommand {
   chancery anchor import --anchor gsma-ci1 --certificate dpauth.pem --party otaco --rsp-key otaco-dpauth \\
       --reason 'GSMA order 4711' --identity alice/
   chancery anchor import --anchor gsma-ci1 --certificate eum.pem --party acme-eum --issuer acme-gsma \\
-      --reason 'GSMA order 4712' --identity alice/")]
+      --reason 'GSMA order 4712' --identity alice/
+  chancery anchor import --anchor gsma-ci1 --certificate national.pem --issuer national \\
+      --reason 'GSMA order 4713' --identity alice/")]
     Import(Import),
     /// List the certificates from elsewhere
     #[command(after_help = "Example:

@@ -6,14 +6,14 @@ use ca::{Anchor, Import, ImportRequest};
 use domain::{ReasonCode, Role, Timestamp};
 use kms::rsp::RspKey;
 use pki::csr::{UnsignedRequest, Wishes};
-use pki::{CertificateRole, SubjectValues};
+use pki::{Certificate, CertificateProfile, CertificateRole, SubjectValues};
 use proto::v1;
 use store::{Change, Commit, Precondition};
 
 use crate::authority::Party;
 use crate::execution::{Execution, check_text, invalid, parse_ein};
 use crate::gate::Call;
-use crate::init::check_name;
+use crate::init::{OPERATOR_ISSUER, check_name};
 use crate::status::ServiceError;
 
 /// Most ranges that an anchor vouches for.
@@ -85,26 +85,33 @@ impl Execution {
                 Ok(Elsewhere::Import { import, issuer: None })
             }
             Some(Key::Issuer(name)) => {
-                let party = self.party(&import.party, Role::Eum)?;
-                let issuer = self.eum_issuer(&party, name)?;
+                let party = match import.party.as_str() {
+                    "" => None,
+                    party => Some(self.party(party, Role::Eum)?),
+                };
+                let issuer = self.issuer_of(&import.party, name)?;
                 if issuer.certificate.is_some() {
                     return Err(ServiceError::refused(
                         ReasonCode::Conflict,
                         "the issuer has its certificate already; a chain for another CI needs an issuer of its own",
                     ));
                 }
-                let request = ImportRequest { spki: &issuer.public_key, key: name, ..request };
+                let profile = profile_of_issuer(&import.certificate, party.is_some())?;
+                let request = ImportRequest { profile, spki: &issuer.public_key, key: name, ..request };
                 let import = Import::judge(store, &request, now)?;
-                self.permits_ranges(&import.certificate, &party)?;
+                if let Some(party) = party {
+                    self.permits_ranges(&import.certificate, &party)?;
+                }
                 Ok(Elsewhere::Import { import, issuer: Some(issuer) })
             }
             None => Err(invalid("key is missing")),
         }
     }
 
-    fn eum_issuer(&self, party: &Party, name: &str) -> Result<std::sync::Arc<ca::Issuer>, ServiceError> {
+    /// Of a party, or of the authority where it is empty.
+    fn issuer_of(&self, party: &str, name: &str) -> Result<std::sync::Arc<ca::Issuer>, ServiceError> {
         let issuer = self.ca.issuers.find(self.ca.store.as_ref(), name)?;
-        if issuer.party == party.name {
+        if issuer.party == party && name != OPERATOR_ISSUER {
             return Ok(issuer);
         }
         Err(ServiceError::refused(ReasonCode::PolicyViolation, "the issuer belongs to another party"))
@@ -142,7 +149,11 @@ impl Execution {
             }
             Elsewhere::Import { import, issuer } => {
                 let entry = draft(EventType::CertificateImported)
-                    .object(call.pseudonyms.party(&import.party))
+                    .object(call.pseudonyms.party(if import.party.is_empty() {
+                        &import.key
+                    } else {
+                        &import.party
+                    }))
                     .fact("anchor", Fact::name(&import.anchor)?)
                     .fact("profile", Fact::fixed_name(import.profile.as_str()))
                     .fact("certificate", Fact::Digest(import.certificate.digest()))
@@ -176,21 +187,56 @@ pub(crate) fn rsp_key(
     Ok((key, profile))
 }
 
-/// The body of a certification request for a key of a party: its subject is that of the party's registration.
-pub(crate) fn unsigned_request(
+/// Whether issuers of manufacturers, or those of the authority, have certificates of this role under a root elsewhere.
+const fn is_of_issuers(role: CertificateRole, manufacturers: bool) -> bool {
+    match role {
+        CertificateRole::Eum | CertificateRole::EumSubCa => manufacturers,
+        CertificateRole::CiSubCa | CertificateRole::DpSubCa | CertificateRole::DsSubCa => !manufacturers,
+        _ => false,
+    }
+}
+
+/// The profile that an issuer asks for by name; `eum` when none is named.
+pub(crate) fn issuer_profile(
+    name: &str,
+    manufacturers: bool,
+) -> Result<&'static CertificateProfile, ServiceError> {
+    let name = if name.is_empty() && manufacturers { CertificateRole::Eum.as_str() } else { name };
+    let profile = pki::profile::find(name).ok().filter(|profile| is_of_issuers(profile.role, manufacturers));
+    profile.ok_or_else(|| {
+        invalid(if manufacturers {
+            "profile is that of a manufacturer's CA: eum, eum-v3, eum-v3-sub or eum-sub"
+        } else {
+            "profile is that of a sub CA of the authority: ci-sub, dp-sub or ds-sub"
+        })
+    })
+}
+
+/// The role of an issuer's certificate from elsewhere, by the policy that it names.
+fn profile_of_issuer(certificate: &[u8], manufacturers: bool) -> Result<CertificateRole, ServiceError> {
+    let certificate =
+        Certificate::from_der(certificate).map_err(|e| invalid(&format!("the certificate: {e}")))?;
+    pki::chain::gsma_role(&certificate).filter(|role| is_of_issuers(*role, manufacturers)).ok_or_else(|| {
+        invalid(
+            "the certificate is not that of such an issuer: it names another policy, or the party is missing",
+        )
+    })
+}
+
+/// What a party's certificate is to say: its subject is that of the party's registration.
+pub(crate) fn wishes_of(
     party: &Party,
-    profile: CertificateRole,
-    spki: &[u8],
+    profile: &CertificateProfile,
     common_name: &str,
     registered_id: &str,
-) -> Result<UnsignedRequest, ServiceError> {
+) -> Result<Wishes, ServiceError> {
     check_text("common_name", common_name, 64)?;
-    let is_eum = profile == CertificateRole::Eum;
+    let permits = profile.permits_eids();
     let permitted =
-        party.eins.iter().filter(|_| is_eum).map(|ein| (party.organization.clone(), ein.to_string()));
-    let wishes = Wishes {
+        party.eins.iter().filter(|_| permits).map(|ein| (party.organization.clone(), ein.to_string()));
+    Ok(Wishes {
         subject: SubjectValues {
-            country: is_eum.then(|| party.country.clone()),
+            country: (party.role == Role::Eum).then(|| party.country.clone()),
             organization: Some(party.organization.clone()),
             organizational_unit: None,
             common_name: Some(common_name.to_owned()),
@@ -198,6 +244,30 @@ pub(crate) fn unsigned_request(
         },
         registered_id: Some(registered_id.to_owned()),
         permitted: permitted.collect(),
-    };
-    UnsignedRequest::new(profile.profile(), spki, &wishes).map_err(|e| invalid(&e.to_string()))
+    })
+}
+
+/// What the certificate of a sub CA of the authority is to say: its subject is that of the first CI but for the name.
+pub(crate) fn authority_wishes(first: &Certificate, common_name: &str) -> Result<Wishes, ServiceError> {
+    check_text("common_name", common_name, 64)?;
+    Ok(Wishes {
+        subject: SubjectValues {
+            country: first.country(),
+            organization: first.organization(),
+            organizational_unit: first.organizational_unit(),
+            common_name: Some(common_name.to_owned()),
+            eid: None,
+        },
+        registered_id: first.registered_id(),
+        permitted: Vec::new(),
+    })
+}
+
+/// The body of a certification request.
+pub(crate) fn unsigned_request(
+    profile: &'static CertificateProfile,
+    spki: &[u8],
+    wishes: &Wishes,
+) -> Result<UnsignedRequest, ServiceError> {
+    UnsignedRequest::new(profile, spki, wishes).map_err(|e| invalid(&e.to_string()))
 }

@@ -31,13 +31,13 @@ pub struct Csr {
     /// Whose key it is
     #[arg(long, value_parser = parse_name, conflicts_with = "issuer")]
     party: Option<String>,
-    /// A manufacturer's issuer, registered by `issuer register`
-    #[arg(long, value_name = "NAME", value_parser = parse_name, requires = "registered_id")]
+    /// An issuer of a manufacturer or of the authority, registered by `issuer register`
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     issuer: Option<String>,
-    /// commonName of the subject; its other attributes are those of the party's registration
+    /// commonName of the subject; its other attributes are those of the party's registration, or of the authority's first CI
     #[arg(long)]
     common_name: String,
-    /// --issuer: object identifier of the manufacturer
+    /// --issuer of a manufacturer: its object identifier
     #[arg(
         long,
         value_name = "OID",
@@ -46,6 +46,9 @@ pub struct Csr {
         conflicts_with = "rsp_key"
     )]
     registered_id: String,
+    /// --issuer: the profile that is asked for; eum when absent, of the authority's ci-sub, dp-sub or ds-sub
+    #[arg(long, value_name = "NAME", value_parser = parse_name, conflicts_with = "rsp_key")]
+    profile: Option<String>,
     /// File to write: PEM, or DER when its name ends in .der
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -68,13 +71,13 @@ pub struct Import {
     /// Certificates between it and the anchor; may be repeated, a PEM file may hold several
     #[arg(long, value_name = "FILE")]
     chain: Vec<PathBuf>,
-    /// Whose key it certifies
-    #[arg(long, value_parser = parse_name)]
-    party: String,
+    /// Whose key it certifies; absent for an issuer of the authority
+    #[arg(long, value_parser = parse_name, required_unless_present = "issuer")]
+    party: Option<String>,
     /// The DPauth or DPpb key that it certifies
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     rsp_key: Option<String>,
-    /// The manufacturer's issuer that it certifies, which has no certificate yet: its devices will be under the anchor
+    /// The issuer that it certifies, which has no certificate yet: what it issues will be under the anchor
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     issuer: Option<String>,
     #[command(flatten)]
@@ -109,6 +112,7 @@ impl Csr {
             key: Some(key),
             common_name: self.common_name.clone(),
             registered_id: self.registered_id.clone(),
+            profile: self.profile.clone().unwrap_or_default(),
         };
         let connection = self.remote.connect(output).await?;
         let answer = connection
@@ -153,7 +157,7 @@ impl Import {
             certificate: reading::certificate(&self.certificate)?.der().to_vec(),
             intermediates: chain.iter().map(|certificate| certificate.der().to_vec()).collect(),
             anchor: self.anchor.clone(),
-            party: self.party.clone(),
+            party: self.party.clone().unwrap_or_default(),
             key: Some(key),
         };
         operation::request(Kind::ImportCertificate(import), &self.request, output).await

@@ -6,17 +6,17 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{Anchor, AnchorList};
 use domain::{ReasonCode, Role};
 use hsm::{CallOptions, Priority, SignatureAlgorithm};
-use pki::CertificateRole;
 use proto::v1;
 use proto::v1::anchor_service_server::AnchorService;
 use proto::v1::make_certification_request_request::Key;
 use store::Commit;
 use tonic::{Request, Response, Status};
 
-use crate::anchors::{rsp_key, unsigned_request};
+use crate::anchors::{authority_wishes, issuer_profile, rsp_key, unsigned_request, wishes_of};
 use crate::authority::{Authority, Party};
 use crate::execution::invalid;
 use crate::gate::{Call, Completed, Gate, OnRepeat};
+use crate::init::CERTIFICATE_ISSUER;
 use crate::operations::timestamp;
 use crate::status::ServiceError;
 
@@ -126,7 +126,7 @@ impl AnchorApi {
     ) -> Result<Completed<v1::MakeCertificationRequestResponse>, ServiceError> {
         let store = self.ca.store.as_ref();
         let options = CallOptions { deadline: call.deadline, priority: Priority::Normal };
-        let (party, profile, request, spki) = match &message.key {
+        let (whose, profile, request, spki) = match &message.key {
             Some(Key::RspKey(key)) => {
                 let party = self.party(&key.party, Role::Provisioner)?;
                 let (key, profile) = rsp_key(store, &party, &key.name)?;
@@ -136,29 +136,37 @@ impl AnchorApi {
                         "no token for keys of SM-DP+ is configured",
                     )
                 })?;
-                if !message.registered_id.is_empty() {
-                    return Err(invalid("registered_id is the one that the key was registered with"));
+                if !message.registered_id.is_empty() || !message.profile.is_empty() {
+                    return Err(invalid(
+                        "registered_id and profile are those that the key was registered with",
+                    ));
                 }
                 let name = &message.common_name;
-                let unsigned = unsigned_request(&party, profile, &key.public_key, name, &key.registered_id)?;
+                let wishes = wishes_of(&party, profile.profile(), name, &key.registered_id)?;
+                let unsigned = unsigned_request(profile.profile(), &key.public_key, &wishes)?;
                 let input = hsm::RspInput::CertificationRequest(unsigned.bytes().to_vec());
                 let signature = token.rsp_sign(&key.key, input, options).await?;
-                (party, profile, assemble(unsigned, &signature)?, key.public_key)
+                (party.name.clone(), profile.as_str(), assemble(unsigned, &signature)?, key.public_key)
             }
             Some(Key::Issuer(name)) => {
                 let issuer = self.ca.issuers.find(store, name)?;
-                if issuer.party.is_empty() {
-                    return Err(invalid("only a manufacturer's issuer is certified elsewhere"));
-                }
-                let party = self.party(&issuer.party, Role::Eum)?;
-                let profile = CertificateRole::Eum;
-                let unsigned = unsigned_request(
-                    &party,
-                    profile,
-                    &issuer.public_key,
-                    &message.common_name,
-                    &message.registered_id,
-                )?;
+                let name = &message.common_name;
+                let (profile, wishes) = match issuer.party.as_str() {
+                    "" => {
+                        let first = self.ca.issuers.find(store, CERTIFICATE_ISSUER)?;
+                        let profile = issuer_profile(&message.profile, false)?;
+                        if !message.registered_id.is_empty() {
+                            return Err(invalid("registered_id is that of the authority's first CI"));
+                        }
+                        (profile, authority_wishes(first.certificate()?, name)?)
+                    }
+                    party => {
+                        let party = self.party(party, Role::Eum)?;
+                        let profile = issuer_profile(&message.profile, true)?;
+                        (profile, wishes_of(&party, profile, name, &message.registered_id)?)
+                    }
+                };
+                let unsigned = unsigned_request(profile, &issuer.public_key, &wishes)?;
                 let digest = vec![unsigned.digest().to_vec()];
                 let algorithm = SignatureAlgorithm::EcdsaSha256;
                 let signatures = self.ca.token.sign(&issuer.key, algorithm, digest, options).await?;
@@ -166,21 +174,19 @@ impl AnchorApi {
                     .first()
                     .and_then(|signature| signature.as_slice().try_into().ok())
                     .ok_or(ServiceError::Internal("a token's signature"))?;
-                (party, profile, assemble(unsigned, &signature)?, issuer.public_key.clone())
+                let whose = if issuer.party.is_empty() { &issuer.name } else { &issuer.party };
+                (whose.clone(), profile.name, assemble(unsigned, &signature)?, issuer.public_key.clone())
             }
             None => return Err(invalid("key is missing")),
         };
         let entry = draft(EventType::CertificationRequestMade, call)
-            .object(call.pseudonyms.party(&party.name))
-            .fact("profile", Fact::fixed_name(profile.as_str()))
+            .object(call.pseudonyms.party(&whose))
+            .fact("profile", Fact::fixed_name(profile))
             .fact("key", Fact::Digest(audit::sha256(&spki)))
             .fact("csr", Fact::Digest(audit::sha256(&request)));
         let commit = Commit { entries: vec![entry], changes: Vec::new(), preconditions: Vec::new() };
-        let answer = v1::MakeCertificationRequestResponse {
-            request,
-            profile: profile.as_str().to_owned(),
-            entry_index: 0,
-        };
+        let answer =
+            v1::MakeCertificationRequestResponse { request, profile: profile.to_owned(), entry_index: 0 };
         Ok(Completed::deed(commit, answer))
     }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use audit::{EventType, Outcome};
 use pki::Certificate;
 use pki::crl::Crl;
+use proto::v1::AdoptCertificatesRequest;
+use proto::v1::certificate_service_client::CertificateServiceClient;
 
 use crate::devices::{csv, eid};
 use crate::support::Deployment;
@@ -169,8 +171,27 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-#[test]
-fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued() {
+/// The same call again, under its key: the same answer, and nothing done twice. Another request under that key is none.
+async fn repeated(deployment: &Deployment, certificate: &[u8]) {
+    let officer = deployment.caller("officer").await;
+    let mut client = CertificateServiceClient::new(officer.channel.clone());
+    let mut message = AdoptCertificatesRequest {
+        idempotency_key: "adopt again".to_owned(),
+        issuer: "old-eum".to_owned(),
+        certificates: vec![certificate.to_vec()],
+        party: String::new(),
+    };
+    let first = client.adopt_certificates(message.clone()).await.unwrap().into_inner();
+    assert_eq!(first.results[0].result, "taken");
+    let again = client.adopt_certificates(message.clone()).await.unwrap().into_inner();
+    assert_eq!(again, first);
+    message.party = "eum".to_owned();
+    let other = client.adopt_certificates(message).await.unwrap_err();
+    assert_eq!(crate::caller::reason(&other).as_deref(), Some("IDEMPOTENCY_KEY_REUSED"), "{other:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued() {
     let mut deployment = Deployment::found();
     let old = OldCa::found(&deployment);
     old.move_key(&deployment, "ci.key", "Old CI", "01");
@@ -234,6 +255,10 @@ fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued()
     let (code, counts) = adopt("old-eum", &["old/devices", "old/issued/tls.pem"]);
     assert_eq!((code, counts["known"].as_u64()), (Some(1), Some(3)), "{counts}");
     assert!(counts["refused"][0]["problem"].as_str().unwrap().contains("not issued by old-eum"), "{counts}");
+    let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490329", 8));
+    old.sign("device", &subject, ("eum", 8, "euicc"), "eighth.pem");
+    let eighth = Certificate::from_pem(&fs::read(old.folder.join("eighth.pem")).unwrap()).unwrap();
+    repeated(&deployment, eighth.der()).await;
     let ask = ["certificate", "ask", "old/devices/2.pem", "--chain", "old/eum.pem", "--identity", "officer"];
     let asked = deployment.chancery(&ask);
     assert!(asked.contains("VERIFIED") && asked.contains("in-force"), "{asked}");
@@ -334,7 +359,8 @@ fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued()
     let adopted: Vec<_> =
         entries.iter().filter(|e| e.header.event == EventType::CertificateAdopted).collect();
     let taken = adopted.iter().filter(|entry| entry.header.outcome == Outcome::Done).count();
-    assert_eq!((taken, adopted.len() - taken), (7, 3));
+    let refused = adopted.iter().filter(|e| matches!(e.header.outcome, Outcome::Refused(_))).count();
+    assert_eq!((taken, refused), (8, 4));
     let registered = entries.iter().filter(|entry| entry.header.event == EventType::IssuerRegistered);
     assert_eq!(registered.filter(|entry| entry.name("kind") == Some("adopted-issuer")).count(), 2);
     let device = Certificate::from_pem(&fs::read(old.folder.join("devices/1.pem")).unwrap()).unwrap();

@@ -76,6 +76,14 @@ impl Artefacts {
             certificates.push(Certificate { name, files, issuer: *issuer, published });
         }
         for (name, file, issuer) in [
+            ("ci-sub", "ci-sub.der", Some("ci")),
+            ("dp-sub", "dp-sub.der", Some("ci-sub")),
+            ("ds-sub", "ds-sub.der", Some("ci-sub")),
+            ("dpauth-v3", "dpauth-v3.der", Some("dp-sub")),
+            ("dppb-v3", "dppb-v3.der", Some("dp-sub")),
+            ("dptls-v3", "dptls-v3.der", Some("dp-sub")),
+            ("dsauth-v3", "dsauth-v3.der", Some("ds-sub")),
+            ("dstls-v3", "dstls-v3.der", Some("ds-sub")),
             ("ocsp-responder", "state/ocsp-responder.pem", Some("ci")),
             ("operator-ca", "state/data/tls/operator-ca.pem", None),
             ("operator-server", "state/data/tls/server.pem", Some("operator-ca")),

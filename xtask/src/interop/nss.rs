@@ -57,10 +57,10 @@ const UNKNOWN_CRITICAL: &str = "-8151";
 /// The usages that a certificate can be asked for: NSS knows none of the GSMA's.
 fn usages(name: &str) -> (&'static [&'static str], &'static str) {
     match name {
-        "dptls" => (&["0", "1"], "as TLS client and server"),
+        "dptls" | "dptls-v3" | "dstls-v3" => (&["0", "1"], "as TLS client and server"),
         "operator-server" => (&["1"], "as TLS server"),
         "operator-client" => (&["0"], "as TLS client"),
-        "eum" => (&["11"], "as any CA"),
+        "eum" | "ci-sub" | "dp-sub" | "ds-sub" => (&["11"], "as any CA"),
         "ocsp-responder" => (&["10"], "as OCSP responder"),
         // What asks for digitalSignature and for no extended key usage.
         _ => (&["4"], "as signer of mail"),

@@ -169,7 +169,7 @@ fn verify(artefacts: &Artefacts, certificate: &Certificate) -> Result<Judgement,
         list = Some(artefacts.list.as_path());
     }
     let purposes: &[&str] = match certificate.name {
-        "dptls" => &["sslserver", "sslclient"],
+        "dptls" | "dptls-v3" | "dstls-v3" => &["sslserver", "sslclient"],
         "operator-server" => &["sslserver"],
         "operator-client" => &["sslclient"],
         _ => &["any"],

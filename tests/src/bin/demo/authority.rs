@@ -4,7 +4,8 @@ use crate::stage::{Daemon, Failure, Stage};
 
 /// Name of the authority.
 const AUTHORITY: &str = "demo-authority";
-const CONFIG: &str = "state/chanceryd.toml";
+/// Its configuration.
+pub const CONFIG: &str = "state/chanceryd.toml";
 
 /// Persons' keys, the founding ceremony, the persons' certificates.
 pub fn found(stage: &Stage) -> Result<(), Failure> {

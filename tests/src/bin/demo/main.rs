@@ -6,6 +6,7 @@
 
 mod authority;
 mod fleet;
+mod hierarchies;
 mod production;
 mod proof;
 mod revocation;
@@ -109,7 +110,10 @@ fn play(arguments: &Arguments) -> Result<(), Failure> {
     stage.step(7, "A certificate is revoked");
     revocation::play(&stage)?;
 
-    stage.step(8, "The auditor exports the log and verifies it with nothing running");
+    stage.step(8, "A hierarchy of SGP.22 v3: sub CAs, an SM-DP+ and an SM-DS below them");
+    hierarchies::play(&stage)?;
+
+    stage.step(9, "The auditor exports the log and verifies it with nothing running");
     proof::export(&stage)?;
     daemon.stop()?;
     proof::verify(&stage)?;

@@ -304,7 +304,12 @@ async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
     }
 
     manufacturer_under_it(&deployment, &elsewhere, &mut site).await;
+    sub_ca_under_it(&deployment, &elsewhere);
     ends(&deployment, &elsewhere, &mut site).await;
+    let below = below_sub_ca(&elsewhere);
+    let below: Vec<&str> = below.iter().map(String::as_str).collect();
+    let said = deployment.refused("chancery", &[&below[..], &["--identity", "officer"]].concat());
+    assert!(said.contains("trusted no more"), "{said}");
 
     let done = |event: &str| {
         let is_it = |entry: &&audit::Entry| {
@@ -316,13 +321,67 @@ async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
         ("anchor.registered", 1),
         ("anchor.retired", 1),
         ("anchor.list_published", 2),
-        ("certificate.imported", 3),
-        ("certification_request.made", 4),
+        ("certificate.imported", 4),
+        ("certification_request.made", 5),
     ];
     for (event, count) in counted {
         assert_eq!(done(event), count, "{event}");
     }
     deployment.export("export-foreign");
+}
+
+/// A sub CA of the authority whose certificate is from elsewhere: what it issues leads to the root there, and has lists here.
+fn sub_ca_under_it(deployment: &Deployment, elsewhere: &Elsewhere) {
+    let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--name", "national"];
+    deployment.chanceryd(&[&create[..], &["--out", "national.json"]].concat());
+    let register = ["issuer", "register", "--key-file", "national.json", "--authority", "--reason", "x"];
+    deployment.two_persons(&register, None);
+    let out = elsewhere.path("national.csr.pem");
+    let csr = ["anchor", "csr", "--issuer", "national", "--common-name", "National sub CA", "--out", &out];
+    let csr = [&csr[..], &["--identity", "officer"]].concat();
+    let said = deployment.refused("chancery", &csr);
+    assert!(said.contains("ci-sub, dp-sub or ds-sub"), "{said}");
+    deployment.chancery(&[&csr[..], &["--profile", "ci-sub"]].concat());
+    elsewhere.sign(&out, ("ci", "leaf"), &["-copy_extensions", "copyall"], "national.pem");
+    let certificate = elsewhere.path("national.pem");
+    let ask = ["anchor", "import", "--anchor", ANCHOR, "--certificate", &certificate, "--issuer", "national"];
+    let whose = ["--party", "eum", "--reason", "x", "--identity", "officer"];
+    let said = deployment.refused("chancery", &[&ask[..], &whose].concat());
+    assert!(said.contains("belongs to another party"), "{said}");
+    import(deployment, elsewhere, "national.pem", &["--issuer", "national"]);
+
+    let below = below_sub_ca(elsewhere);
+    let below: Vec<&str> = below.iter().map(String::as_str).collect();
+    deployment.two_persons(&below, Some("below"));
+    let leaf = deployment.path("received/below/certificate.pem").display().to_string();
+    let verify = ["verify", "-x509_strict", "-CAfile", "ci.pem", "-untrusted", "national.pem", &leaf];
+    assert!(elsewhere.openssl(&verify).contains("OK"));
+    let asked = deployment.chancery(&["certificate", "ask", &leaf, "--identity", "officer"]);
+    assert!(asked.contains("VERIFIED"), "{asked}");
+    let list = crate::revocation::get(deployment.http_port(), "/crl/national-a.crl").unwrap();
+    assert_eq!(pki::crl::Crl::from_der(&list).unwrap().number(), Some(1));
+}
+
+/// A certificate below the sub CA, for a new key.
+fn below_sub_ca(elsewhere: &Elsewhere) -> Vec<String> {
+    elsewhere.openssl(&[
+        "genpkey",
+        "-algorithm",
+        "EC",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        "below.key",
+    ]);
+    let new =
+        ["req", "-new", "-key", "below.key", "-subj", "/CN=x", "-config", "openssl.cnf", "-out", "below.csr"];
+    elsewhere.openssl(&new);
+    let csr = elsewhere.path("below.csr");
+    let request =
+        ["certificate", "request", "--profile", "dpauth-v3", "--party", "provisioner", "--csr", &csr];
+    let subject =
+        ["--common-name", "SM-DP+ 3", "--registered-id", OID, "--under", "national", "--reason", "x"];
+    [&request[..], &subject].concat().into_iter().map(str::to_owned).collect()
 }
 
 /// An issuer in our token whose certificate is from elsewhere: its devices are the other world's.
@@ -376,6 +435,19 @@ async fn ends(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
     assert_eq!(refused(site.bind(&request).await), "EUICC_CERTIFICATE_REFUSED");
     let mut next = site.initiate(2).await.unwrap();
     assert_eq!(refused(next.authenticate(site, None).await), "EUICC_CERTIFICATE_REFUSED");
+    // Under a grant that warns it is served, and the SM-DP+ is told which certificate is revoked.
+    let grant = ["grant", "create", "--name", "warn", "--provisioner", "provisioner", "--ein", GRANTED];
+    let terms = ["--purpose", "warn", "--lawful-basis", "licence", "--expires", "9d", "--reason", "SGP.02"];
+    deployment.two_persons(&[&grant[..], &terms, &["--revoked-certificates", "warn"]].concat(), None);
+    let mut served = site.initiate_for(2, "warn").await.unwrap();
+    let (id, response) = (served.id.clone(), served.euicc_response(None));
+    let offer = site.authenticate_for("warn", &id, &response, None, "warn").await.unwrap();
+    let eum = pki::Certificate::from_der(&elsewhere.der("eum.pem")).unwrap();
+    assert_eq!(offer.revoked_serial_numbers, [eum.serial().as_bytes()]);
+    let prepared = served.prepare(&offer, None);
+    let mut request = served.bind_request("warn", &prepared, ProfileProtection::SessionKeys);
+    request.purpose = "warn".to_owned();
+    site.bind(&request).await.unwrap();
     // The one before comes again, and one that somebody else signed.
     for (file, anchor, why) in [("1.crl", ANCHOR, "no newer"), ("own.crl", ANCHOR, "another issuer")] {
         if file == "own.crl" {
