@@ -6,6 +6,7 @@
 //! answer show it (`docs/cycles/revocation.md`, `docs/cycles/ocsp.md`). Knows no transport.
 
 mod anchors;
+pub mod ceremony;
 mod error;
 mod hierarchy;
 mod imported;
