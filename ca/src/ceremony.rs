@@ -51,7 +51,10 @@ pub fn lint_draft(
     if draft.not_after > draft.not_before.plus_days(profile.validity_days).map_err(invalid)? {
         return Err(CaError::refused(
             ReasonCode::InvalidField,
-            format!("a certificate of profile {} is valid for {} days at most", profile.name, profile.validity_days),
+            format!(
+                "a certificate of profile {} is valid for {} days at most",
+                profile.name, profile.validity_days
+            ),
         ));
     }
     let (issuer_name_der, issuer_key_identifier) = match (above, profile.is_root()) {
@@ -118,7 +121,9 @@ pub fn lint_request(
         registered_id: wishes.registered_id.clone(),
         dns_name: None,
         ip_addresses: Vec::new(),
-        crl_urls: (0..crl_count(profile)).map(|point| format!("http://elsewhere.invalid/{point}.crl")).collect(),
+        crl_urls: (0..crl_count(profile))
+            .map(|point| format!("http://elsewhere.invalid/{point}.crl"))
+            .collect(),
         permitted: wishes.permitted.clone(),
     };
     build(profile, &inputs)?;
@@ -191,8 +196,9 @@ fn check_above(issuer: &Certificate, profile: &CertificateProfile, key: &PublicK
     ))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err hands over")]
 fn invalid(error: PkiError) -> CaError {
-    CaError::refused(ReasonCode::InvalidField, error.to_string())
+    CaError::invalid(&error)
 }
 
 fn policy(message: String) -> CaError {

@@ -3,6 +3,12 @@
 
 mod component;
 mod key_file;
+mod machine;
+mod plan;
+mod prepared;
+mod run;
+mod specification;
+mod specified;
 mod terminal;
 
 use std::io::{self, Write as _};
@@ -14,6 +20,8 @@ use hsm::{ErrorClass, HsmError, KeyRole};
 
 use self::component::{ComponentFile, Place, parse_custodian};
 use self::key_file::KeyFile;
+pub(crate) use self::machine::SIGNER_FILE;
+use self::specified::{PlanCeremony, RunCeremony};
 use crate::config::{Config, Mode, RSP_TOKEN};
 use crate::foundation::write_durably;
 use crate::init::write_pin;
@@ -58,6 +66,14 @@ pub(crate) enum CeremonyCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Shows everything that a specification file would do, in its order and with every value, and rehearses it. Touches no token.
+    #[command(after_help = "Example:
+  chanceryd ceremony plan --config chanceryd.toml --specification root.toml")]
+    Plan(PlanCeremony),
+    /// Does what a reviewed specification file says: keys, certificates, requests, revocation lists, and a signed transcript.
+    #[command(after_help = "Example:
+  chanceryd ceremony run --config chanceryd.toml --specification root.toml --reviewed 5d0c... --out root/")]
+    Run(RunCeremony),
     /// Lists the objects on a token.
     List {
         /// The configuration.
@@ -172,6 +188,8 @@ impl CeremonyCommand {
             Self::CreateKey(args) => args.run(),
             Self::ImportKey(args) => args.run(),
             Self::RehearseRestore(args) => args.run(),
+            Self::Plan(args) => args.run(),
+            Self::Run(args) => args.run(),
             Self::CustodianKey { name, out } => component::make_custodian_key(&name, &out),
             Self::List { config, token } => {
                 for object in open(&Config::read(&config)?, &token)?.list()? {

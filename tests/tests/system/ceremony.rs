@@ -1,0 +1,390 @@
+//! Roots by ceremony from a reviewed specification: on a machine of its own, and beside a founded authority. What comes out is
+//! judged by openssl.
+
+use std::fs;
+use std::process::Command;
+
+use audit::sha256 as digest_of;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde_json::Value;
+
+use crate::support::{AUTHORITY, Deployment};
+
+const PAGE: &str = include_str!("../../../docs/formats/ceremony-specification.md");
+
+/// The example of the format's page, for this authority.
+fn example() -> String {
+    let (_, rest) = PAGE.split_once("```toml\n").unwrap();
+    rest.split_once("```").unwrap().0.replace("example-authority", AUTHORITY)
+}
+
+fn head(title: &str) -> String {
+    format!(
+        "format = \"chancery-ceremony/v1\"\ntitle = \"{title}\"\nauthority = \"{AUTHORITY}\"\n\
+         [[participant]]\nname = \"Olivia Berg\"\nduty = \"reads each step aloud\"\n"
+    )
+}
+
+/// A root that begins now, and its first list.
+fn root(name: &str, epoch: u32) -> String {
+    head("Root")
+        + &format!(
+            r#"
+[[key]]
+name = "{name}"
+role = "certificate-issuer"
+epoch = {epoch}
+
+[[certificate]]
+name = "{name}"
+profile = "ci"
+key = "{name}"
+subject = {{ common_name = "North Root", organizational_unit = "TESTCERT", organization = "Example", country = "NO" }}
+registered_id = "2.999.1"
+crl_urls = ["http://ci.example.org/crl/{name}-a.crl", "http://ci.example.org/crl/{name}-b.crl"]
+
+[[list]]
+name = "{name}"
+issuer = "{name}"
+number = 1
+validity_days = 365
+"#
+        )
+}
+
+fn sha256(deployment: &Deployment, file: &str) -> String {
+    hex::encode(digest_of(&fs::read(deployment.path(file)).unwrap()))
+}
+
+fn write(deployment: &Deployment, file: &str, text: &str) -> String {
+    fs::write(deployment.path(file), text).unwrap();
+    sha256(deployment, file)
+}
+
+fn plan<'a>(file: &'a str) -> [&'a str; 6] {
+    ["ceremony", "plan", "--config", "chanceryd.toml", "--specification", file]
+}
+
+fn run<'a>(file: &'a str, reviewed: &'a str, out: &'a str) -> Vec<&'a str> {
+    let what = ["ceremony", "run", "--config", "chanceryd.toml", "--specification", file];
+    [&what[..], &["--reviewed", reviewed, "--out", out]].concat()
+}
+
+fn openssl(deployment: &Deployment, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new("openssl").args(arguments).current_dir(deployment.path("")).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+fn accepted(deployment: &Deployment, arguments: &[&str]) {
+    let (passes, said) = openssl(deployment, arguments);
+    assert!(passes, "openssl {}: {said}", arguments.join(" "));
+}
+
+/// The transcript's text, once openssl has accepted its signature under the key beside it.
+fn transcript(deployment: &Deployment, out: &str) -> String {
+    let note = fs::read_to_string(deployment.path(out).join("transcript.txt")).unwrap();
+    let (text, signature) = note.split_once("\n\n").unwrap();
+    let signature = BASE64_STANDARD.decode(signature.trim().rsplit(' ').next().unwrap()).unwrap();
+    let vkey = fs::read_to_string(deployment.path(out).join("transcript-key.vkey")).unwrap();
+    let key = BASE64_STANDARD.decode(vkey.trim().splitn(3, '+').nth(2).unwrap()).unwrap();
+    let spki =
+        [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00][..], &key[1..]].concat();
+    let text = format!("{text}\n");
+    for (name, bytes) in
+        [("text", text.clone().into_bytes()), ("sig", signature[4..].to_vec()), ("key.der", spki)]
+    {
+        fs::write(deployment.path(name), bytes).unwrap();
+    }
+    let verify = ["pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", "key.der", "-rawin"];
+    accepted(deployment, &[&verify[..], &["-in", "text", "-sigfile", "sig"]].concat());
+    assert!(text.contains(&format!("log-key: {}\n", vkey.trim())), "{text}");
+    text
+}
+
+#[test]
+fn a_plan_shows_every_value_and_touches_no_token() {
+    let machine = Deployment::unfounded();
+    let digest = write(&machine, "root.toml", &example());
+    let text = machine.chanceryd(&plan("root.toml"));
+    for shown in [
+        digest.as_str(),
+        "Root of the north, 2026",
+        "Anton Dahl: holds the PIN of the token ca",
+        "chancery/certificate-issuer/north-root/1",
+        "subject commonName",
+        "North Root OCSP",
+        "registeredID 2.999.1",
+        "2061-11-30T00:00:00Z",
+        "keyCertSign, cRLSign",
+        "random, 20 octets",
+        "http://ci.example.org/crl/north-root-a.crl, http://ci.example.org/crl/north-root-b.crl",
+        "revoked 0a0b0c0d0e0f1011",
+        "north-root.ocsp-responder.key.json",
+        "the transcript key of this machine signs the transcript",
+        "passed the lint",
+    ] {
+        assert!(text.contains(shown), "{shown} is not in\n{text}");
+    }
+    let order: Vec<_> = ["commonName", "organizationalUnitName", "organizationName", "countryName"]
+        .map(|name| text.find(&format!("subject {name}")).unwrap())
+        .into();
+    assert!(order.is_sorted(), "the subject stands in its order:\n{text}");
+    let json: Value =
+        serde_json::from_str(&machine.chanceryd(&[&plan("root.toml")[..], &["--output", "json"]].concat()))
+            .unwrap();
+    assert_eq!(json["specification_sha256"], digest);
+    assert_eq!(json["steps"].as_array().unwrap().len(), 7);
+    assert!(!machine.path("data").exists(), "a plan makes nothing");
+
+    // What cannot succeed fails at the review.
+    for (from, to, why) in [
+        ("registered_id = \"2.999.1\"", "", "registered_id"),
+        (
+            "country = \"NO\" }\nregistered_id = \"2.999.1\"",
+            "country = \"no\" }\nregistered_id = \"2.999.1\"",
+            "two upper-case",
+        ),
+        ("organizational_unit = \"TESTCERT\", ", "", "organizationalUnitName"),
+        (", \"http://ci.example.org/crl/north-root-b.crl\"", "", "as many URLs"),
+        ("permitted_eins = [\"89049032\"]", "permitted_eins = [\"8904\"]", "IIN of 8 digits"),
+        ("date = 2026-11-02", "date = 2027-11-02", "revoked after thisUpdate"),
+        (
+            "this_update = 2026-12-01",
+            "this_update = 2020-12-01",
+            "outside the validity of the issuer's certificate",
+        ),
+        ("validity_days = 365", "next_update = 2029-01-01T00:00:00Z", "400 days"),
+        ("validity_days = 12783", "not_after = 2099-01-01T00:00:00Z", "12783 days at most"),
+        (
+            "role = \"ocsp-responder\"",
+            "role = \"ocsp-responder-brainpool-p256r1\"",
+            "but its issuer's is on P-256",
+        ),
+        (AUTHORITY, "another", "the specification is for authority another"),
+    ] {
+        let text = example();
+        assert!(text.contains(from), "{from}");
+        write(&machine, "wrong.toml", &text.replacen(from, to, 1));
+        let said = machine.refused("chanceryd", &plan("wrong.toml"));
+        assert!(said.contains(why), "{to}: {said}");
+    }
+}
+
+#[test]
+fn an_offline_machine_makes_a_root_that_later_signs_a_request_and_its_lists() {
+    let machine = Deployment::unfounded();
+    let text = root("north-root", 1)
+        + r#"
+[[key]]
+name = "north-eum"
+role = "certificate-issuer"
+
+[[request]]
+name = "north-eum"
+profile = "eum"
+key = "north-eum"
+subject = { country = "NO", organization = "Example Cards", common_name = "North EUM" }
+registered_id = "2.999.5"
+permitted_eins = ["89049032"]
+"#;
+    let digest = write(&machine, "root.toml", &text);
+    let other = sha256(&machine, "chanceryd.toml");
+    let said = machine.refused("chanceryd", &run("root.toml", &other, "root"));
+    assert!(said.contains("another one than was reviewed") && said.contains(&digest), "{said}");
+    assert!(!machine.path("root").exists() && !machine.path("data").exists(), "nothing was made");
+
+    machine.chanceryd(&run("root.toml", &digest, "root"));
+    accepted(&machine, &["verify", "-x509_strict", "-CAfile", "root/north-root.pem", "root/north-root.pem"]);
+    let list = ["crl", "-inform", "DER", "-in", "root/north-root.crl", "-noout"];
+    let (_, said) = openssl(&machine, &[&list[..], &["-CAfile", "root/north-root.pem"]].concat());
+    assert!(said.contains("verify OK"), "{said}");
+    let (_, said) =
+        openssl(&machine, &["req", "-in", "root/north-eum.csr.pem", "-verify", "-noout", "-text"]);
+    assert!(said.contains("verify OK") && said.contains("CN = North EUM"), "{said}");
+    let record = transcript(&machine, "root");
+    for file in ["root/north-root.der", "root/north-root.crl"] {
+        assert!(record.contains(&sha256(&machine, file)), "{file} in {record}");
+    }
+    assert!(
+        record.contains(&format!("specification: sha256 {digest}\nreviewed: sha256 {digest}\n")),
+        "{record}"
+    );
+    assert!(record.contains("participant: Olivia Berg: reads each step aloud\n"), "{record}");
+    assert!(record.contains("template: ") && record.contains("EXTRACTABLE=false"), "{record}");
+    assert!(record.ends_with("outcome: complete\n"), "{record}");
+
+    // Neither its files nor its keys are made twice; the refusal of the token is in a signed transcript too.
+    let said = machine.refused("chanceryd", &run("root.toml", &digest, "root"));
+    assert!(said.contains("is there already"), "{said}");
+    let said = machine.refused("chanceryd", &run("root.toml", &digest, "again"));
+    assert!(said.contains("is on the token already"), "{said}");
+    let record = transcript(&machine, "again");
+    assert!(record.contains("failure: ") && record.ends_with("outcome: failed\n"), "{record}");
+    assert!(!machine.path("again/north-root.key.json").exists());
+
+    // A year later: the same root certifies the key of somebody else's request, and lists what is revoked.
+    let new = ["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    accepted(&machine, &[&new[..], &["-keyout", "eum.key", "-out", "eum.csr", "-subj", "/CN=they"]].concat());
+    let second = head("Second")
+        + &format!(
+            r#"
+[[earlier-issuer]]
+name = "north"
+key_file = "root/north-root.key.json"
+certificate = {{ file = "root/north-root.pem", sha256 = "{}" }}
+
+[[certificate]]
+name = "eum"
+profile = "eum"
+csr = {{ file = "eum.csr", sha256 = "{}" }}
+issuer = "north"
+subject = {{ country = "NO", organization = "Example Cards", common_name = "Cards" }}
+registered_id = "2.999.5"
+permitted_eins = ["89049032"]
+validity_days = 3650
+serial = "0102030405060708090a"
+crl_urls = ["http://ci.example.org/crl/north-root-a.crl"]
+
+[[list]]
+name = "two"
+issuer = "north"
+number = 2
+validity_days = 365
+previous = {{ file = "root/north-root.crl", sha256 = "{}" }}
+
+[[list]]
+name = "three"
+issuer = "north"
+number = 3
+validity_days = 365
+
+[[list.revoked]]
+serial = "0102030405060708090a"
+date = 2025-11-02T09:00:00Z
+reason = "key-compromise"
+invalidity_date = 2025-11-01T00:00:00Z
+"#,
+            sha256(&machine, "root/north-root.pem"),
+            sha256(&machine, "eum.csr"),
+            sha256(&machine, "root/north-root.crl"),
+        );
+    let digest = write(&machine, "second.toml", &second);
+    let text = machine.chanceryd(&plan("second.toml"));
+    assert!(text.contains("north, of an earlier ceremony") && text.contains("they, -; not taken"), "{text}");
+    assert!(text.contains("warning: list three: names no previous list"), "{text}");
+    machine.chanceryd(&run("second.toml", &digest, "second"));
+    let judged = |list: &str| {
+        let pem = format!("{list}.pem");
+        accepted(&machine, &["crl", "-inform", "DER", "-in", list, "-out", &pem]);
+        let verify = ["verify", "-x509_strict", "-crl_check", "-CAfile", "root/north-root.pem"];
+        openssl(&machine, &[&verify[..], &["-CRLfile", &pem, "second/eum.pem"]].concat())
+    };
+    assert_eq!(judged("second/two.crl"), (true, "second/eum.pem: OK\n".to_owned()));
+    let (passes, said) = judged("second/three.crl");
+    assert!(!passes && said.contains("certificate revoked"), "{said}");
+    let record = transcript(&machine, "second");
+    assert!(
+        record.contains("earlier-issuer: north key chancery/certificate-issuer/north-root/1"),
+        "{record}"
+    );
+    let vkey = |out: &str| fs::read(machine.path(out).join("transcript-key.vkey")).unwrap();
+    assert_eq!(vkey("root"), vkey("second"), "one key signs the transcripts of one machine");
+
+    // What the reviewers saw is what is read: not another request, certificate or list.
+    for (from, to, why) in [
+        (
+            "file = \"eum.csr\"",
+            "file = \"root/north-eum.csr.pem\"",
+            "another file than the specification names",
+        ),
+        (
+            "file = \"root/north-root.pem\"",
+            "file = \"root/north-root.der\"",
+            "another file than the specification names",
+        ),
+        (
+            "key_file = \"root/north-root.key.json\"",
+            "key_file = \"root/north-eum.key.json\"",
+            "for another key than",
+        ),
+        ("number = 2", "number = 1", "has number 1; the next one's is higher"),
+        (
+            "serial = \"0102030405060708090a\"\ncrl",
+            "serial = \"0102030405060708090a\"\nnot_before = 2020-01-01T00:00:00Z\ncrl",
+            "",
+        ),
+    ] {
+        write(&machine, "changed.toml", &second.replacen(from, to, 1));
+        match why {
+            "" => assert!(machine.chanceryd(&plan("changed.toml")).contains("begins before its issuer's")),
+            why => {
+                let said = machine.refused("chanceryd", &plan("changed.toml"));
+                assert!(said.contains(why), "{to}: {said}");
+            }
+        }
+    }
+    // The machine of the ceremonies is no authority's, and a token that lacks the key signs nothing.
+    machine.chancery(&["identity", "create", "--kind", "officer", "--name", "o", "--out", "o"]);
+    machine.chancery(&["identity", "create", "--kind", "approver", "--name", "a", "--out", "a"]);
+    let init = ["init", "--config", "chanceryd.toml", "--person", "o", "--person", "a", "--out", "handover"];
+    let said = machine.refused("chanceryd", &init);
+    assert!(said.contains("ceremonies without an authority"), "{said}");
+    let elsewhere = Deployment::unfounded();
+    for file in ["north-root.key.json", "north-root.pem", "north-root.crl"] {
+        fs::create_dir_all(elsewhere.path("root")).unwrap();
+        fs::copy(machine.path("root").join(file), elsewhere.path("root").join(file)).unwrap();
+    }
+    fs::copy(machine.path("eum.csr"), elsewhere.path("eum.csr")).unwrap();
+    fs::copy(machine.path("second.toml"), elsewhere.path("second.toml")).unwrap();
+    let said = elsewhere.refused("chanceryd", &run("second.toml", &digest, "second"));
+    assert!(said.contains("token"), "{said}");
+    assert!(!elsewhere.path("second/eum.pem").exists());
+}
+
+#[test]
+fn what_a_failed_ceremony_made_is_in_its_transcript_and_the_next_epoch_goes_on() {
+    let machine = Deployment::unfounded();
+    let digest = write(&machine, "root.toml", &root("north-root", 1));
+    // The certificate cannot be written, as on a full disk.
+    fs::create_dir_all(machine.path("first/north-root.part")).unwrap();
+    let said = machine.refused("chanceryd", &run("root.toml", &digest, "first"));
+    assert!(said.contains("cannot be written"), "{said}");
+    let record = transcript(&machine, "first");
+    assert!(record.contains("key: chancery/certificate-issuer/north-root/1 on ca"), "{record}");
+    assert!(record.contains("failure: ") && !record.contains("list: "), "{record}");
+    let list = machine.chanceryd(&["ceremony", "list", "--config", "chanceryd.toml", "--token", "ca"]);
+    assert!(list.contains("chancery/certificate-issuer/north-root/1"), "{list}");
+    let digest = write(&machine, "root.toml", &root("north-root", 2));
+    machine.chanceryd(&run("root.toml", &digest, "second"));
+    assert!(transcript(&machine, "second").ends_with("outcome: complete\n"));
+}
+
+#[test]
+fn beside_a_founded_authority_only_keys_of_the_specification_sign() {
+    let deployment = Deployment::found();
+    let digest = write(&deployment, "root.toml", &root("ci-north", 1));
+    assert!(
+        deployment.chanceryd(&plan("root.toml")).contains("the authority's log key signs the transcript")
+    );
+    deployment.chanceryd(&run("root.toml", &digest, "root"));
+    transcript(&deployment, "root");
+    let vkey = fs::read_to_string(deployment.path("handover/log-key.vkey")).unwrap();
+    assert_eq!(fs::read_to_string(deployment.path("root/transcript-key.vkey")).unwrap(), vkey);
+    accepted(&deployment, &["verify", "-x509_strict", "-CAfile", "root/ci-north.pem", "root/ci-north.pem"]);
+
+    let earlier = head("Earlier")
+        + &format!(
+            "[[earlier-issuer]]\nname = \"ci-north\"\nkey_file = \"root/ci-north.key.json\"\n\
+         certificate = {{ file = \"root/ci-north.pem\", sha256 = \"{}\" }}\n\
+         [[list]]\nname = \"two\"\nissuer = \"ci-north\"\nnumber = 2\nvalidity_days = 7\n",
+            sha256(&deployment, "root/ci-north.pem")
+        );
+    let digest = write(&deployment, "earlier.toml", &earlier);
+    for arguments in [plan("earlier.toml").to_vec(), run("earlier.toml", &digest, "earlier")] {
+        let said = deployment.refused("chanceryd", &arguments);
+        assert!(said.contains("only keys that this specification makes may sign"), "{said}");
+    }
+    // The key file is what two persons take the key into use by.
+    let register = ["issuer", "register", "--key-file", "root/ci-north.key.json", "--authority"];
+    deployment.two_persons(&[&register[..], &["--reason", "ceremony"]].concat(), None);
+}
