@@ -406,6 +406,11 @@ fn open(config: &Config, token: &str) -> Result<Ceremony, HsmError> {
     Ceremony::start(configured.clone(), &this_binary(CEREMONY_CHILD)?)
 }
 
+/// What a ceremony by this specification would leave, when it is one; for the fuzz targets.
+pub(crate) fn products_of(specification: &[u8]) -> Option<Vec<String>> {
+    Some(specification::Specification::parse(specification).ok()?.products().collect())
+}
+
 fn parse_role(text: &str) -> Result<KeyRole, String> {
     KeyRole::ALL
         .into_iter()

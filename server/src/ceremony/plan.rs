@@ -5,8 +5,7 @@ mod rendering;
 
 use std::path::Path;
 
-use domain::{Curve, Timestamp};
-use hsm::KeyRole;
+use domain::Timestamp;
 use pki::{Certificate, CivilTime, PublicKey};
 use serde::Serialize;
 
@@ -26,8 +25,10 @@ pub(super) struct Plan {
     pub(super) title: String,
     authority: String,
     mode: &'static str,
-    /// `founded` or `offline`: whose key signs the transcript.
+    /// `founded` or `offline`.
     machine: &'static str,
+    /// Whose key signs the transcript.
+    transcript_key: &'static str,
     participants: Vec<Fact>,
     pub(super) steps: Vec<Step>,
     pub(super) warnings: Vec<String>,
@@ -77,6 +78,10 @@ impl Plan {
                 Mode::Production => "production",
             },
             machine: prepared.place.as_str(),
+            transcript_key: match prepared.place {
+                Place::Founded => "the authority's log key",
+                Place::Offline => "the transcript key of this machine",
+            },
             participants: specification
                 .participants
                 .iter()
@@ -90,7 +95,7 @@ impl Plan {
         }
         let mut made = Made::default();
         for key in &specification.keys {
-            made.keys.push(PublicKey::throw_away(curve_of(key.role))?);
+            made.keys.push(PublicKey::throw_away(key.curve)?);
             plan.key(key, folder);
         }
         for at in 0..specification.certificates.len() {
@@ -127,7 +132,7 @@ impl Plan {
         }
         let mut facts = vec![
             Fact::new("role", key.role.as_str()),
-            Fact::new("curve", curve_of(key.role).as_str()),
+            Fact::new("curve", key.curve.as_str()),
             Fact::new("token", "ca"),
             Fact::new("label", key.label()),
         ];
@@ -314,24 +319,5 @@ impl Plan {
         }
         self.warn_about_times(&name, this_update, next_update, now);
         Ok(())
-    }
-}
-
-/// The curve of a key of a specification, whose roles are those of issuers and responders.
-fn curve_of(role: KeyRole) -> Curve {
-    match role {
-        KeyRole::CertificateIssuer(curve) | KeyRole::OcspResponder(curve) => curve,
-        // The parser takes no other.
-        _ => Curve::P256,
-    }
-}
-
-impl Place {
-    /// Who signs the transcript, for the plan.
-    const fn signs(self) -> &'static str {
-        match self {
-            Self::Founded => "the authority's log key",
-            Self::Offline => "the transcript key of this machine",
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use domain::{Ein, RevocationReason};
+use domain::{Curve, Ein, RevocationReason};
 use hsm::KeyRole;
 use pki::crl::RevokedCertificate;
 use pki::{CertificateProfile, CertificateRole, CivilTime, SerialNumber, SubjectValues};
@@ -73,6 +73,7 @@ pub(super) struct EarlierIssuer {
 pub(super) struct KeyStep {
     pub(super) name: String,
     pub(super) role: KeyRole,
+    pub(super) curve: Curve,
     pub(super) epoch: u32,
     pub(super) party: Option<String>,
 }
@@ -313,23 +314,20 @@ impl Names<'_> {
 
 fn key(written: file::Key) -> Result<KeyStep, Fault> {
     let place = place("key", &written.name)?;
-    let role = KeyRole::ALL
-        .into_iter()
-        .filter(|role| matches!(role, KeyRole::CertificateIssuer(_) | KeyRole::OcspResponder(_)))
-        .find(|role| role.as_str() == written.role)
-        .ok_or_else(|| {
-            fault(
-                &place,
-                format!("role {:?} is none of a certificate issuer or OCSP responder", written.role),
-            )
-        })?;
+    let mut signers = KeyRole::ALL.into_iter().filter_map(|role| match role {
+        KeyRole::CertificateIssuer(curve) | KeyRole::OcspResponder(curve) => Some((role, curve)),
+        _ => None,
+    });
+    let (role, curve) = signers.find(|(role, _)| role.as_str() == written.role).ok_or_else(|| {
+        fault(&place, format!("role {:?} is none of a certificate issuer or OCSP responder", written.role))
+    })?;
     if written.epoch == 0 {
         return Err(fault(&place, "epoch is 1 or more"));
     }
     if let Some(party) = &written.party {
         audit::Name::new(party).map_err(|e| fault(&place, format!("party: {e}")))?;
     }
-    Ok(KeyStep { name: written.name, role, epoch: written.epoch, party: written.party })
+    Ok(KeyStep { name: written.name, role, curve, epoch: written.epoch, party: written.party })
 }
 
 fn earlier(written: file::EarlierIssuer) -> Result<EarlierIssuer, Fault> {

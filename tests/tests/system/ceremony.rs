@@ -342,6 +342,66 @@ invalidity_date = 2025-11-01T00:00:00Z
 }
 
 #[test]
+fn the_example_of_the_page_is_done_on_either_curve() {
+    for curve in ["", "-brainpool-p256r1"] {
+        let machine = Deployment::unfounded();
+        let text = example()
+            .replace("\"certificate-issuer\"", &format!("\"certificate-issuer{curve}\""))
+            .replace("\"ocsp-responder\"\n\n", &format!("\"ocsp-responder{curve}\"\n\n"));
+        let digest = write(&machine, "root.toml", &text);
+        machine.chanceryd(&run("root.toml", &digest, "root"));
+        let record = transcript(&machine, "root");
+        assert!(record.ends_with("outcome: complete\n"), "{record}");
+        // They begin on a day of the file's.
+        let verify = ["verify", "-x509_strict", "-attime", "1800000000", "-CAfile", "root/north-root.pem"];
+        accepted(&machine, &[&verify[..], &["root/north-root.pem", "root/north-root-ocsp.pem"]].concat());
+        let (_, said) = openssl(&machine, &["req", "-in", "root/north-sub.csr.pem", "-verify", "-noout"]);
+        assert!(said.contains("verify OK"), "{said}");
+        let list = ["crl", "-inform", "DER", "-in", "root/north-root.crl", "-noout", "-text"];
+        let (_, said) = openssl(&machine, &[&list[..], &["-CAfile", "root/north-root.pem"]].concat());
+        assert!(said.contains("verify OK") && said.contains("0A0B0C0D0E0F1011"), "{said}");
+        let key: Value =
+            serde_json::from_slice(&fs::read(machine.path("root/north-sub.key.json")).unwrap()).unwrap();
+        assert_eq!((&key["party"], &key["token"]), (&"eum-one".into(), &"ca".into()));
+        assert_eq!(key["role"], format!("certificate-issuer{curve}"));
+    }
+}
+
+#[test]
+fn production_takes_no_published_key_and_no_software_token() {
+    let machine = Deployment::unfounded();
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors/sgp26_varO_2020/SK_EUM_ECDSA_NIST.pem");
+    accepted(&machine, &["req", "-new", "-key", vectors, "-out", "eum.csr", "-subj", "/CN=they"]);
+    let certificate = format!(
+        r#"
+[[certificate]]
+name = "eum"
+profile = "eum"
+csr = {{ file = "eum.csr", sha256 = "{}" }}
+issuer = "north-root"
+subject = {{ country = "NO", organization = "Example Cards", common_name = "Cards" }}
+registered_id = "2.999.5"
+permitted_eins = ["89049032"]
+validity_days = 3650
+crl_urls = ["http://ci.example.org/crl/north-root-a.crl"]
+"#,
+        sha256(&machine, "eum.csr")
+    );
+    write(&machine, "known.toml", &(root("north-root", 1) + &certificate));
+    let text = machine.chanceryd(&plan("known.toml"));
+    assert!(text.contains("warning: the configuration is for development"), "{text}");
+    let config = fs::read_to_string(machine.path("chanceryd.toml")).unwrap();
+    write(&machine, "chanceryd.toml", &config.replace("mode = \"development\"", "mode = \"production\""));
+    let said = machine.refused("chanceryd", &plan("known.toml"));
+    assert!(said.contains("the private half of the request's key is published"), "{said}");
+    let digest = write(&machine, "root.toml", &root("north-root", 1));
+    assert!(!machine.chanceryd(&plan("root.toml")).contains("development"));
+    let said = machine.refused("chanceryd", &run("root.toml", &digest, "root"));
+    assert!(said.contains("SoftHSM, which production mode refuses"), "{said}");
+    assert!(!machine.path("root/north-root.key.json").exists());
+}
+
+#[test]
 fn what_a_failed_ceremony_made_is_in_its_transcript_and_the_next_epoch_goes_on() {
     let machine = Deployment::unfounded();
     let digest = write(&machine, "root.toml", &root("north-root", 1));

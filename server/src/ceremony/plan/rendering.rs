@@ -3,20 +3,18 @@
 use std::fmt;
 
 use super::{Fact, Plan};
-use crate::ceremony::machine::Place;
 
 /// Characters before the value of a fact.
 const NAME_WIDTH: usize = 44;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if self.machine == Place::Founded.as_str() { Place::Founded } else { Place::Offline };
         for (name, value) in [
             ("specification", format!("sha256 {}", self.specification_sha256)),
             ("title", self.title.clone()),
             ("authority", self.authority.clone()),
             ("mode", self.mode.to_owned()),
-            ("machine", format!("{}; {} signs the transcript", self.machine, place.signs())),
+            ("machine", format!("{}; {} signs the transcript", self.machine, self.transcript_key)),
         ] {
             line(f, "", &Fact::new(name, value))?;
         }
