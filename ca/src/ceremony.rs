@@ -47,7 +47,7 @@ pub fn lint_draft(
     now: Timestamp,
 ) -> Result<LintedTbs, CaError> {
     let profile = draft.profile;
-    check_algorithms(&[key.curve().as_str(), "ecdsa-with-SHA256"], now)?;
+    check_key(key, now)?;
     if draft.not_after > draft.not_before.plus_days(profile.validity_days).map_err(invalid)? {
         return Err(CaError::refused(
             ReasonCode::InvalidField,
@@ -60,7 +60,7 @@ pub fn lint_draft(
     let (issuer_name_der, issuer_key_identifier) = match (above, profile.is_root()) {
         (None, true) => (pki::subject_name_der(profile, &draft.subject).map_err(invalid)?, None),
         (Some(issuer), false) => {
-            check_above(issuer, profile, key)?;
+            check_above(issuer, &draft, key)?;
             (issuer.subject_name_der().to_vec(), Some(key_identifier(issuer)?))
         }
         (None, false) => return Err(policy(format!("a {} certificate needs an issuer", profile.name))),
@@ -103,7 +103,7 @@ pub fn lint_request(
     wishes: &Wishes,
     now: Timestamp,
 ) -> Result<UnsignedRequest, CaError> {
-    check_algorithms(&[key.curve().as_str(), "ecdsa-with-SHA256"], now)?;
+    check_key(key, now)?;
     if profile.is_root() {
         return Err(policy(format!("a {} certificate is self-signed: nobody is asked for it", profile.name)));
     }
@@ -144,8 +144,7 @@ pub async fn sign_request(
 
 /// Builds and lints a revocation list.
 pub fn lint_list(inputs: &CrlInputs<'_>, now: Timestamp) -> Result<LintedTbsCertList, CaError> {
-    let key = PublicKey::parse(inputs.issuer.spki(), KnownKeys::Allow).map_err(invalid)?;
-    check_algorithms(&[key.curve().as_str(), "ecdsa-with-SHA256"], now)?;
+    check_key(&PublicKey::parse(inputs.issuer.spki(), KnownKeys::Allow).map_err(invalid)?, now)?;
     let tbs = pki::crl::build_tbs(inputs).map_err(invalid)?;
     pki::crl::lint(inputs, tbs).map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))
 }
@@ -176,14 +175,26 @@ async fn signature(
     signatures.into_iter().next().ok_or(CaError::Record("signature"))
 }
 
+fn check_key(key: &PublicKey, now: Timestamp) -> Result<(), CaError> {
+    check_algorithms(&[key.curve().as_str(), "ecdsa-with-SHA256"], now)
+}
+
 /// What verifies chains would refuse anything else.
-fn check_above(issuer: &Certificate, profile: &CertificateProfile, key: &PublicKey) -> Result<(), CaError> {
+fn check_above(issuer: &Certificate, draft: &Draft, key: &PublicKey) -> Result<(), CaError> {
+    let profile = draft.profile;
     if !pki::chain::may_issue(issuer, profile) {
         return Err(policy(format!(
             "its issuer issues no {} certificates: the issuer's own would be {}",
             profile.name,
             profile.issued_by.join(" or ")
         )));
+    }
+    // A manufacturer's sub CA permits no more than the CA above it.
+    if profile.role == CertificateRole::EumSubCa
+        && let Some((_, ein)) =
+            draft.permitted.iter().find(|(organization, ein)| !pki::chain::permits(issuer, organization, ein))
+    {
+        return Err(policy(format!("its issuer's own certificate does not permit {ein}")));
     }
     // SGP.22 §2.6.4: a chain is of one curve.
     let above = PublicKey::parse(issuer.spki(), KnownKeys::Allow).map_err(invalid)?.curve();

@@ -1,5 +1,5 @@
 //! `chanceryd ceremony run`: does what was reviewed, writes each product as it is made, and ends with a signed transcript, also
-//! when a step fails.
+//! when a step fails: steps 3 to 9 of `docs/cycles/specification-ceremony.md`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -43,7 +43,7 @@ struct Run<'a> {
     products: Vec<String>,
 }
 
-/// Reads, compares, rehearses, and then does it.
+/// Steps 3 and 4, then the others in their order.
 pub(super) async fn run(config: &Config, path: &Path, reviewed: &[u8; 32], out: &Path) -> Outcome<()> {
     let bytes = prepared::read(path)?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
@@ -90,7 +90,7 @@ pub(super) async fn run(config: &Config, path: &Path, reviewed: &[u8; 32], out: 
     outcome.and(closed)
 }
 
-/// Nothing is overwritten: a product of the same name is that of another ceremony.
+/// Step 3: nothing is overwritten. A product of the same name is that of another ceremony.
 fn take_folder(out: &Path, specification: &Specification) -> Outcome<()> {
     fs::create_dir_all(out)?;
     let products = specification.products().chain([TRANSCRIPT_FILE, KEY_FILE].map(str::to_owned));
@@ -160,7 +160,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Before the first key is made: a key stays on its token, so that half a ceremony takes names that the next one misses.
+    /// Step 5, before the first key is made: a key stays on its token, so that half a ceremony takes names that the next one misses.
     fn check_labels(&self, keys: &[KeyStep]) -> Outcome<()> {
         if keys.is_empty() {
             return Ok(());
@@ -178,6 +178,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Step 5.
     async fn key(&mut self, machine: &Machine, step: &KeyStep) -> Outcome<()> {
         let created = open(self.config, "ca")?.create_key(step.role, &step.name, step.epoch)?;
         let registered = created.registered();
@@ -196,6 +197,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Step 6.
     async fn certificate(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.certificates[at];
         let linted = self.prepared.certificate(at, &self.made, self.now)?;
@@ -228,6 +230,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Step 7.
     async fn request(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.requests[at];
         let unsigned = self.prepared.request(at, &self.made, self.now)?;
@@ -251,6 +254,7 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Step 8.
     async fn list(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.lists[at];
         let linted = self.prepared.list(at, &self.made, self.now)?;
@@ -283,7 +287,7 @@ impl Run<'_> {
         path
     }
 
-    /// Signs and writes the transcript.
+    /// Step 9: signs and writes the transcript.
     async fn close(self, machine: &Machine) -> Outcome<()> {
         let key = &machine.log_key;
         let transcript =

@@ -20,9 +20,9 @@ use toml::value::{Datetime, Offset};
 pub(super) const BYTES_MAX: usize = 1024 * 1024;
 const FORMAT: &str = "chancery-ceremony/v1";
 const PARTICIPANTS_MAX: usize = 32;
-/// Of each kind of step: the transcript of them all is one message of the token's signature.
+/// Of each kind of step but certificates: the transcript of them all is one message of the token's signature, at most 64 KiB.
 const STEPS_MAX: usize = 16;
-const CERTIFICATES_MAX: usize = 64;
+const CERTIFICATES_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 128;
 const NAME_CHARACTERS_MAX: usize = 40;
 /// Days from thisUpdate to nextUpdate: an offline root comes out once a year.

@@ -2,13 +2,14 @@
 //! judged by openssl.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 
 use audit::sha256 as digest_of;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
-use crate::support::{AUTHORITY, Deployment};
+use crate::support::{AUTHORITY, Deployment, program};
 
 const PAGE: &str = include_str!("../../../docs/formats/ceremony-specification.md");
 
@@ -61,7 +62,7 @@ fn write(deployment: &Deployment, file: &str, text: &str) -> String {
     sha256(deployment, file)
 }
 
-fn plan<'a>(file: &'a str) -> [&'a str; 6] {
+fn plan(file: &str) -> [&str; 6] {
     ["ceremony", "plan", "--config", "chanceryd.toml", "--specification", file]
 }
 
@@ -367,6 +368,95 @@ fn the_example_of_the_page_is_done_on_either_curve() {
     }
 }
 
+/// The hierarchy of SGP.22 v3 below a root, each CA with a key of the specification.
+const HIERARCHY: &str = r#"
+[[key]]
+name = "sub"
+role = "certificate-issuer"
+
+[[key]]
+name = "maker"
+role = "certificate-issuer"
+
+[[key]]
+name = "maker-sub"
+role = "certificate-issuer"
+
+[[certificate]]
+name = "sub"
+profile = "ci-sub"
+key = "sub"
+issuer = "north-root"
+subject = { common_name = "National", organizational_unit = "TESTCERT", organization = "Example", country = "NO" }
+registered_id = "2.999.2"
+crl_urls = ["http://ci.example.org/crl/north-root-a.crl", "http://ci.example.org/crl/north-root-b.crl"]
+validity_days = 700
+
+[[certificate]]
+name = "maker"
+profile = "eum-v3-sub"
+key = "maker"
+issuer = "sub"
+subject = { country = "NO", organization = "Cards", common_name = "Maker" }
+registered_id = "2.999.5"
+permitted_eins = ["89049032"]
+crl_urls = ["http://ci.example.org/crl/sub-a.crl", "http://ci.example.org/crl/sub-b.crl"]
+validity_days = 600
+
+[[certificate]]
+name = "maker-sub"
+profile = "eum-sub"
+key = "maker-sub"
+issuer = "maker"
+subject = { country = "NO", organization = "Cards", common_name = "Line 7" }
+registered_id = "2.999.5"
+permitted_eins = ["890490321"]
+crl_urls = ["http://ci.example.org/crl/maker-a.crl", "http://ci.example.org/crl/maker-b.crl"]
+validity_days = 500
+
+[[list]]
+name = "sub"
+issuer = "sub"
+number = 1
+validity_days = 30
+"#;
+
+#[test]
+fn a_hierarchy_is_made_in_one_ceremony_and_no_link_of_it_may_more_than_the_one_above() {
+    let machine = Deployment::unfounded();
+    let (keys, certificates) = HIERARCHY.split_once("[[certificate]]").unwrap();
+    let text = root("north-root", 1).replacen("[[certificate]]", &format!("{keys}[[certificate]]"), 1);
+    let (before, list) = text.split_once("[[list]]").unwrap();
+    let text = format!("{before}[[certificate]]{certificates}\n[[list]]{list}");
+    let digest = write(&machine, "all.toml", &text);
+    machine.chanceryd(&run("all.toml", &digest, "all"));
+    let chain = ["-untrusted", "all/sub.pem", "-untrusted", "all/maker.pem", "all/maker-sub.pem"];
+    // permittedEins is critical, and the GSMA's alone: our own verifier knows it.
+    let verify = ["verify", "-x509_strict", "-ignore_critical", "-CAfile", "all/north-root.pem"];
+    accepted(&machine, &[&verify[..], &chain].concat());
+    let verify = ["certificate", "verify", "all/maker-sub.pem", "--ci", "all/north-root.pem"];
+    machine.chancery(&[&verify[..], &["--chain", "all/maker.pem", "--chain", "all/sub.pem"]].concat());
+    let list = ["crl", "-inform", "DER", "-in", "all/sub.crl", "-noout"];
+    let (_, said) = openssl(&machine, &[&list[..], &["-CAfile", "all/sub.pem"]].concat());
+    assert!(said.contains("verify OK"), "{said}");
+
+    for (from, to, why) in [
+        ("\"890490321\"", "\"8904\"", "does not permit 8904"),
+        ("issuer = \"maker\"", "issuer = \"sub\"", "issues no eum-sub certificates"),
+        ("validity_days = 600", "validity_days = 701", ""),
+    ] {
+        assert!(text.contains(from), "{from}");
+        write(&machine, "wrong.toml", &text.replacen(from, to, 1));
+        if why.is_empty() {
+            let said = machine.chanceryd(&plan("wrong.toml"));
+            assert!(said.contains("warning: certificate maker: ends after its issuer's"), "{said}");
+        } else {
+            let said = machine.refused("chanceryd", &plan("wrong.toml"));
+            assert!(said.contains(why), "{to}: {said}");
+        }
+    }
+}
+
 #[test]
 fn production_takes_no_published_key_and_no_software_token() {
     let machine = Deployment::unfounded();
@@ -417,6 +507,36 @@ fn what_a_failed_ceremony_made_is_in_its_transcript_and_the_next_epoch_goes_on()
     let digest = write(&machine, "root.toml", &root("north-root", 2));
     machine.chanceryd(&run("root.toml", &digest, "second"));
     assert!(transcript(&machine, "second").ends_with("outcome: complete\n"));
+}
+
+#[test]
+fn a_stop_in_the_middle_leaves_keys_that_are_seen_and_no_transcript() {
+    let machine = Deployment::unfounded();
+    let key = |epoch: u32| {
+        move |number: u32| {
+            format!("[[key]]\nname = \"k{number}\"\nrole = \"certificate-issuer\"\nepoch = {epoch}\n")
+        }
+    };
+    let keys = |epoch: u32| head("Keys") + &(0..16).map(key(epoch)).collect::<String>();
+    let digest = write(&machine, "keys.toml", &keys(1));
+    let mut child = Command::new(program("chanceryd"))
+        .args(run("keys.toml", &digest, "first"))
+        .current_dir(machine.path(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap());
+    let made = said.lines().find(|line| line.as_ref().unwrap().starts_with("key ")).unwrap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(made.contains("chancery/certificate-issuer/k0/1"), "{made}");
+    assert!(machine.path("first/k0.key.json").exists() && !machine.path("first/transcript.txt").exists());
+    let list = machine.chanceryd(&["ceremony", "list", "--config", "chanceryd.toml", "--token", "ca"]);
+    assert!(list.contains("chancery/certificate-issuer/k0/1"), "{list}");
+    let digest = write(&machine, "keys.toml", &keys(2));
+    machine.chanceryd(&run("keys.toml", &digest, "second"));
+    assert_eq!(transcript(&machine, "second").matches("\nkey: ").count(), 16);
 }
 
 #[test]

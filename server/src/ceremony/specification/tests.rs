@@ -165,6 +165,17 @@ fn every_kind_of_step_has_a_bound() {
     };
     let many: String = (0..17).map(earlier).collect();
     assert!(refusal(&format!("{head}{present}{many}")).contains("earlier-issuer: there are 17"));
+    let certificate = |at: usize| {
+        format!("[[certificate]]\nname = \"c{at}\"\nprofile = \"ci\"\nkey = \"k0\"\nsubject = {{}}\n")
+    };
+    let certificates = |count: usize| (0..count).map(certificate).collect::<String>();
+    assert!(
+        Specification::parse(format!("{head}{present}{}{}", keys(1), certificates(32)).as_bytes()).is_ok()
+    );
+    assert!(
+        refusal(&format!("{head}{present}{}{}", keys(1), certificates(33)))
+            .contains("there are 33; at most 32")
+    );
     let revoked = |at: usize| {
         format!(
             "[[list.revoked]]\nserial = \"{:06x}\"\ndate = 2026-01-01T00:00:00Z\nreason = \"superseded\"\n",
