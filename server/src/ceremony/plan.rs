@@ -6,7 +6,7 @@ mod rendering;
 use std::path::Path;
 
 use domain::Timestamp;
-use pki::{Certificate, CivilTime, PublicKey};
+use pki::{Certificate, CivilTime, ExtensionValue, PublicKey};
 use serde::Serialize;
 
 use super::machine::Place;
@@ -273,6 +273,17 @@ impl Plan {
         if !eins.is_empty() {
             facts.push(Fact::new("permitted EINs", eins.join(" ")));
         }
+        // As `pki::csr::UnsignedRequest`: the others are the issuer's to choose.
+        let asked = step.profile.extensions.iter().filter(|rule| {
+            !matches!(
+                rule.value,
+                ExtensionValue::SubjectKeyIdentifier
+                    | ExtensionValue::AuthorityKeyIdentifier
+                    | ExtensionValue::CrlDistributionPoints { .. }
+            )
+        });
+        let asked: Vec<&str> = asked.map(|rule| rule.value.as_str()).collect();
+        facts.push(Fact::new("extensions asked for", asked.join(", ")));
         self.step("request", &step.name, facts, &[format!("{}.csr.pem", step.name)]);
     }
 

@@ -120,6 +120,7 @@ fn a_plan_shows_every_value_and_touches_no_token() {
         "random, 20 octets",
         "http://ci.example.org/crl/north-root-a.crl, http://ci.example.org/crl/north-root-b.crl",
         "revoked 0a0b0c0d0e0f1011",
+        "keyUsage, certificatePolicies, subjectAltName, basicConstraints, nameConstraints",
         "north-root.ocsp-responder.key.json",
         "the transcript key of this machine signs the transcript",
         "passed the lint",
@@ -338,7 +339,7 @@ invalidity_date = 2025-11-01T00:00:00Z
     fs::copy(machine.path("eum.csr"), elsewhere.path("eum.csr")).unwrap();
     fs::copy(machine.path("second.toml"), elsewhere.path("second.toml")).unwrap();
     let said = elsewhere.refused("chanceryd", &run("second.toml", &digest, "second"));
-    assert!(said.contains("token"), "{said}");
+    assert!(said.contains("chancery-ca with serial") && said.contains("is not there"), "{said}");
     assert!(!elsewhere.path("second/eum.pem").exists());
 }
 
@@ -455,6 +456,29 @@ fn a_hierarchy_is_made_in_one_ceremony_and_no_link_of_it_may_more_than_the_one_a
             assert!(said.contains(why), "{to}: {said}");
         }
     }
+}
+
+#[test]
+fn a_profile_of_the_operators_own_is_named_by_its_rules() {
+    let machine = Deployment::unfounded();
+    let profile = |days: u32| format!("name = \"ci-short\"\nlike = \"ci\"\nvalidity_days = {days}\n");
+    write(&machine, "ci-short.toml", &profile(3652));
+    let config = fs::read_to_string(machine.path("chanceryd.toml")).unwrap();
+    let own = config.replace("certificate_profiles = []", "certificate_profiles = [\"ci-short.toml\"]");
+    write(&machine, "chanceryd.toml", &own);
+    let text = root("short", 1).replace("profile = \"ci\"", "profile = \"ci-short\"");
+    write(&machine, "root.toml", &text);
+    let said = machine.refused("chanceryd", &plan("root.toml"));
+    let rules = said.trim().rsplit(' ').next().unwrap().trim_matches('"').to_owned();
+    assert!(said.contains("is your own: profile_rules names its rules") && rules.len() == 64, "{said}");
+    let named = format!("profile = \"ci-short\"\nprofile_rules = \"{rules}\"");
+    let digest = write(&machine, "root.toml", &text.replace("profile = \"ci-short\"", &named));
+    machine.chanceryd(&run("root.toml", &digest, "root"));
+    assert!(transcript(&machine, "root").contains(&format!("profile ci-short profile-rules-sha256 {rules}")));
+    // The file is the one that was reviewed, the configuration is not.
+    write(&machine, "ci-short.toml", &profile(3653));
+    let said = machine.refused("chanceryd", &run("root.toml", &digest, "again"));
+    assert!(said.contains("profile_rules of ci-short are"), "{said}");
 }
 
 #[test]
