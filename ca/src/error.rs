@@ -39,6 +39,11 @@ pub enum CaError {
 }
 
 impl CaError {
+    /// Values that no certificate or list can have.
+    pub fn invalid(error: &pki::PkiError) -> Self {
+        Self::refused(ReasonCode::InvalidField, error.to_string())
+    }
+
     pub(crate) fn refused(reason: ReasonCode, message: impl Into<String>) -> Self {
         Self::Refused(Refused { refusal: Refusal::new(reason, message), object: None })
     }

@@ -269,7 +269,7 @@ fn check_curve(request: &CertificateRequest, now: Timestamp) -> Result<(), CaErr
 }
 
 /// Nothing new is made with an algorithm whose time is over.
-fn check_algorithms(names: &[&str], now: Timestamp) -> Result<(), CaError> {
+pub(crate) fn check_algorithms(names: &[&str], now: Timestamp) -> Result<(), CaError> {
     let now = CivilTime::from_timestamp(now)
         .map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
     for name in names {
@@ -535,7 +535,7 @@ fn crl_urls(profile: &CertificateProfile, base: &str, list: &ListName) -> Vec<St
     list.urls(base).into_iter().take(crl_count(profile)).collect()
 }
 
-fn crl_count(profile: &CertificateProfile) -> usize {
+pub(crate) fn crl_count(profile: &CertificateProfile) -> usize {
     profile
         .extensions
         .iter()
@@ -571,7 +571,7 @@ fn inputs(
     })
 }
 
-fn build(
+pub(crate) fn build(
     profile: &CertificateProfile,
     inputs: &CertificateInputs,
 ) -> Result<(SerialNumber, LintedTbs), CaError> {
@@ -582,18 +582,18 @@ fn build(
     Ok((inputs.serial.clone(), linted))
 }
 
-fn assemble(linted: LintedTbs, signature: &[u8], issuer: &[u8]) -> Result<Certificate, CaError> {
+pub(crate) fn assemble(linted: LintedTbs, signature: &[u8], issuer: &[u8]) -> Result<Certificate, CaError> {
     let signature = signature.try_into().map_err(|_| CaError::Verification(PkiError::SignatureInvalid))?;
     linted.assemble(signature, issuer).map_err(CaError::Verification)
 }
 
-fn random_serial() -> Result<SerialNumber, CaError> {
+pub(crate) fn random_serial() -> Result<SerialNumber, CaError> {
     let mut octets = [0; 20];
     getrandom::fill(&mut octets).map_err(CaError::Entropy)?;
     Ok(SerialNumber::from_random(octets))
 }
 
-fn key_identifier(issuer: &Certificate) -> Result<[u8; 20], CaError> {
+pub(crate) fn key_identifier(issuer: &Certificate) -> Result<[u8; 20], CaError> {
     issuer
         .subject_key_identifier()
         .and_then(|identifier| identifier.try_into().ok())

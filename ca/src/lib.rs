@@ -7,6 +7,7 @@
 
 mod adopted;
 mod anchors;
+pub mod ceremony;
 mod error;
 mod hierarchy;
 mod imported;

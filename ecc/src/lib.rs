@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::agreement::{self, ECDH_P256};
 use aws_lc_rs::digest::{Digest, SHA256};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA384_ASN1, ECDSA_P256_SHA512_ASN1,
@@ -50,6 +51,25 @@ impl EcPublicKey {
             Curve::BrainpoolP256r1 => Key::BrainpoolP256r1(ecdsa::VerifyingKey::from_sec1_bytes(point).ok()?),
         };
         Some(Self { point: *point, key })
+    }
+
+    /// A key whose private half is forgotten as soon as it is made: it stands in for one that a token has yet to make.
+    pub fn throw_away(curve: Curve) -> Option<Self> {
+        let point: [u8; 65] = match curve {
+            Curve::P256 => {
+                let key = agreement::PrivateKey::generate(&ECDH_P256).ok()?;
+                key.compute_public_key().ok()?.as_ref().try_into().ok()?
+            }
+            Curve::BrainpoolP256r1 => {
+                let mut octets = [0; 32];
+                aws_lc_rs::rand::fill(&mut octets).ok()?;
+                // Below the order of the curve, whatever came.
+                octets[0] &= 0x7f;
+                let key = ecdsa::SigningKey::<BrainpoolP256r1>::from_slice(&octets).ok()?;
+                key.verifying_key().to_sec1_point(false).as_bytes().try_into().ok()?
+            }
+        };
+        Self::from_point(curve, &point)
     }
 
     /// Its curve.

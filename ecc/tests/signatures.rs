@@ -113,3 +113,13 @@ fn a_point_of_one_curve_is_none_of_the_other() {
         assert!(!is_point(curve, &[[4].as_slice(), &[0; 64]].concat().try_into().unwrap()));
     }
 }
+
+#[test]
+fn a_throw_away_key_lies_on_its_curve_and_is_another_each_time() {
+    for curve in Curve::ALL {
+        let (first, second) =
+            (EcPublicKey::throw_away(curve).unwrap(), EcPublicKey::throw_away(curve).unwrap());
+        assert_eq!(first.curve(), curve);
+        assert_ne!(first, second);
+    }
+}

@@ -6,6 +6,7 @@
 //! fuzzer is part of the workspace); the normal tests replay the corpus that it left.
 
 mod card;
+mod ceremony;
 mod certificates;
 mod contract;
 mod export;
@@ -106,5 +107,10 @@ pub const TARGETS: &[Target] = &[
         name: "cli-files",
         line: "files given to the tool: devices, orders, outputs, receipts",
         run: files::run,
+    },
+    Target {
+        name: "ceremony-specification",
+        line: "what a ceremony is to do: a file that persons wrote",
+        run: ceremony::run,
     },
 ];

@@ -287,6 +287,12 @@ impl fmt::Debug for Certificate {
 }
 
 impl LintedTbs {
+    /// The certificate that these bytes would become, with a signature that verifies under no key: for a rehearsal, in which it
+    /// stands above others.
+    pub fn rehearse(self) -> Result<Certificate, PkiError> {
+        Certificate::from_der(&signed(self.bytes(), &[1; 64]))
+    }
+
     /// Joins the linted bytes with the token's signature r||s over their digest, reads the result back with other code, and
     /// verifies it under the issuer's key before it leaves.
     pub fn assemble(self, signature_rs: &[u8; 64], issuer_spki: &[u8]) -> Result<Certificate, PkiError> {

@@ -79,6 +79,12 @@ impl PublicKey {
         Self::parse(&ec_spki(curve, point), known_keys)
     }
 
+    /// A key whose private half nobody keeps, for a rehearsal of what a token's key will do.
+    pub fn throw_away(curve: Curve) -> Result<Self, PkiError> {
+        let key = EcPublicKey::throw_away(curve).ok_or(PkiError::Cryptography { what: "generate a key" })?;
+        Self::from_point(curve, key.point(), KnownKeys::Allow)
+    }
+
     /// The same key when it is on this curve: TLS, approvals and sealing are P-256 alone.
     pub fn on(self, curve: Curve) -> Result<Self, PkiError> {
         if self.curve() == curve {

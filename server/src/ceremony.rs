@@ -3,6 +3,12 @@
 
 mod component;
 mod key_file;
+mod machine;
+mod plan;
+mod prepared;
+mod run;
+mod specification;
+mod specified;
 mod terminal;
 
 use std::io::{self, Write as _};
@@ -15,6 +21,8 @@ use pki::{Certificate, PublicKey};
 
 use self::component::{ComponentFile, Place, parse_custodian};
 use self::key_file::KeyFile;
+pub(crate) use self::machine::SIGNER_FILE;
+use self::specified::{PlanCeremony, RunCeremony};
 use crate::config::{Config, Mode, RSP_TOKEN};
 use crate::foundation::write_durably;
 use crate::init::write_pin;
@@ -67,6 +75,14 @@ pub(crate) enum CeremonyCommand {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Shows everything that a specification file would do, in its order and with every value, and rehearses it. Touches no token.
+    #[command(after_help = "Example:
+  chanceryd ceremony plan --config chanceryd.toml --specification root.toml")]
+    Plan(PlanCeremony),
+    /// Does what a reviewed specification file says: keys, certificates, requests, revocation lists, and a signed transcript.
+    #[command(after_help = "Example:
+  chanceryd ceremony run --config chanceryd.toml --specification root.toml --reviewed 5d0c... --out root/")]
+    Run(RunCeremony),
     /// Lists the objects on a token.
     List {
         /// The configuration.
@@ -214,6 +230,8 @@ impl CeremonyCommand {
             Self::ImportKey(args) => args.run(),
             Self::AdoptKey(args) => args.run(),
             Self::RehearseRestore(args) => args.run(),
+            Self::Plan(args) => args.run(),
+            Self::Run(args) => args.run(),
             Self::CustodianKey { name, out } => component::make_custodian_key(&name, &out),
             Self::List { config, token } => {
                 for object in open(&Config::read(&config)?, &token)?.list()? {
@@ -460,6 +478,11 @@ fn open(config: &Config, token: &str) -> Result<Ceremony, HsmError> {
         ))
     })?;
     Ceremony::start(configured.clone(), &this_binary(CEREMONY_CHILD)?)
+}
+
+/// What a ceremony by this specification would leave, when it is one; for the fuzz targets.
+pub(crate) fn products_of(specification: &[u8]) -> Option<Vec<String>> {
+    Some(specification::Specification::parse(specification).ok()?.products().collect())
 }
 
 fn parse_role(text: &str) -> Result<KeyRole, String> {

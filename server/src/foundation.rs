@@ -79,7 +79,7 @@ impl FoundingKey {
         }
     }
 
-    fn registration(&self, token_serial: &str) -> io::Result<KeyRegistration> {
+    pub(crate) fn registration(&self, token_serial: &str) -> io::Result<KeyRegistration> {
         let wrong = || io::Error::other("a key of the foundation cannot be read");
         let mut id = [0; 16];
         hex::decode_to_slice(&self.id, &mut id).map_err(|_| wrong())?;

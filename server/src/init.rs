@@ -22,6 +22,7 @@ use store::{
 use zeroize::Zeroizing;
 
 use crate::authority::{Credential, Person, Policy};
+use crate::ceremony;
 use crate::clock::SystemClock;
 use crate::config::{Config, RSP_TOKEN};
 use crate::foundation::{self, Foundation, FoundingKey};
@@ -46,6 +47,11 @@ pub(crate) enum InitError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} holds an authority already; choose another data_directory", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "{} is where ceremonies without an authority take place; choose another data_directory, and take the keys over with their files",
+        .0.display()
+    )]
+    CeremonyMachine(PathBuf),
     #[error("{}: {problem}", folder.display())]
     Identity { folder: PathBuf, problem: String },
     #[error("{0}")]
@@ -88,6 +94,9 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
     let foundation_file = config.path(foundation::FILE);
     if foundation_file.exists() {
         return Err(InitError::Exists(config.data_directory.clone()));
+    }
+    if config.path(ceremony::SIGNER_FILE).exists() {
+        return Err(InitError::CeremonyMachine(config.data_directory.clone()));
     }
     let origin = format!("{}/{}/{}", config.authority, config.node, now.year());
     let mut transcript = Transcript::begin(&origin);
@@ -479,7 +488,7 @@ fn check_seats(seats: &[Seat], known_keys: pki::KnownKeys) -> Result<(), InitErr
     Ok(())
 }
 
-fn prepare_directories(config: &Config) -> Result<(), InitError> {
+pub(crate) fn prepare_directories(config: &Config) -> Result<(), InitError> {
     for folder in ["", "pins", "tokens", "tokens/store", "tls", "log", "orders"] {
         let path = config.path(folder);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("create", &path))?;
@@ -492,8 +501,7 @@ fn prepare_directories(config: &Config) -> Result<(), InitError> {
     Ok(())
 }
 
-/// A random PIN where there is none yet; production puts its own there before.
-/// Writes a random PIN, unless the file is there.
+/// Writes a random PIN, unless the file is there: production puts its own there before.
 pub(crate) fn write_pin(path: &Path) -> Result<(), InitError> {
     if path.exists() {
         return Ok(());

@@ -4,6 +4,7 @@
 //! one call: `tls`, `layer`, `authorize`, `gate`, `services`.
 
 pub mod command;
+pub mod decoders;
 
 mod accreditation;
 mod adoption;

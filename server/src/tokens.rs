@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ca::KeyRegistration;
-use hsm::{CallOptions, ErrorClass, HsmError, Priority, Token, WorkerCommand};
+use hsm::{CallOptions, ErrorClass, HsmError, Priority, Token, TokenConfig, WorkerCommand};
 
 use crate::config::{Config, Mode};
 
@@ -21,10 +21,41 @@ pub(crate) fn this_binary(argument: &str) -> Result<WorkerCommand, HsmError> {
 
 /// Starts a token with those of `keys` that are on it.
 pub(crate) async fn start(config: &Config, name: &str, keys: &[KeyRegistration]) -> Result<Token, HsmError> {
-    let mut token = config
+    let started = start_as(config, configured(config, name)?, keys).await?;
+    let report = started.report();
+    for sentence in &report.leaves_the_token {
+        tracing::info!(token = name, boundary = %sentence);
+    }
+    for object in &report.unknown_objects {
+        tracing::warn!(token = name, object = %object, "an object on the token is not registered");
+    }
+    Ok(started)
+}
+
+/// Starts one worker, beside those of a service that may be running. Keys of others are on the token too.
+pub(crate) async fn start_for_ceremony(
+    config: &Config,
+    name: &str,
+    keys: &[KeyRegistration],
+) -> Result<Token, HsmError> {
+    let mut token = configured(config, name)?;
+    (token.workers, token.threads_per_worker) = (1, 1);
+    start_as(config, token, keys).await
+}
+
+fn configured(config: &Config, name: &str) -> Result<TokenConfig, HsmError> {
+    config
         .token(name)
         .cloned()
-        .ok_or_else(|| HsmError::new(ErrorClass::Policy, format!("no token {name} is configured")))?;
+        .ok_or_else(|| HsmError::new(ErrorClass::Policy, format!("no token {name} is configured")))
+}
+
+async fn start_as(
+    config: &Config,
+    mut token: TokenConfig,
+    keys: &[KeyRegistration],
+) -> Result<Token, HsmError> {
+    let name = token.name.clone();
     let on_token = keys.iter().filter(|key| key.token == name);
     if let Some(key) = on_token.clone().next() {
         token.token_serial = Some(key.token_serial.clone());
@@ -43,12 +74,6 @@ pub(crate) async fn start(config: &Config, name: &str, keys: &[KeyRegistration])
         token = name, model = %report.model, firmware = %report.firmware, serial = %report.token_serial,
         keys = report.verified_keys.len(), "token ready"
     );
-    for sentence in &report.leaves_the_token {
-        tracing::info!(token = name, boundary = %sentence);
-    }
-    for object in &report.unknown_objects {
-        tracing::warn!(token = name, object = %object, "an object on the token is not registered");
-    }
     Ok(started)
 }
 

@@ -15,7 +15,7 @@ pub(super) struct KeyFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     party: Option<String>,
     token: String,
-    token_serial: String,
+    pub(super) token_serial: String,
     pub(super) label: String,
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +74,12 @@ impl KeyFile {
         let mut id = [0; 16];
         hex::decode_to_slice(&self.id, &mut id).map_err(|_| wrong("id has 32 hex digits"))?;
         Ok(KeyRef { label: self.label.clone(), id })
+    }
+
+    /// Of a key pair: SubjectPublicKeyInfo.
+    pub(super) fn public_key(&self) -> Result<Vec<u8>, HsmError> {
+        let public_key = self.public_key.as_deref().unwrap_or_default();
+        hex::decode(public_key).map_err(|_| wrong("public_key is hex digits of a SubjectPublicKeyInfo"))
     }
 
     pub(super) fn check(&self) -> Result<KeyCheck, HsmError> {

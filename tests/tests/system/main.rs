@@ -13,6 +13,7 @@ mod any_message;
 mod approvals;
 mod bad_input;
 mod carried;
+mod ceremony;
 mod cross;
 mod delivery;
 mod demo;

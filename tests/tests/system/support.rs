@@ -43,13 +43,24 @@ impl Deployment {
         Self::found_with(&[])
     }
 
-    /// With further options of `chanceryd config`.
-    pub fn found_with(options: &[&str]) -> Self {
+    /// A machine with a configuration and nothing else.
+    pub fn unfounded() -> Self {
+        let machine = Self::in_new_folder();
+        machine.configure(&[]);
+        machine
+    }
+
+    fn in_new_folder() -> Self {
         // The tokens' files are synced at every change; memory spares the disk.
         let memory = Path::new("/dev/shm");
         let folder =
             if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a folder");
-        let mut deployment = Self { folder, ports: free_ports(), daemon: None };
+        Self { folder, ports: free_ports(), daemon: None }
+    }
+
+    /// With further options of `chanceryd config`.
+    pub fn found_with(options: &[&str]) -> Self {
+        let mut deployment = Self::in_new_folder();
         deployment.init(options);
         deployment.serve();
         deployment.enrol();
@@ -76,6 +87,16 @@ impl Deployment {
             let create = ["identity", "create", "--kind", kind, "--name", kind];
             self.chancery(&[&create[..], &who].concat());
         }
+        self.configure(options);
+        let mut init = vec!["init", "--config", "chanceryd.toml", "--out", "handover"];
+        init.extend(PEOPLE.iter().flat_map(|person| ["--person", person]));
+        self.run("chanceryd", &init);
+        for person in PEOPLE {
+            self.install(person, &format!("handover/{person}.pem"));
+        }
+    }
+
+    fn configure(&self, options: &[&str]) {
         let [grpc, http, metrics] = self.ports.map(|port| port.to_string());
         let config = ["config", "--data", "data", "--authority", AUTHORITY, "--out", "chanceryd.toml"];
         let ports = ["--grpc-port", &grpc, "--http-port", &http, "--metrics-port", &metrics];
@@ -87,12 +108,6 @@ impl Deployment {
             .replace("segment_mib = 64", "segment_mib = 8")
             .replace("ocsp_answers_ahead = 5000", "ocsp_answers_ahead = 0");
         fs::write(&path, text).unwrap();
-        let mut init = vec!["init", "--config", "chanceryd.toml", "--out", "handover"];
-        init.extend(PEOPLE.iter().flat_map(|person| ["--person", person]));
-        self.run("chanceryd", &init);
-        for person in PEOPLE {
-            self.install(person, &format!("handover/{person}.pem"));
-        }
     }
 
     fn enrol(&self) {
