@@ -42,7 +42,7 @@ pub struct RowProblem {
 /// What is wrong with a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RowProblemKind {
-    /// Its HMAC is wrong.
+    /// Its HMAC is wrong, or the value in the log that it points at.
     WrongHmac,
     /// It is authentic, but not the row the log has last: an older or a different one.
     NotTheLatest,
