@@ -63,11 +63,8 @@ impl LoggedValues {
         let LogPlace { segment, offset } = value.place;
         let file = self.segment(segment)?;
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, value.length as usize).collect();
-        let read = match Arc::get_mut(&mut bytes) {
-            Some(buffer) => file.read_at(offset, buffer),
-            None => unreachable!("nobody else holds a buffer that was just made"),
-        };
-        read.map_err(|error| StoreError::io("read", segment_file(segment))(error))?;
+        file.read_at(offset, Arc::make_mut(&mut bytes))
+            .map_err(|error| StoreError::io("read", segment_file(segment))(error))?;
         if sha256(&bytes) == value.sha256 {
             Ok(bytes)
         } else {
