@@ -19,9 +19,12 @@ use domain::Timestamp;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Change, TreeHead,
+    Change, Home, StoreError, TreeHead, Versioned,
+    keyspace::Keyspaces,
     mac::{KeyedMac, MAC_BYTES},
-    segment::{Cursor, SECTOR},
+    memory::MemoryWrite,
+    segment::{Cursor, SECTOR, segment_file},
+    walk::LogPlace,
 };
 
 const MAGIC: &[u8; 8] = b"CHANBAT1";
@@ -231,24 +234,37 @@ pub(crate) struct LoggedChange<'a> {
     pub key: &'a [u8],
     pub value: Option<&'a [u8]>,
     pub version: u64,
+    /// Where the value stands, from the start of the batch.
+    pub value_offset: u64,
+}
+
+impl LoggedChange<'_> {
+    pub fn memory_write(&self) -> MemoryWrite {
+        let row = self.value.map(|value| Versioned { value: value.into(), version: self.version });
+        MemoryWrite { code: self.code, key: self.key.to_vec(), row }
+    }
 }
 
 impl<'a> Batch<'a> {
-    /// Takes the sections of a verified header apart; `bytes` spans the batch's whole extent.
-    pub fn verify(header: BatchHeader, bytes: &'a [u8]) -> Result<Self, &'static str> {
+    /// The sections of bytes that are known to be right, such as those just written.
+    pub fn unverified(header: BatchHeader, header_hash: [u8; 32], bytes: &'a [u8]) -> Self {
         let entry_end = HEADER_BYTES + header.entry_bytes as usize;
         let state_end = entry_end + header.state_bytes as usize;
         let (entries, state) = (&bytes[HEADER_BYTES..entry_end], &bytes[entry_end..state_end]);
-        if Sha256::digest(entries).as_slice() != header.entry_sha256 {
+        Self { header, header_hash, entries, state }
+    }
+
+    /// Takes the sections of a verified header apart; `bytes` spans the batch's whole extent.
+    pub fn verify(header: BatchHeader, bytes: &'a [u8]) -> Result<Self, &'static str> {
+        let batch = Self::unverified(header, batch_hash(bytes), bytes);
+        if Sha256::digest(batch.entries).as_slice() != batch.header.entry_sha256 {
             return Err("the entry section is not what was written");
         }
-        if Sha256::digest(state).as_slice() != header.state_sha256 {
+        if Sha256::digest(batch.state).as_slice() != batch.header.state_sha256 {
             return Err("the state section is not what was written");
         }
-        if !is_zero(&bytes[state_end..]) {
-            return Err("the padding is not zero");
-        }
-        Ok(Self { header, header_hash: batch_hash(bytes), entries, state })
+        let end = HEADER_BYTES + batch.entries.len() + batch.state.len();
+        if is_zero(&bytes[end..]) { Ok(batch) } else { Err("the padding is not zero") }
     }
 
     /// The sealed entries in order.
@@ -265,6 +281,7 @@ impl<'a> Batch<'a> {
         &self,
         mut visit: impl FnMut(LoggedChange<'a>) -> Result<(), E>,
     ) -> Result<bool, E> {
+        let end = HEADER_BYTES + self.entries.len() + self.state.len();
         let mut rest = Cursor(self.state);
         if rest.take(SALT_BYTES).is_none() {
             return Ok(false);
@@ -272,9 +289,8 @@ impl<'a> Batch<'a> {
         while !rest.0.is_empty() {
             let (Some(offset), Some(count)) = (rest.u32(), rest.u32()) else { return Ok(false) };
             for _ in 0..count {
-                let Some(change) = read_change(&mut rest, self.header.first_index + u64::from(offset)) else {
-                    return Ok(false);
-                };
+                let version = self.header.first_index + u64::from(offset);
+                let Some(change) = read_change(&mut rest, end, version) else { return Ok(false) };
                 visit(change)?;
             }
         }
@@ -282,13 +298,37 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn read_change<'a>(rest: &mut Cursor<'a>, version: u64) -> Option<LoggedChange<'a>> {
+impl Batch<'_> {
+    /// Visits the changes in order with the home of their rows. `place` is the batch's own.
+    pub fn each_row_change(
+        &self,
+        place: LogPlace,
+        keyspaces: &Keyspaces,
+        mut visit: impl FnMut(Home, &LoggedChange<'_>),
+    ) -> Result<(), StoreError> {
+        let parsed = self.each_change(|change| {
+            let code = change.code;
+            visit(keyspaces.home(code).ok_or(StoreError::UnknownKeyspace { code })?, &change);
+            Ok(())
+        })?;
+        let alarm = "a state section does not parse";
+        if parsed {
+            Ok(())
+        } else {
+            Err(StoreError::in_file(&segment_file(place.segment), place.offset, alarm))
+        }
+    }
+}
+
+/// Reads one change of a state section that ends at `end` in its batch.
+fn read_change<'a>(rest: &mut Cursor<'a>, end: usize, version: u64) -> Option<LoggedChange<'a>> {
     let code = rest.u8()?;
     let key_bytes = usize::from(rest.u16()?);
     let value_bytes = rest.u32()?;
     let key = rest.take(key_bytes)?;
+    let value_offset = (end - rest.0.len()) as u64;
     let value = if value_bytes == DELETED { None } else { Some(rest.take(value_bytes as usize)?) };
-    Some(LoggedChange { code, key, value, version })
+    Some(LoggedChange { code, key, value, version, value_offset })
 }
 
 #[cfg(test)]
@@ -296,7 +336,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::{Home, Keyspace, LogMacKey};
+    use crate::{Keyspace, LogMacKey};
 
     const ROWS: Keyspace = Keyspace { code: 9, name: "rows", home: Home::View };
 
@@ -327,6 +367,9 @@ mod tests {
         assert_eq!(batch.each_entry().collect::<Vec<_>>(), [&b"first"[..], b"second"]);
         let mut seen = Vec::new();
         let parsed = batch.each_change(|change| {
+            if let Some(value) = change.value {
+                assert!(bytes[change.value_offset as usize..].starts_with(value));
+            }
             seen.push((change.key.to_vec(), change.value.map(<[u8]>::to_vec), change.version));
             Ok::<(), ()>(())
         });

@@ -16,15 +16,15 @@ use domain::{Clock, Timestamp};
 use tokio::sync::oneshot;
 
 use crate::{
-    Commit, CommitError, Home, Precondition, Receipt, StoreError, TreeHead, Versioned,
-    batch::{BATCH_OVERHEAD, BatchWriter, COMMIT_OVERHEAD, Place},
+    Commit, CommitError, Home, Precondition, Receipt, StoreError, TreeHead,
+    batch::{BATCH_OVERHEAD, Batch, BatchWriter, COMMIT_OVERHEAD, Place},
     commit::Outcome,
     limits,
     log_store::Shared,
-    memory::MemoryWrite,
     segment::SECTOR,
     tail::LogTail,
     view::ViewWrites,
+    walk::LogPlace,
 };
 
 const CLOCK_BEHIND_MICROS_MAX: i64 = 1_000_000;
@@ -170,7 +170,7 @@ impl Committer {
 
         let first_index = self.frontier.size();
         let mut overlay = Overlay::new(jobs.len() > 1);
-        let mut accepted = Vec::with_capacity(jobs.len());
+        let mut accepted = false;
         while let Some(job) = jobs.front() {
             let placed = self.place(&job.commit, &overlay, now).map_err(|error| describe(&error))?;
             let Some(Job { commit, answer }) = jobs.pop_front() else { break };
@@ -183,13 +183,13 @@ impl Committer {
                     writer.commit((receipt.first_index - first_index) as u32, &commit.changes);
                     overlay.cover(&commit, receipt.first_index);
                     self.last_time = Some(receipt.time.plus_micros(sealed.len() as i64 - 1));
-                    accepted.push((commit, receipt.first_index));
+                    accepted = true;
                     answers.push((Ok(receipt), answer));
                 }
                 Err(error) => answers.push((Err(error), answer)),
             }
         }
-        let (false, Some(last_time)) = (accepted.is_empty(), self.last_time) else { return Ok(()) };
+        let (true, Some(last_time)) = (accepted, self.last_time) else { return Ok(()) };
 
         let tree = TreeHead { size: self.frontier.size(), root: self.frontier.root() };
         let place = Place {
@@ -206,8 +206,9 @@ impl Committer {
         })?;
         let shared = Arc::clone(&self.shared);
         let _applying = shared.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        self.show(accepted, header.number, hash)?;
-        self.shared.publish(tree, header.number, first_index, at);
+        let batch = Batch::unverified(header, hash, bytes);
+        self.show(&batch, at)?;
+        self.shared.publish(tree, batch.header.number, first_index, at);
         Ok(())
     }
 
@@ -241,24 +242,19 @@ impl Committer {
         Ok(Ok((Receipt { first_index, time, leaf_hashes }, sealed)))
     }
 
-    fn show(&self, accepted: Vec<(Commit, u64)>, batch: u64, hash: [u8; 32]) -> Result<(), String> {
+    /// Makes the rows of a batch visible, as a start would read them from the log.
+    fn show(&self, batch: &Batch<'_>, place: LogPlace) -> Result<(), String> {
         let mut memory = Vec::new();
         let mut view = ViewWrites::default();
-        for (commit, version) in accepted {
-            for change in commit.changes {
-                let code = change.keyspace.code;
-                match change.keyspace.home {
-                    Home::Memory => {
-                        let row = change.value.map(|value| Versioned { value: value.into(), version });
-                        memory.push(MemoryWrite { code, key: change.key, row });
-                    }
-                    Home::View => view.add(code, &change.key, change.value.as_deref(), version),
-                }
-            }
-        }
+        batch
+            .each_row_change(place, &self.shared.keyspaces, |home, change| match home {
+                Home::Memory => memory.push(change.memory_write()),
+                Home::View => view.add(change, place),
+            })
+            .map_err(|error| describe(&error))?;
         self.shared
             .view
-            .take_in(view, batch, hash)
+            .take_in(view, batch.header.number, batch.header_hash)
             .inspect_err(|_| self.shared.release_reserve_if_no_room())?;
         self.shared.memory.apply(memory);
         Ok(())

@@ -39,7 +39,8 @@ struct Fresh {
 
 impl Fresh {
     fn get(&self, key: &[u8]) -> Option<Option<Versioned>> {
-        self.waiting.rows.get(key).or_else(|| self.moving.rows.get(key)).cloned()
+        let row = self.waiting.rows.get(key).or_else(|| self.moving.rows.get(key))?;
+        Some(row.as_ref().map(|fresh| fresh.row.clone()))
     }
 }
 
@@ -97,7 +98,7 @@ impl CurrentView {
                 let range = writes.rows.range::<[u8], _>((Bound::Included(&from[..]), until));
                 for (key, row) in range.take_while(|(key, _)| key.starts_with(&prefix)) {
                     match row {
-                        Some(row) => page.insert(key.clone(), row.clone()),
+                        Some(fresh) => page.insert(key.clone(), fresh.row.clone()),
                         None => page.remove(key),
                     };
                 }
@@ -116,7 +117,7 @@ impl CurrentView {
     }
 
     /// Visits every row as sled has stored it, see [`View::each_row`], with nothing left on its way there.
-    pub fn each_row(&self, visit: impl FnMut(&[u8], Option<(u64, &[u8])>)) -> Result<(), StoreError> {
+    pub fn each_row(&self, visit: impl FnMut(&[u8], Option<Versioned>)) -> Result<(), StoreError> {
         self.settle().map_err(|reason| StoreError::View { reason })?;
         self.sled.each_row(visit)
     }
@@ -168,7 +169,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-    use crate::LogMacKey;
+    use crate::{DiskDirectory, LogMacKey, batch::LoggedChange, walk::LogPlace};
 
     const CODE: u8 = 7;
 
@@ -180,7 +181,8 @@ mod tests {
     fn open() -> Opened {
         let directory = tempfile::tempdir().unwrap();
         let mac = LogMacKey::new(Zeroizing::new([1; 32])).view();
-        let Ok((sled, position)) = View::open(directory.path(), mac, 16 << 20) else {
+        let disk = Arc::new(DiskDirectory::new(directory.path()));
+        let Ok((sled, position)) = View::open(directory.path(), mac, 16 << 20, disk) else {
             panic!("a new view opens")
         };
         Opened { current: CurrentView::new(sled, position), _directory: directory }
@@ -192,7 +194,10 @@ mod tests {
             let mut writes = ViewWrites::default();
             for (key, value) in rows {
                 let value = value.map(u64::to_be_bytes);
-                writes.add(CODE, &key.to_be_bytes(), value.as_ref().map(|value| &value[..]), number);
+                let key = key.to_be_bytes();
+                let value = value.as_ref().map(|value| &value[..]);
+                let change = LoggedChange { code: CODE, key: &key, value, version: number, value_offset: 0 };
+                writes.add(&change, LogPlace { segment: 1, offset: 0 });
             }
             self.current.take_in(writes, number, [9; 32]).unwrap();
         }

@@ -14,17 +14,16 @@ use domain::Timestamp;
 use crate::{
     Commit, CommitError, CommitTicket, Home, Keyspace, OpenOptions, Row, RowProblem, RowProblemKind, Store,
     StoreError, TreeHead, Versioned, ViewReport,
-    batch::Batch,
     disk::{Disk, DiskDirectory, DiskFile},
     keyspace::Keyspaces,
     mac::KeyedMac,
-    memory::{MemoryRows, MemoryWrite},
+    memory::MemoryRows,
     open::{CLEAN_END_FILE, LOG_DIRECTORY},
     read::{EntryReader, SparseIndex},
     segment::segment_file,
     verify::{PROBLEMS_LISTED_MAX, full_key},
-    view::{View, ViewFault},
-    walk::{LogPlace, Walker, segment_numbers},
+    view::{OUTDATED, View, ViewFault},
+    walk::{Walker, segment_numbers},
 };
 
 /// What a walk over the whole log found, and the rows it was asked to keep. Reads only what it found then.
@@ -48,7 +47,7 @@ pub struct Inspection {
     pub ended_clean: bool,
     /// The root over the first so many entries that were asked for; `None` when the log has fewer.
     pub prefix_root: Option<[u8; 32]>,
-    disk: ReadOnly,
+    disk: Arc<dyn Disk>,
     log_mac: KeyedMac,
     rows: MemoryRows,
     kept: Vec<u8>,
@@ -100,10 +99,10 @@ impl Inspection {
         if !directory.is_dir() {
             return Err(at_start(StoreError::NotFound { directory: options.directory.clone() }));
         }
-        let disk = ReadOnly::new(&directory);
+        let disk: Arc<dyn Disk> = Arc::new(ReadOnly::new(&directory));
         let keyspaces = Keyspaces::new(&options.keyspaces).map_err(at_start)?;
         let log_mac = options.mac_key.log();
-        let numbers = segment_numbers(&disk).map_err(at_start)?;
+        let numbers = segment_numbers(&*disk).map_err(at_start)?;
         let mut lengths = Vec::with_capacity(numbers.len());
         for number in &numbers {
             let name = segment_file(*number);
@@ -112,7 +111,7 @@ impl Inspection {
         }
         let total: u64 = lengths.iter().sum();
         let before = |segment: u64| lengths.iter().take(segment.saturating_sub(1) as usize).sum::<u64>();
-        let mut walker = Walker::new(&disk, &log_mac, &options.identity).map_err(at_start)?;
+        let mut walker = Walker::new(&*disk, &log_mac, &options.identity).map_err(at_start)?;
         if walker.is_empty() {
             return Err(at_start(StoreError::NotFound { directory: options.directory.clone() }));
         }
@@ -132,9 +131,9 @@ impl Inspection {
                 }
             }
             progress(before(place.segment) + place.offset, total);
-            each_change(batch, place, &keyspaces, |code, key, row| {
-                if kept.contains(&code) {
-                    rows.apply([MemoryWrite { code, key: key.to_vec(), row: row.map(versioned) }]);
+            batch.each_row_change(place, &keyspaces, |_, change| {
+                if kept.contains(&change.code) {
+                    rows.apply([change.memory_write()]);
                 }
             })
         });
@@ -165,9 +164,11 @@ impl Inspection {
     /// Opens a **copy** of the view (opening changes files) and compares each row to the log, up to the batch that the
     /// view has seen. A view of a log that this one does not continue is [`StoreError::ViewAheadOfLog`].
     pub fn compare_view(&self, options: &OpenOptions, copy: &Path) -> Result<ViewFinding, StoreError> {
-        let (view, found) = match View::open(copy, options.mac_key.view(), options.view_cache_bytes) {
+        let disk = Arc::clone(&self.disk);
+        let (view, found) = match View::open(copy, options.mac_key.view(), options.view_cache_bytes, disk) {
             Ok(opened) => opened,
             Err(ViewFault::Unfit(reason)) => return Ok(ViewFinding::Unfit { reason }),
+            Err(ViewFault::Outdated) => return Ok(ViewFinding::Unfit { reason: OUTDATED.to_owned() }),
             Err(ViewFault::Busy(reason)) => return Err(StoreError::View { reason }),
         };
         // After an end in good order each row is compared below, and what is wrong with it told.
@@ -182,13 +183,13 @@ impl Inspection {
         }
         let keyspaces = Keyspaces::new(&options.keyspaces)?;
         let mut expected: HashMap<Vec<u8>, (u64, [u8; 32])> = HashMap::new();
-        let mut walker = Walker::new(&self.disk, &self.log_mac, &options.identity)?;
+        let mut walker = Walker::new(&*self.disk, &self.log_mac, &options.identity)?;
         walker.run_to(found.batch, |batch, place| {
-            each_change(batch, place, &keyspaces, |code, key, row| {
-                if keyspaces.home(code) == Some(Home::View) {
-                    let key = full_key(code, key);
-                    match row {
-                        Some((value, version)) => expected.insert(key, (version, sha256(value))),
+            batch.each_row_change(place, &keyspaces, |home, change| {
+                if home == Home::View {
+                    let key = full_key(change.code, change.key);
+                    match change.value {
+                        Some(value) => expected.insert(key, (change.version, sha256(value))),
                         None => expected.remove(&key),
                     };
                 }
@@ -203,7 +204,7 @@ impl Inspection {
             let kind = match (expected.remove(key), row) {
                 (_, None) => RowProblemKind::WrongHmac,
                 (None, Some(_)) => RowProblemKind::Surplus,
-                (Some(print), Some((version, value))) if print == (version, sha256(value)) => return,
+                (Some(print), Some(row)) if print == (row.version, sha256(&row.value)) => return,
                 (Some(_), Some(_)) => RowProblemKind::NotTheLatest,
             };
             problems.push((key.to_vec(), kind));
@@ -254,7 +255,7 @@ impl Store for Inspection {
         let until = from.saturating_add(limit as u64).min(self.tree.size);
         match self.index.before(from).filter(|_| from < until) {
             Some((index, place)) => {
-                EntryReader::new(&self.disk, &self.log_mac, index, place).read(from, until)
+                EntryReader::new(&*self.disk, &self.log_mac, index, place).read(from, until)
             }
             None => Ok(Vec::new()),
         }
@@ -263,28 +264,6 @@ impl Store for Inspection {
     fn stopped(&self) -> Option<Arc<str>> {
         None
     }
-}
-
-fn versioned((value, version): (&[u8], u64)) -> Versioned {
-    Versioned { value: value.into(), version }
-}
-
-/// Visits the changes of a batch: keyspace code, key, value and version.
-fn each_change(
-    batch: &Batch<'_>,
-    place: LogPlace,
-    keyspaces: &Keyspaces,
-    mut visit: impl FnMut(u8, &[u8], Option<(&[u8], u64)>),
-) -> Result<(), StoreError> {
-    let parsed = batch.each_change(|change| {
-        let code = change.code;
-        keyspaces.home(code).ok_or(StoreError::UnknownKeyspace { code })?;
-        visit(code, change.key, change.value.map(|value| (value, change.version)));
-        Ok(())
-    })?;
-    let alarm =
-        || StoreError::in_file(&segment_file(place.segment), place.offset, "a state section does not parse");
-    parsed.then_some(()).ok_or_else(alarm)
 }
 
 /// The log's directory, for reading.

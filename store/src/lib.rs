@@ -30,6 +30,7 @@ mod disk;
 mod mac;
 mod memory;
 mod segment;
+mod values;
 mod view;
 
 pub use commit::{CommitError, CommitTicket, Receipt};

@@ -2,6 +2,8 @@
 
 /// The longest value a row may have. Larger things go to files of their own, with their digest in the row.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// The longest value that the view holds itself; a longer one it leaves in the log and notes its place.
+pub const VIEW_VALUE_BYTES_MAX: usize = 256;
 /// The longest key.
 pub const KEY_BYTES_MAX: usize = 1024;
 /// The longest sealed entry.

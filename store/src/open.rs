@@ -1,35 +1,37 @@
 //! Opening a store: what stands on the disk becomes a running engine, or a named reason why not.
 //!
-//! The cycle: 1. lock the directory; 2. open the view, or put it aside; 3. walk and verify the whole log, filling the
-//! memory rows and catching the view up; 4. rebuild the view if it had to be put aside; 5. clear a torn tail;
-//! 6. check the clock; 7. start the threads.
+//! The cycle: 1. lock the directory; 2. walk and verify the whole log, filling the memory rows, while other threads open
+//! the view and check its rows; 3. catch the view up, or put it aside and make it again; 4. clear a torn tail;
+//! 5. check the clock; 6. start the threads.
 
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::Path,
     sync::{Arc, Mutex, RwLock, atomic::AtomicBool},
+    thread,
 };
 
 use crate::{
-    Home, LogStore, OpenOptions, StoreError, TreeHead, Versioned,
-    batch::Batch,
+    Home, LogStore, OpenOptions, StoreError, TreeHead,
     commit::StopSwitch,
     committer::{ClockRule, Committer, batch_capacity},
     current::CurrentView,
     disk::{Disk, DiskDirectory, sync_directory},
     keyspace::Keyspaces,
-    limits,
     log_store::{Published, Shared},
-    mac::KeyedMac,
-    memory::{MemoryRows, MemoryWrite},
+    memory::MemoryRows,
     prepare::{make_segment, remove_unfinished},
     read::SparseIndex,
     segment::{SegmentHeader, segment_file},
     tail::{LogTail, TailStart},
-    view::{RowCheck, View, ViewFault, ViewPosition, ViewWrites},
+    view::View,
     walk::{Walker, segment_numbers},
 };
+
+mod view;
+
+use self::view::OpenView;
 
 pub(crate) const LOG_DIRECTORY: &str = "log";
 const VIEW_DIRECTORY: &str = "view";
@@ -129,39 +131,30 @@ pub(crate) fn open(
     let ended_clean = take_clean_end(&directory)?;
 
     let view_path = directory.join(VIEW_DIRECTORY);
-    let mut view = OpenView::open(&view_path, options.mac_key.view(), options.view_cache_bytes, ended_clean)?;
-    let found = view.position;
+    let (view_mac, cache_bytes, view_disk) =
+        (options.mac_key.view(), options.view_cache_bytes, Arc::clone(&disk));
     let memory = MemoryRows::new();
     let mut index = SparseIndex::default();
-    let mut caught_up = 0;
-    let tail = walker.run_to_end(|batch, place| {
-        let number = batch.header.number;
-        index.note(batch.header.first_index, place);
-        if number == found.batch + 1 && batch.header.previous_hash != found.hash {
-            return Err(view_ahead(found, "another batch has its number here"));
-        }
-        if number > found.batch {
-            caught_up += 1;
-        }
-        replay(batch, place.segment, &keyspaces, &memory, &mut view)
-    })?;
-    if walker.batch < found.batch {
-        return Err(view_ahead(found, "the log ends before it"));
-    }
-    if walker.batch == found.batch && walker.hash != found.hash {
-        return Err(view_ahead(found, "another batch has its number here"));
-    }
-    view.flush();
-    if view.view.is_none() {
-        view.start_again()?;
-        let mut again = Walker::new(&*disk, &log_mac, &options.identity)?;
-        let scratch = MemoryRows::new();
-        again.run_to(walker.batch, |batch, place| {
-            replay(batch, place.segment, &keyspaces, &scratch, &mut view)
-        })?;
-        view.flush();
-    }
-    let (view, view_position, view_recovery) = view.finish(caught_up)?;
+    let (tail, opened) = thread::scope(|scope| {
+        let opening =
+            scope.spawn(|| OpenView::open(&view_path, view_mac, cache_bytes, view_disk, ended_clean));
+        let tail = walker.run_to_end(|batch, place| {
+            index.note(batch.header.first_index, place);
+            let mut writes = Vec::new();
+            batch.each_row_change(place, &keyspaces, |home, change| match home {
+                Home::Memory => writes.push(change.memory_write()),
+                // The view is brought up to date when it is known what it lacks.
+                Home::View => {}
+            })?;
+            memory.apply(writes);
+            Ok(())
+        });
+        (tail, opening.join())
+    });
+    // What is wrong with the log is said first; the view is not touched then.
+    let tail = tail?;
+    let view = opened.map_err(|_| StoreError::View { reason: "opening it panicked".to_owned() })??;
+    let (view, view_position, view_recovery) = view.follow(&walker, &keyspaces)?;
 
     let place = walker.place;
     let mut torn_tail = None;
@@ -228,154 +221,6 @@ pub(crate) fn open(
         last_time,
     })?;
     Ok((store, recovery))
-}
-
-fn view_ahead(found: ViewPosition, what: &'static str) -> StoreError {
-    StoreError::ViewAheadOfLog { view_batch: found.batch, what }
-}
-
-/// Applies one verified batch to the memory rows, and to the view if that has not seen it.
-fn replay(
-    batch: &Batch<'_>,
-    segment: u64,
-    keyspaces: &Keyspaces,
-    memory: &MemoryRows,
-    view: &mut OpenView<'_>,
-) -> Result<(), StoreError> {
-    let for_view = batch.header.number > view.position.batch;
-    let mut writes = Vec::new();
-    let parsed = batch.each_change(|change| {
-        let code = change.code;
-        match keyspaces.home(code).ok_or(StoreError::UnknownKeyspace { code })? {
-            Home::Memory => {
-                let row =
-                    change.value.map(|value| Versioned { value: value.into(), version: change.version });
-                writes.push(MemoryWrite { code, key: change.key.to_vec(), row });
-            }
-            Home::View if for_view => {
-                view.pending.add(code, change.key, change.value, change.version);
-            }
-            Home::View => {}
-        }
-        Ok(())
-    })?;
-    if !parsed {
-        return Err(StoreError::in_file(&segment_file(segment), 0, "a state section does not parse"));
-    }
-    memory.apply(writes);
-    if for_view {
-        view.reached = Some((batch.header.number, batch.header_hash));
-        if view.pending.rows.len() >= limits::VIEW_WRITES_PER_BATCH_MAX - 1 {
-            view.flush();
-        }
-    }
-    Ok(())
-}
-
-/// The view while the log is walked. A view that fails is dropped, and made again afterwards.
-struct OpenView<'a> {
-    path: &'a Path,
-    mac: KeyedMac,
-    cache_bytes: u64,
-    view: Option<View>,
-    position: ViewPosition,
-    pending: ViewWrites,
-    reached: Option<(u64, [u8; 32])>,
-    /// Under way until the first write.
-    check: Option<RowCheck>,
-    ended_clean: bool,
-    unfit: Option<String>,
-}
-
-impl<'a> OpenView<'a> {
-    fn open(path: &'a Path, mac: KeyedMac, cache_bytes: u64, ended_clean: bool) -> Result<Self, StoreError> {
-        let mut open = Self {
-            path,
-            mac,
-            cache_bytes,
-            view: None,
-            position: ViewPosition::default(),
-            pending: ViewWrites::default(),
-            reached: None,
-            check: None,
-            ended_clean,
-            unfit: None,
-        };
-        // Every row is read, also after a clean end: an old row with its right HMAC, put back while nothing ran, is found
-        // by the sum over all of them.
-        match View::open(path, open.mac.clone(), cache_bytes) {
-            Ok((view, position)) => {
-                open.check = Some(view.begin_check(&position));
-                (open.view, open.position) = (Some(view), position);
-            }
-            Err(ViewFault::Busy(reason)) => return Err(StoreError::View { reason }),
-            // Made again right here, so that one walk of the log fills it.
-            Err(ViewFault::Unfit(reason)) => {
-                open.found_unfit(reason);
-                open.start_again()?;
-            }
-        }
-        Ok(open)
-    }
-
-    fn found_unfit(&mut self, reason: String) {
-        if self.ended_clean {
-            tracing::error!(
-                reason,
-                "the view was changed after it was closed in good order; examine who can write to the disk"
-            );
-        }
-        self.view = None;
-        self.unfit = Some(reason);
-    }
-
-    /// Waits until every row was looked at; a view that is not to be believed is dropped.
-    fn settle(&mut self) {
-        if let Some(Err(reason)) = self.check.take().map(RowCheck::finish) {
-            self.found_unfit(reason);
-        }
-    }
-
-    fn start_again(&mut self) -> Result<(), StoreError> {
-        let reason = self.unfit.clone().unwrap_or_default();
-        // On a full disk sled fails whatever state it is in: a good view is not given up for that.
-        room(self.path).map_err(StoreError::io("find room for", VIEW_DIRECTORY))?;
-        tracing::warn!(reason, "the view is put aside and made again from the log");
-        self.view = None;
-        self.position = ViewPosition::default();
-        self.pending = ViewWrites::default();
-        self.reached = None;
-        View::put_aside(self.path).map_err(StoreError::io("put aside", VIEW_DIRECTORY))?;
-        match View::open(self.path, self.mac.clone(), self.cache_bytes) {
-            Ok((view, position)) => {
-                (self.view, self.position) = (Some(view), position);
-                Ok(())
-            }
-            Err(ViewFault::Busy(reason) | ViewFault::Unfit(reason)) => Err(StoreError::View { reason }),
-        }
-    }
-
-    /// Applies what is pending; a failure puts the view out of use.
-    fn flush(&mut self) {
-        self.settle();
-        let writes = std::mem::take(&mut self.pending);
-        if let (Some(view), Some((batch, hash))) = (&self.view, self.reached.take())
-            && let Err(reason) = view.apply(&writes, &mut self.position, batch, hash)
-        {
-            self.view = None;
-            self.unfit = Some(reason);
-        }
-    }
-
-    fn finish(self, caught_up: u64) -> Result<(View, ViewPosition, ViewRecovery), StoreError> {
-        let unfit = self.unfit.clone().unwrap_or_default();
-        let view = self.view.ok_or(StoreError::View { reason: unfit })?;
-        let recovery = match self.unfit {
-            Some(reason) => ViewRecovery::Rebuilt { reason },
-            None => ViewRecovery::CaughtUp { batches: caught_up },
-        };
-        Ok((view, self.position, recovery))
-    }
 }
 
 fn lock(directory: &Path) -> Result<File, StoreError> {

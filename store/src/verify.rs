@@ -42,7 +42,7 @@ pub struct RowProblem {
 /// What is wrong with a row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RowProblemKind {
-    /// Its HMAC is wrong.
+    /// Its HMAC is wrong, or the value in the log that it points at.
     WrongHmac,
     /// It is authentic, but not the row the log has last: an older or a different one.
     NotTheLatest,
@@ -89,7 +89,7 @@ pub(crate) fn verify_view(shared: &Shared) -> Result<ViewReport, StoreError> {
         problems.push((key.to_vec(), kind));
     };
     shared.view.each_row(|key, row| {
-        compare(key, row.map(|(version, value)| (version, sha256(value))));
+        compare(key, row.map(|row| (row.version, sha256(&row.value))));
     })?;
     shared.memory.each_row(|code, key, row| {
         compare(&full_key(code, key), Some((row.version, sha256(&row.value))));

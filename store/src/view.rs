@@ -10,21 +10,34 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use crate::{
     Row, StoreError, Versioned,
-    disk::sync_directory,
+    batch::LoggedChange,
+    disk::{Disk, sync_directory},
     limits,
     mac::{KeyedMac, MAC_BYTES},
+    values::LoggedValues,
+    walk::LogPlace,
 };
 
+mod check;
+mod row;
+
+pub(crate) use check::RowCheck;
+use row::{StoredRow, StoredValue, encode_row, read_row, tag_in};
+
 const LOCK_ATTEMPTS_MAX: u32 = 100;
-/// Keyspace code 0 is reserved for this row.
-const POSITION_KEY: [u8; 2] = [0, b'p'];
-const ROW_OVERHEAD: usize = 8 + MAC_BYTES;
+/// Keyspace code 0 is reserved for this row. Its key names the form of all rows.
+const POSITION_KEY: [u8; 2] = [0, b'q'];
+/// The position of views whose rows hold every value themselves, made before version 0.1.
+const POSITION_KEY_OF_FORM_1: [u8; 2] = [0, b'p'];
 
 /// Which part of the log the view holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -69,23 +82,30 @@ impl RowSum {
     }
 }
 
+/// A row on its way to the view.
+#[derive(Clone)]
+pub(crate) struct FreshRow {
+    pub row: Versioned,
+    /// Where the log has its value.
+    pub place: LogPlace,
+}
+
 /// Writes that reach the view together, by keyspace code and key; of two writes to one key the later stands.
 #[derive(Default)]
 pub(crate) struct ViewWrites {
     /// `None` deletes.
-    pub rows: BTreeMap<Vec<u8>, Option<Versioned>>,
+    pub rows: BTreeMap<Vec<u8>, Option<FreshRow>>,
 }
 
 impl ViewWrites {
-    pub fn add(&mut self, code: u8, key: &[u8], value: Option<&[u8]>, version: u64) {
-        let row = value.map(|value| Versioned { value: value.into(), version });
-        self.rows.insert(view_key(code, key), row);
+    /// Adds a change of a batch that begins at `place`.
+    pub fn add(&mut self, change: &LoggedChange<'_>, place: LogPlace) {
+        let place = LogPlace { segment: place.segment, offset: place.offset + change.value_offset };
+        let versioned = |value: &[u8]| Versioned { value: value.into(), version: change.version };
+        let row = change.value.map(|value| FreshRow { row: versioned(value), place });
+        self.rows.insert(view_key(change.code, change.key), row);
     }
 }
-
-mod check;
-
-pub(crate) use check::RowCheck;
 
 /// The open view. Reads from any thread; [`View::apply`] from one at a time.
 pub(crate) struct View {
@@ -93,20 +113,31 @@ pub(crate) struct View {
     /// Our own descriptor of sled's log: sled's flush is `sync_file_range`, which makes nothing durable.
     file: File,
     mac: KeyedMac,
+    values: LoggedValues,
     dirty: AtomicBool,
 }
+
+/// What is said of a view of [`ViewFault::Outdated`].
+pub(crate) const OUTDATED: &str = "an earlier version of the service made it";
 
 /// Why a view could not be used.
 pub(crate) enum ViewFault {
     /// Another holder has it open; nothing is wrong with it.
     Busy(String),
+    /// An earlier version of this engine made it: put aside and rebuild. Nothing is wrong with it either.
+    Outdated,
     /// It is not to be believed: put aside and rebuild.
     Unfit(String),
 }
 
 impl View {
-    /// Opens or makes the view at `path`. Its rows are not looked at: see [`View::begin_check`].
-    pub fn open(path: &Path, mac: KeyedMac, cache_bytes: u64) -> Result<(Self, ViewPosition), ViewFault> {
+    /// Opens or makes the view at `path` of the log on `disk`. Its rows are not looked at: see [`View::begin_check`].
+    pub fn open(
+        path: &Path,
+        mac: KeyedMac,
+        cache_bytes: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, ViewPosition), ViewFault> {
         let unfit = |error: io::Error| ViewFault::Unfit(error.to_string());
         fs::create_dir_all(path).map_err(unfit)?;
         remove_torn_snapshots(path).map_err(unfit)?;
@@ -121,10 +152,10 @@ impl View {
                 sync_directory(parent)?;
             }
             let file = File::options().write(true).open(path.join("db"))?;
-            Ok(Self { db, file, mac, dirty: AtomicBool::new(false) })
+            Ok(Self { db, file, mac, values: LoggedValues::new(disk), dirty: AtomicBool::new(false) })
         })()
         .map_err(unfit)?;
-        let position = view.position().map_err(ViewFault::Unfit)?;
+        let position = view.position()?;
         Ok((view, position))
     }
 
@@ -142,17 +173,19 @@ impl View {
         path.parent().map_or(Ok(()), sync_directory)
     }
 
-    fn position(&self) -> Result<ViewPosition, String> {
-        guarded(|| {
-            let Some(stored) = self.db.get(POSITION_KEY).map_err(|e| e.to_string())? else {
-                return if self.db.is_empty() {
-                    Ok(ViewPosition::default())
-                } else {
-                    Err("rows without a position".to_owned())
-                };
-            };
-            self.read_position(&stored).ok_or_else(|| "the position row carries a wrong HMAC".to_owned())
-        })?
+    fn position(&self) -> Result<ViewPosition, ViewFault> {
+        let unfit = |what: &str| Err(ViewFault::Unfit(what.to_owned()));
+        let broken = |error: sled::Error| ViewFault::Unfit(error.to_string());
+        let read = || match self.db.get(POSITION_KEY).map_err(broken)? {
+            Some(stored) => match self.read_position(&stored) {
+                Some(position) => Ok(position),
+                None => unfit("the position row carries a wrong HMAC"),
+            },
+            None if self.db.contains_key(POSITION_KEY_OF_FORM_1).map_err(broken)? => Err(ViewFault::Outdated),
+            None if self.db.is_empty() => Ok(ViewPosition::default()),
+            None => unfit("rows without a position"),
+        };
+        guarded(read).map_err(ViewFault::Unfit)?
     }
 
     /// Begins to compare every row, as the view is now, with the sum of its position. Nothing may be applied before that is done.
@@ -177,13 +210,13 @@ impl View {
                 let mut chunk = sled::Batch::default();
                 for (key, write) in writes.by_ref().take(limits::VIEW_WRITES_PER_BATCH_MAX - 1) {
                     let old = self.db.get(key).map_err(|e| e.to_string())?;
-                    if let Some(tag) = old.as_ref().and_then(|old| old.get(8..ROW_OVERHEAD)) {
+                    if let Some(tag) = old.as_ref().and_then(|old| tag_in(old)) {
                         position.sum.subtract(tag);
                     }
                     match write {
-                        Some(Versioned { value, version }) => {
-                            let row = self.row(key, value, *version);
-                            position.sum.add(&row[8..ROW_OVERHEAD]);
+                        Some(fresh) => {
+                            let (row, tag) = encode_row(&self.mac, key, fresh);
+                            position.sum.add(&tag);
                             chunk.insert(&key[..], row);
                         }
                         None => chunk.remove(&key[..]),
@@ -235,17 +268,21 @@ impl View {
         rows.map_err(view)?
     }
 
-    /// Visits every row as stored, without judging it: key with its keyspace code, and the row if its HMAC is right.
-    pub fn each_row(&self, mut visit: impl FnMut(&[u8], Option<(u64, &[u8])>)) -> Result<(), StoreError> {
+    /// Visits every row as stored, without judging it: key with its keyspace code, and the row if its HMAC and its value are right.
+    pub fn each_row(&self, mut visit: impl FnMut(&[u8], Option<Versioned>)) -> Result<(), StoreError> {
+        let view = |reason| StoreError::View { reason };
         let walked = guarded(|| {
             for row in self.db.range([1_u8]..) {
-                let (key, stored) = row.map_err(|e| e.to_string())?;
-                let opened = self.split(&key, &stored).map(|(version, _, value)| (version, value));
-                visit(&key, opened);
+                let (key, stored) = row.map_err(|e| view(e.to_string()))?;
+                match self.open_row(&key, &stored, "of any kind") {
+                    Ok(row) => visit(&key, Some(row)),
+                    Err(error) if error.is_alarm() => visit(&key, None),
+                    Err(error) => return Err(error),
+                }
             }
             Ok(())
         });
-        walked.and_then(|inner| inner).map_err(|reason| StoreError::View { reason })
+        walked.map_err(view)?
     }
 
     /// Makes what was applied so far durable, if anything was.
@@ -258,24 +295,16 @@ impl View {
     }
 
     fn open_row(&self, key: &[u8], stored: &[u8], keyspace: &'static str) -> Result<Versioned, StoreError> {
-        let (version, _, value) = self.split(key, stored).ok_or_else(|| StoreError::Tampered {
-            place: format!("the view, keyspace {keyspace}"),
-            what: "a row carries a wrong HMAC",
-        })?;
-        Ok(Versioned { value: value.into(), version })
-    }
-
-    fn row(&self, key: &[u8], value: &[u8], version: u64) -> Vec<u8> {
-        let tag = self.mac.over(&[&(key.len() as u16).to_be_bytes(), key, &version.to_be_bytes(), value]);
-        let mut row = Vec::with_capacity(ROW_OVERHEAD + value.len());
-        row.extend_from_slice(&version.to_be_bytes());
-        row.extend_from_slice(&tag);
-        row.extend_from_slice(value);
-        row
-    }
-
-    fn split<'a>(&self, key: &[u8], stored: &'a [u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
-        split_row(&self.mac, key, stored)
+        let StoredRow { version, value, .. } =
+            read_row(&self.mac, key, stored).ok_or_else(|| StoreError::Tampered {
+                place: format!("the view, keyspace {keyspace}"),
+                what: "a row carries a wrong HMAC",
+            })?;
+        let value = match value {
+            StoredValue::Here(value) => value.into(),
+            StoredValue::InLog(value) => self.values.read(&value)?,
+        };
+        Ok(Versioned { value, version })
     }
 
     fn write_position(&self, position: &ViewPosition) -> Vec<u8> {
@@ -305,14 +334,6 @@ impl View {
 }
 
 /// A key of sled: the keyspace code, then the key.
-/// Version, tag and value of a stored row whose HMAC is right.
-fn split_row<'a>(mac: &KeyedMac, key: &[u8], stored: &'a [u8]) -> Option<(u64, &'a [u8], &'a [u8])> {
-    let (head, value) = stored.split_at_checked(ROW_OVERHEAD)?;
-    let (version, tag) = head.split_at(8);
-    let right = mac.matches(&[&(key.len() as u16).to_be_bytes(), key, version, value], tag);
-    right.then_some((u64::from_be_bytes(version.try_into().ok()?), tag, value))
-}
-
 pub(crate) fn view_key(code: u8, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(1 + key.len());
     out.push(code);

@@ -49,6 +49,20 @@ pub(crate) fn segment_numbers(disk: &dyn Disk) -> Result<Vec<u64>, StoreError> {
     }
 }
 
+/// Bytes of log between two marks, about.
+const MARK_EVERY_BYTES: u64 = 64 << 20;
+
+/// A place that was reached with everything before it verified: from here the walk can be taken up again.
+#[derive(Clone)]
+struct Mark {
+    place: LogPlace,
+    batch: u64,
+    hash: [u8; 32],
+    frontier: Frontier,
+    last_time: Option<Timestamp>,
+    epoch: u32,
+}
+
 /// A resumable, verifying walk.
 pub(crate) struct Walker<'a> {
     disk: &'a dyn Disk,
@@ -56,6 +70,7 @@ pub(crate) struct Walker<'a> {
     identity: &'a LogIdentity,
     numbers: Vec<u64>,
     window: Option<Window>,
+    marks: Vec<Mark>,
     /// Where the next batch is expected; segment 0 before the start.
     pub place: LogPlace,
     /// Number of the last batch seen.
@@ -77,6 +92,7 @@ impl<'a> Walker<'a> {
             identity,
             numbers: segment_numbers(disk)?,
             window: None,
+            marks: Vec::new(),
             place: LogPlace { segment: 0, offset: 0 },
             batch: 0,
             hash: [0; 32],
@@ -84,6 +100,31 @@ impl<'a> Walker<'a> {
             last_time: None,
             epoch: 0,
         })
+    }
+
+    /// A second walk that stands at or before the end of batch `batch`, as near as this one has a mark.
+    pub fn again_from(&self, batch: u64) -> Result<Self, StoreError> {
+        let mut again = Self::new(self.disk, self.mac, self.identity)?;
+        let end = self.mark();
+        let before = self.marks.partition_point(|mark| mark.batch <= batch);
+        let mark = if end.batch <= batch { Some(&end) } else { self.marks[..before].last() };
+        if let Some(mark) = mark.filter(|mark| mark.place.segment != 0) {
+            let Mark { place, batch, hash, frontier, last_time, epoch } = mark.clone();
+            again.window = Some(Window::open(self.disk, &segment_file(place.segment))?);
+            again = Self { place, batch, hash, frontier, last_time, epoch, ..again };
+        }
+        Ok(again)
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            place: self.place,
+            batch: self.batch,
+            hash: self.hash,
+            frontier: self.frontier.clone(),
+            last_time: self.last_time,
+            epoch: self.epoch,
+        }
     }
 
     /// Whether there is any segment at all.
@@ -197,6 +238,12 @@ impl<'a> Walker<'a> {
         self.last_time = Some(batch.header.last_time);
         self.hash = batch.header_hash;
         self.place.offset += extent;
+        let far = |mark: &Mark| {
+            mark.place.segment != place.segment || mark.place.offset + MARK_EVERY_BYTES <= self.place.offset
+        };
+        if self.marks.last().is_none_or(far) {
+            self.marks.push(self.mark());
+        }
         Ok(Step::Batch)
     }
 
@@ -332,9 +379,12 @@ impl Window {
         let buffered = self.start..self.start + self.buffer.len() as u64;
         if !buffered.contains(&offset) || offset + count > buffered.end {
             let want = count.max(WINDOW_BYTES as u64).min(self.length.saturating_sub(offset));
-            self.buffer.clear();
+            // What is in the buffer is not cleared first: all of it is read over.
             self.buffer.resize(want.max(count) as usize, 0);
-            self.file.read_at(offset, &mut self.buffer)?;
+            if let Err(error) = self.file.read_at(offset, &mut self.buffer) {
+                self.buffer.clear();
+                return Err(error);
+            }
             self.start = offset;
         }
         let from = (offset - self.start) as usize;

@@ -314,3 +314,25 @@ fn another_authority_another_node_and_an_earlier_epoch_are_refused_a_later_epoch
     // The hand-over is in the batch already, though the segment is of the epoch before.
     assert!(matches!(LogStore::open(with("x", "a", 2)), Err(StoreError::Identity { .. })));
 }
+
+#[test]
+fn values_of_every_length_read_back_at_once_and_after_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let lengths = [0, 1, 255, 256, 257, 258, 4000, 30_000];
+    let value = |n: usize| (0..lengths[n]).map(|at| (at % 251) as u8 ^ n as u8).collect::<Vec<_>>();
+    let mut store = LogStore::create(options(directory.path())).unwrap();
+    for n in 0..lengths.len() {
+        store.commit(put(DEVICES, [n as u8], value(n))).wait().unwrap();
+    }
+    for _ in 0..2 {
+        let rows = store.scan(DEVICES, &[], None, 100).unwrap();
+        assert_eq!(rows.len(), lengths.len());
+        for (n, (key, row)) in rows.iter().enumerate() {
+            assert_eq!((&key[..], &row.value[..]), (&[n as u8][..], &value(n)[..]));
+            assert!(store.get(DEVICES, key).unwrap().as_ref() == Some(row));
+        }
+        assert!(store.verify_view().unwrap().is_sound());
+        drop(store);
+        store = LogStore::open(options(directory.path())).unwrap().0;
+    }
+}

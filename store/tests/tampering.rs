@@ -267,6 +267,39 @@ fn one_old_row_put_back_after_a_clean_end_is_not_served() {
 }
 
 #[test]
+fn a_value_that_changes_in_the_log_while_the_store_serves_is_an_alarm_at_its_next_read() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path());
+    let (store, _) = LogStore::open(options(directory.path())).unwrap();
+    assert_eq!(&store.get(DEVICES, &[4]).unwrap().unwrap().value[..], [5; 4000]);
+    let path = segment(directory.path(), 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let value = bytes.windows(4000).position(|window| window == [5; 4000]).unwrap();
+    bytes[value + 1234] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    for read in [store.get(DEVICES, &[4]).map(drop), store.scan(DEVICES, &[], None, 100).map(drop)] {
+        let error = read.unwrap_err();
+        assert!(error.is_alarm() && error.to_string().contains("00000001.segment"), "{error}");
+    }
+    assert!(store.stopped().is_some());
+}
+
+#[test]
+fn a_view_made_by_an_earlier_version_is_made_again_and_nobody_is_suspected() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path());
+    with_sled(directory.path(), |db| {
+        let position = db.remove([0, b'q']).unwrap().unwrap();
+        db.insert([0, b'p'], position).unwrap();
+    });
+    let (store, recovery) = LogStore::open(options(directory.path())).unwrap();
+    assert!(
+        matches!(recovery.view, ViewRecovery::Rebuilt { reason } if reason.contains("an earlier version"))
+    );
+    assert!(store.verify_view().unwrap().is_sound());
+}
+
+#[test]
 fn a_stale_or_missing_row_after_an_unclean_end_makes_the_view_again() {
     let directory = tempfile::tempdir().unwrap();
     filled(directory.path());
