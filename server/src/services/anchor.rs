@@ -5,7 +5,7 @@ use std::sync::Arc;
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{Anchor, AnchorList};
 use domain::{ReasonCode, Role};
-use hsm::{CallOptions, Priority, SignatureAlgorithm};
+use hsm::{CallOptions, Priority, Signature};
 use pki::CertificateRole;
 use proto::v1;
 use proto::v1::anchor_service_server::AnchorService;
@@ -142,7 +142,7 @@ impl AnchorApi {
                 let name = &message.common_name;
                 let unsigned = unsigned_request(&party, profile, &key.public_key, name, &key.registered_id)?;
                 let input = hsm::RspInput::CertificationRequest(unsigned.bytes().to_vec());
-                let signature = token.rsp_sign(&key.key, input, options).await?;
+                let signature = Signature::bits_256(token.rsp_sign(&key.key, input, options).await?);
                 (party, profile, assemble(unsigned, &signature)?, key.public_key)
             }
             Some(Key::Issuer(name)) => {
@@ -159,14 +159,9 @@ impl AnchorApi {
                     &message.common_name,
                     &message.registered_id,
                 )?;
-                let digest = vec![unsigned.digest().to_vec()];
-                let algorithm = SignatureAlgorithm::EcdsaSha256;
-                let signatures = self.ca.token.sign(&issuer.key, algorithm, digest, options).await?;
-                let signature = signatures
-                    .first()
-                    .and_then(|signature| signature.as_slice().try_into().ok())
-                    .ok_or(ServiceError::Internal("a token's signature"))?;
-                (party, profile, assemble(unsigned, &signature)?, issuer.public_key.clone())
+                let signatures = self.ca.token.sign(&issuer.key, &[unsigned.digest()], options).await?;
+                let signature = signatures.first().ok_or(ServiceError::Internal("a token's signature"))?;
+                (party, profile, assemble(unsigned, signature)?, issuer.public_key.clone())
             }
             None => return Err(invalid("key is missing")),
         };
@@ -194,7 +189,7 @@ impl AnchorApi {
 }
 
 /// Verified under its own key by the code that reads requests from outside; one that fails there never leaves.
-fn assemble(unsigned: pki::csr::UnsignedRequest, signature: &[u8; 64]) -> Result<Vec<u8>, ServiceError> {
+fn assemble(unsigned: pki::csr::UnsignedRequest, signature: &Signature) -> Result<Vec<u8>, ServiceError> {
     unsigned
         .assemble(signature)
         .map_err(|_| ServiceError::Internal("a certification request does not verify under its own key"))

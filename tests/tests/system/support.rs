@@ -125,7 +125,7 @@ impl Deployment {
         self.chancery(&["operation", "execute", digest, "--identity", "officer", "--out", &out]);
     }
 
-    fn install(&self, folder: &str, certificate: &str) {
+    pub fn install(&self, folder: &str, certificate: &str) {
         let server = format!("127.0.0.1:{}", self.ports[0]);
         let certificates = ["--certificate", certificate, "--authority-ca", "handover/authority-ca.pem"];
         let place = ["--server", &server, "--authority", AUTHORITY];
