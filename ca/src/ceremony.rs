@@ -5,16 +5,16 @@
 //! the ceremony, but for keys, times and random serial numbers.
 
 use domain::{ReasonCode, Timestamp};
-use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
+use hsm::{CallOptions, Digest, KeyCheck, RegisteredKey, Signature, Token};
 use pki::crl::{Crl, CrlInputs, LintedTbsCertList};
 use pki::csr::{UnsignedRequest, Wishes};
 use pki::{
-    Certificate, CertificateInputs, CertificateProfile, CertificateRole, CivilTime, KnownKeys, LintedTbs,
-    PkiError, PublicKey, SerialNumber, SubjectValues,
+    Algorithm, Certificate, CertificateInputs, CertificateProfile, CertificateRole, CivilTime, KnownKeys,
+    LintedTbs, PkiError, PublicKey, SerialNumber, SubjectValues,
 };
 
 use crate::CaError;
-use crate::issuance::{assemble, build, check_algorithms, crl_count, key_identifier, random_serial};
+use crate::issuance::{build, check_algorithms, crl_count, key_identifier, random_serial};
 
 /// What a certificate is to say: all but the key and who stands above it.
 #[derive(Clone, Debug)]
@@ -57,6 +57,10 @@ pub fn lint_draft(
             ),
         ));
     }
+    let issuer_curve = match above {
+        Some(issuer) => pki::curve_of(issuer.spki()).map_err(invalid)?,
+        None => key.curve(),
+    };
     let (issuer_name_der, issuer_key_identifier) = match (above, profile.is_root()) {
         (None, true) => (pki::subject_name_der(profile, &draft.subject).map_err(invalid)?, None),
         (Some(issuer), false) => {
@@ -68,6 +72,7 @@ pub fn lint_draft(
     };
     let inputs = CertificateInputs {
         serial: draft.serial.map_or_else(random_serial, Ok)?,
+        issuer_curve,
         issuer_name_der,
         issuer_key_identifier,
         subject: draft.subject,
@@ -92,7 +97,7 @@ pub async fn sign_draft(
 ) -> Result<Certificate, CaError> {
     let KeyCheck::PublicKey(issuer) = &key.check else { return Err(CaError::Record("key")) };
     let signature = signature(token, key, linted.digest(), options).await?;
-    assemble(linted, &signature, issuer)
+    linted.assemble(&signature, issuer).map_err(CaError::Verification)
 }
 
 /// The request for a certificate of `profile` by an issuer elsewhere. A certificate of these values would pass our lint, so that
@@ -111,6 +116,7 @@ pub fn lint_request(
     let not_before = CivilTime::from_timestamp(now).map_err(invalid)?;
     let inputs = CertificateInputs {
         serial: random_serial()?,
+        issuer_curve: key.curve(),
         issuer_name_der: pki::subject_name_der(CertificateRole::OperatorRoot.profile(), &elsewhere)
             .map_err(invalid)?,
         issuer_key_identifier: Some([0; 20]),
@@ -138,8 +144,7 @@ pub async fn sign_request(
     options: CallOptions,
 ) -> Result<Vec<u8>, CaError> {
     let signature = signature(token, key, request.digest(), options).await?;
-    let signature = signature.as_slice().try_into().map_err(|_| SIGNATURE_INVALID)?;
-    request.assemble(signature).map_err(|_| SIGNATURE_INVALID)
+    request.assemble(&signature).map_err(|_| CaError::Verification(PkiError::SignatureInvalid))
 }
 
 /// Builds and lints a revocation list.
@@ -158,25 +163,21 @@ pub async fn sign_list(
     options: CallOptions,
 ) -> Result<Crl, CaError> {
     let signature = signature(token, key, linted.digest(), options).await?;
-    let signature = signature.as_slice().try_into().map_err(|_| SIGNATURE_INVALID)?;
-    linted.assemble(signature, issuer).map_err(CaError::Verification)
+    linted.assemble(&signature, issuer).map_err(CaError::Verification)
 }
-
-const SIGNATURE_INVALID: CaError = CaError::Verification(PkiError::SignatureInvalid);
 
 async fn signature(
     token: &Token,
     key: &RegisteredKey,
-    digest: [u8; 32],
+    digest: Digest,
     options: CallOptions,
-) -> Result<Vec<u8>, CaError> {
-    let digests = vec![digest.to_vec()];
-    let signatures = token.sign(&key.key, SignatureAlgorithm::EcdsaSha256, digests, options).await?;
+) -> Result<Signature, CaError> {
+    let signatures = token.sign(&key.key, &[digest], options).await?;
     signatures.into_iter().next().ok_or(CaError::Record("signature"))
 }
 
 fn check_key(key: &PublicKey, now: Timestamp) -> Result<(), CaError> {
-    check_algorithms(&[key.curve().as_str(), "ecdsa-with-SHA256"], now)
+    check_algorithms(&[key.curve().as_str(), Algorithm::of_signatures_on(key.curve())], now)
 }
 
 /// What verifies chains would refuse anything else.

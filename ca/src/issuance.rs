@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use audit::{EntryDraft, EventType, Fact, Hash, Name, Outcome, Pseudonym};
-use domain::{Eid, ReasonCode, Role, Timestamp};
-use hsm::{CallOptions, KeyCheck, RegisteredKey, SignatureAlgorithm, Token};
+use domain::{Curve, Eid, ReasonCode, Role, Timestamp};
+use hsm::{CallOptions, KeyCheck, RegisteredKey, Token};
 use pki::csr::VerifiedCsr;
 use pki::{
     Algorithm, AlgorithmStatus, Certificate, CertificateInputs, CertificateProfile, CertificateRole,
@@ -183,18 +183,19 @@ pub struct Issued {
 
 /// Steps 4 to 6: duplicate-key check, profile, lint, serial number.
 pub fn prepare(engines: &Engines, request: CertificateRequest, now: Timestamp) -> Result<Prepared, CaError> {
-    check_curve(&request, now)?;
+    let issuer_curve = check_curve(&request, now)?;
     let key_row = key_row(engines, &request)?;
     let (above, standing) = if request.profile.is_root() {
         let own_name = pki::subject_name_der(request.profile, &request.subject);
         let own_name = own_name.map_err(|e| CaError::refused(ReasonCode::InvalidField, e.to_string()))?;
-        (Above { name_der: own_name, key_identifier: None }, Vec::new())
+        (Above { name_der: own_name, key_identifier: None, curve: issuer_curve }, Vec::new())
     } else {
         let issuer = request.issuer.certificate()?;
         check_issuer(&request, issuer)?;
         let above = Above {
             name_der: issuer.subject_name_der().to_vec(),
             key_identifier: Some(key_identifier(issuer)?),
+            curve: issuer_curve,
         };
         (above, in_good_standing(engines.store.as_ref(), &request.issuer.name, issuer, now)?)
     };
@@ -253,14 +254,17 @@ fn serial_number(store: &dyn store::Store, request: &CertificateRequest) -> Resu
     random_serial()
 }
 
-/// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. So are the keys of persons and
-/// servers, whose TLS is P-256 alone.
-fn check_curve(request: &CertificateRequest, now: Timestamp) -> Result<(), CaError> {
+/// A chain is of one curve (SGP.22 §2.6.4): whoever knows the issuer's can use the subject's. Those who come by TLS may have a
+/// key on P-384 below the operator's CA, which is on P-256: every TLS of ours knows both. The curve of the issuer.
+fn check_curve(request: &CertificateRequest, now: Timestamp) -> Result<Curve, CaError> {
     let unreadable = |_| CaError::Record("issuer");
-    let issuer = PublicKey::parse(&request.issuer.public_key, KnownKeys::Allow).map_err(unreadable)?.curve();
+    let issuer = pki::curve_of(&request.issuer.public_key).map_err(unreadable)?;
     let subject = request.key.public_key.curve();
-    if subject == issuer {
-        return check_algorithms(&[subject.as_str(), "ecdsa-with-SHA256"], now);
+    let by_tls =
+        matches!(request.profile.role, CertificateRole::OperatorClient | CertificateRole::OperatorServer);
+    if subject == issuer || (by_tls && matches!(subject, Curve::P256 | Curve::P384)) {
+        check_algorithms(&[subject.as_str(), Algorithm::of_signatures_on(issuer)], now)?;
+        return Ok(issuer);
     }
     Err(CaError::refused(
         ReasonCode::WeakKey,
@@ -286,6 +290,7 @@ pub(crate) fn check_algorithms(names: &[&str], now: Timestamp) -> Result<(), CaE
 struct Above {
     name_der: Vec<u8>,
     key_identifier: Option<[u8; 20]>,
+    curve: Curve,
 }
 
 /// A key is certified once, unless the certificate follows one in force of the same holder and profile, as the request or,
@@ -350,7 +355,7 @@ impl Prepared {
             .draft(EventType::CertificateIntent, Outcome::Intent)
             .fact("profile", Fact::fixed_name(self.request.profile.name))
             .fact("serial", serial_fact(&self.serial, about))
-            .fact("tbs", Fact::Digest(self.linted.digest()))
+            .fact("tbs", Fact::Digest(self.linted.sha256()))
             .fact("key", Fact::Digest(digest));
         let mut changes = Vec::with_capacity(2);
         let key = digest.to_vec();
@@ -388,21 +393,18 @@ pub async fn sign(
 ) -> Result<Vec<Issued>, CaError> {
     let Some(first) = prepared.first() else { return Ok(Vec::new()) };
     let issuer = Arc::clone(&first.request.issuer);
-    let digests: Vec<_> = prepared.iter().map(|p| p.linted.digest().to_vec()).collect();
-    let algorithm = SignatureAlgorithm::EcdsaSha256;
+    let digests: Vec<_> = prepared.iter().map(|p| p.linted.digest()).collect();
     // Verified once, below: in the certificate, under the issuer's key.
-    let signatures = token.danger_sign_unverified(&issuer.key, algorithm, &digests, options).await?;
+    let signatures = token.danger_sign_unverified(&issuer.key, &digests, options).await?;
     prepared
         .into_iter()
         .zip(signatures)
         .map(|(prepared, signature)| {
             let Prepared { request, serial, linted, standing: _, key_row, policy } = prepared;
             let certificate =
-                assemble(linted, &signature, &request.issuer.public_key).map_err(|error| match error {
-                    CaError::Verification(PkiError::SignatureInvalid) => {
-                        token.signature_failed(&issuer.key).into()
-                    }
-                    other => other,
+                linted.assemble(&signature, &request.issuer.public_key).map_err(|error| match error {
+                    PkiError::SignatureInvalid => token.signature_failed(&issuer.key).into(),
+                    other => CaError::Verification(other),
                 })?;
             Ok(Issued { certificate, request, serial, key_row, policy })
         })
@@ -511,6 +513,7 @@ pub async fn self_sign(
     let inputs = CertificateInputs {
         serial: random_serial()?,
         issuer_name_der: pki::subject_name_der(profile, &root.subject).map_err(build_error)?,
+        issuer_curve: pki::curve_of(public_key).map_err(build_error)?,
         issuer_key_identifier: None,
         subject: root.subject,
         subject_spki: public_key.clone(),
@@ -523,11 +526,9 @@ pub async fn self_sign(
         permitted: Vec::new(),
     };
     let (_, linted) = build(profile, &inputs)?;
-    let signatures = token
-        .sign(&key.key, SignatureAlgorithm::EcdsaSha256, vec![linted.digest().to_vec()], options)
-        .await?;
+    let signatures = token.sign(&key.key, &[linted.digest()], options).await?;
     let signature = signatures.first().ok_or(CaError::Record("signature"))?;
-    assemble(linted, signature, public_key)
+    linted.assemble(signature, public_key).map_err(CaError::Verification)
 }
 
 /// The CRL distribution points of a profile's certificates that name this list.
@@ -558,6 +559,7 @@ fn inputs(
     Ok(CertificateInputs {
         serial,
         issuer_name_der: above.name_der,
+        issuer_curve: above.curve,
         issuer_key_identifier: above.key_identifier,
         subject: request.subject.clone(),
         subject_spki: request.key.public_key.spki().to_vec(),
@@ -580,11 +582,6 @@ pub(crate) fn build(
     let linted = pki::lint(profile, inputs, tbs)
         .map_err(|e| CaError::refused(ReasonCode::LintFailed, e.to_string()))?;
     Ok((inputs.serial.clone(), linted))
-}
-
-pub(crate) fn assemble(linted: LintedTbs, signature: &[u8], issuer: &[u8]) -> Result<Certificate, CaError> {
-    let signature = signature.try_into().map_err(|_| CaError::Verification(PkiError::SignatureInvalid))?;
-    linted.assemble(signature, issuer).map_err(CaError::Verification)
 }
 
 pub(crate) fn random_serial() -> Result<SerialNumber, CaError> {

@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use domain::{Curve, ReasonCode, Timestamp};
-use hsm::{CallOptions, KeyCheck, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
+use hsm::{CallOptions, KeyCheck, KeyRef, KeyRole, RegisteredKey};
 use pki::ocsp::{
     AnswerInputs, CertificateId, CertificateStatus, ErrorStatus, OcspRequest, SingleAnswer, ask, build,
     error_answer,
 };
-use pki::{
-    Certificate, CertificateRole, CivilTime, KnownKeys, PkiError, PublicKey, SerialNumber, SubjectValues,
-};
+use pki::{Certificate, CertificateRole, CivilTime, PkiError, SerialNumber, SubjectValues};
 use sha2::{Digest, Sha256};
 use store::Store;
 
@@ -163,18 +161,10 @@ impl Responder {
         // Verified below, in the answer itself.
         let signatures = engines
             .token
-            .danger_sign_unverified(
-                &delegate.key,
-                SignatureAlgorithm::EcdsaSha256,
-                &[data.digest().to_vec()],
-                options,
-            )
+            .danger_sign_unverified(&delegate.key, &[data.digest()], options)
             .await
             .map_err(|error| status_of(error.into()))?;
-        let signature = signatures
-            .first()
-            .and_then(|signature| <&[u8; 64]>::try_from(signature.as_slice()).ok())
-            .ok_or(ErrorStatus::InternalError)?;
+        let signature = signatures.first().ok_or(ErrorStatus::InternalError)?;
         let der = data.assemble(signature).map_err(|error| {
             if matches!(error, PkiError::SignatureInvalid) {
                 // Counted and logged there.
@@ -291,9 +281,7 @@ pub fn check_responder(engines: &Engines, issuer: &str, key: &RegisteredKey) -> 
     if responder_key(store, &issuer.name)?.is_some() {
         return Err(CaError::refused(ReasonCode::Conflict, "the issuer has a responder already"));
     }
-    let curve = PublicKey::parse(&issuer.public_key, KnownKeys::Allow)
-        .map_err(|_| CaError::Record("issuer"))?
-        .curve();
+    let curve = pki::curve_of(&issuer.public_key).map_err(|_| CaError::Record("issuer"))?;
     let role = KeyRole::OcspResponder(curve);
     if key.role != role || key.key.label != role.label(&issuer.name, 1) {
         return Err(invalid(

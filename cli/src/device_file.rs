@@ -6,7 +6,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use domain::Curve;
+use domain::EuiccCurve;
 use proto::v1::{KeyPairCurve, OrderLine, order_line};
 
 use crate::error::CliError;
@@ -221,9 +221,9 @@ impl Columns {
                 decode(key).map(order_line::Key::PublicKey).ok_or_else(|| not_der("public_key"))
             }
             (None, Some(csr), None) => decode(csr).map(order_line::Key::Csr).ok_or_else(|| not_der("csr")),
-            (None, None, Some(curve)) => match curve.parse() {
+            (None, None, Some(curve)) => match curve.parse::<EuiccCurve>() {
                 Ok(curve) => Ok(key_pair(curve)),
-                Err(_) => Err("key pairs are made on P-256 or brainpoolP256r1".to_owned()),
+                Err(error) => Err(error.to_string()),
             },
             (None, None, None) => Err("it has neither a public_key nor a csr".to_owned()),
             (Some(_), Some(_), None) => Err("it has both a public_key and a csr".to_owned()),
@@ -240,10 +240,10 @@ fn not_der(column: &str) -> String {
 }
 
 /// A key pair that the authority makes.
-pub fn key_pair(curve: Curve) -> order_line::Key {
+pub fn key_pair(curve: EuiccCurve) -> order_line::Key {
     let curve = match curve {
-        Curve::P256 => KeyPairCurve::P256,
-        Curve::BrainpoolP256r1 => KeyPairCurve::BrainpoolP256r1,
+        EuiccCurve::P256 => KeyPairCurve::P256,
+        EuiccCurve::BrainpoolP256r1 => KeyPairCurve::BrainpoolP256r1,
     };
     order_line::Key::MakeKeyPair(curve.into())
 }
@@ -310,8 +310,8 @@ mod tests {
             "eid,public_key,make_key_pair\n1,,P-256\n2,,P-384\n3,3000,P-256\n4,3000,\n5,,brainpoolP256r1\n",
         )
         .unwrap();
-        assert_eq!(key_of(&devices[0]), key_pair(Curve::P256));
-        assert_eq!(key_of(&devices[4]), key_pair(Curve::BrainpoolP256r1));
+        assert_eq!(key_of(&devices[0]), key_pair(EuiccCurve::P256));
+        assert_eq!(key_of(&devices[4]), key_pair(EuiccCurve::BrainpoolP256r1));
         let reasons: Vec<_> = devices.iter().map(|device| device.order_line.is_err()).collect();
         assert_eq!(reasons, [false, true, true, false, false]);
     }

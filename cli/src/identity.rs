@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::CliError;
 use crate::files::{self, Readers};
-use crate::key_file::PrivateKey;
+use crate::key_file::{PrivateKey, TlsCurve};
 use crate::output::{Output, fields};
 
 /// File names in an identity's folder.
@@ -126,6 +126,9 @@ pub struct Create {
     /// ISO 3166 two-letter country code; parties need one
     #[arg(long, value_parser = parse_country)]
     country: Option<String>,
+    /// Curve of the key for TLS; keys for approvals and for sealed answers are on P-256
+    #[arg(long, value_enum, default_value_t = TlsCurve::P256)]
+    tls_curve: TlsCurve,
     /// The folder to make
     #[arg(long)]
     out: PathBuf,
@@ -136,6 +139,9 @@ pub struct Create {
 pub struct Renew {
     /// The identity's folder
     folder: PathBuf,
+    /// Curve of the next key; that of the present one when absent
+    #[arg(long, value_enum)]
+    tls_curve: Option<TlsCurve>,
 }
 
 /// Arguments of `identity install`.
@@ -242,7 +248,7 @@ impl Create {
         let text = toml::to_string(&identity).map_err(|error| CliError::Local(error.to_string()))?;
         files::write_new(&at(names::IDENTITY), text.as_bytes(), Readers::All)?;
 
-        let tls = PrivateKey::generate_p256()?;
+        let tls = PrivateKey::generate_for_tls(self.tls_curve)?;
         tls.save_new(&at(names::TLS_KEY))?;
         self.write_request(&tls, &at(names::TLS_CSR))?;
         if self.kind.is_person() {
@@ -271,7 +277,7 @@ impl Create {
             folder: self.out.clone(),
             name: self.name.clone(),
             kind: self.kind,
-            principal: hex::encode(Sha256::digest(tls.p256_spki()?)),
+            principal: hex::encode(Sha256::digest(tls.ec_spki()?)),
             send,
         })
     }
@@ -315,7 +321,11 @@ impl Renew {
                 ),
             ));
         }
-        let key = PrivateKey::generate_p256()?;
+        let curve = match self.tls_curve {
+            Some(curve) => curve,
+            None => PrivateKey::load(&at(names::TLS_KEY))?.tls_curve()?,
+        };
+        let key = PrivateKey::generate_for_tls(curve)?;
         key.save_new(&at(names::NEXT_TLS_KEY))?;
         let request = at(names::NEXT_TLS_CSR);
         // One that was left without its key is of no use.
@@ -324,7 +334,7 @@ impl Renew {
         files::sync_folder_of(&request)?;
         let renewed = Renewed {
             name: identity.name,
-            principal: hex::encode(Sha256::digest(key.p256_spki()?)),
+            principal: hex::encode(Sha256::digest(key.ec_spki()?)),
             send: request,
         };
         output.print(&renewed, |renewed| {
@@ -349,10 +359,10 @@ impl Install {
         let at = |name: &str| self.folder.join(name);
         let certificate = read_certificate(&self.certificate)?;
         let next = match PrivateKey::load(&at(names::NEXT_TLS_KEY)) {
-            Ok(next) if certificate.spki() == next.p256_spki()? => Some(next),
+            Ok(next) if certificate.spki() == next.ec_spki()? => Some(next),
             _ => None,
         };
-        if next.is_none() && certificate.spki() != PrivateKey::load(&at(names::TLS_KEY))?.p256_spki()? {
+        if next.is_none() && certificate.spki() != PrivateKey::load(&at(names::TLS_KEY))?.ec_spki()? {
             return Err(CliError::invalid(
                 format!("the certificate {} is not for this identity's TLS key", self.certificate.display()),
                 "install the certificate that was issued for this folder's request",
@@ -485,6 +495,7 @@ mod tests {
             name: "somebody".to_owned(),
             organization: Some("Some Body".to_owned()),
             country: Some("DE".to_owned()),
+            tls_curve: TlsCurve::P256,
             out: out.to_owned(),
         }
         .run(OUTPUT)
@@ -523,6 +534,30 @@ mod tests {
     }
 
     #[test]
+    fn the_tls_key_may_be_on_p_384_and_the_next_one_is_on_the_same_curve() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("officer");
+        let create = Create {
+            kind: Kind::Officer,
+            name: "somebody".to_owned(),
+            organization: None,
+            country: None,
+            tls_curve: TlsCurve::P384,
+            out: out.clone(),
+        };
+        create.run(OUTPUT).unwrap();
+        Renew { folder: out.clone(), tls_curve: None }.run(OUTPUT).unwrap();
+        let curve_of = |name: &str| {
+            let request = std::fs::read(out.join(name)).unwrap();
+            let request = pki::csr::VerifiedCsr::parse(&request, pki::KnownKeys::Refuse).unwrap();
+            request.public_key().curve()
+        };
+        assert_eq!(curve_of(names::TLS_CSR), domain::Curve::P384);
+        assert_eq!(curve_of(names::NEXT_TLS_CSR), domain::Curve::P384);
+        assert_eq!(curve_of(names::APPROVAL_CSR), domain::Curve::P256);
+    }
+
+    #[test]
     fn an_existing_identity_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("officer");
@@ -540,6 +575,7 @@ mod tests {
             name: "eum".to_owned(),
             organization: None,
             country: Some("DE".to_owned()),
+            tls_curve: TlsCurve::P256,
             out: folder.path().join("eum"),
         };
         assert!(create.run(OUTPUT).is_err());

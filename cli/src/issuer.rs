@@ -33,7 +33,7 @@ pub enum IssuerCommand {
     Register(Register),
     /// Request that a key of the `ca` token signs the OCSP answers about certificates of a further certificate issuer (CI).
     ///
-    /// Make it with `chanceryd ceremony create-key --role ocsp-responder --name ISSUER` (or ocsp-responder-brainpool-p256r1). The service
+    /// Make it with `chanceryd ceremony create-key --role ocsp-responder --name ISSUER` (or ocsp-responder-brainpool-p256r1, ocsp-responder-p-384). The service
     /// certifies it itself and renews that certificate.
     #[command(after_help = "Example:
   chancery issuer register-responder --issuer ci-brainpool --key-file ocsp-ci-brainpool.json \\
@@ -42,8 +42,8 @@ pub enum IssuerCommand {
     /// Request the certificate of a further issuer of the authority: a certificate issuer (CI) that signs itself, or a sub CA of
     /// SGP.22 v3 below one.
     ///
-    /// Its subject is that of the first one but for the common name. With a further CI a second curve comes into use: make the key with
-    /// `chanceryd ceremony create-key --role certificate-issuer-brainpool-p256r1`, register it with --authority.
+    /// Its subject is that of the first one but for the common name. With a further CI another curve comes into use: make the key with
+    /// `chanceryd ceremony create-key --role certificate-issuer-p-384` (or certificate-issuer-brainpool-p256r1), register it with --authority.
     #[command(after_help = "Example:
   chancery issuer certify --issuer ci-brainpool --common-name 'National CI, brainpoolP256r1' \\
       --reason 'ceremony of 2026-11-25' --identity alice/

@@ -6,12 +6,23 @@ use std::path::Path;
 use aws_lc_rs::encoding::{AsBigEndian, AsDer, EcPrivateKeyBin, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+use clap::ValueEnum;
+use domain::Curve;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::CliError;
 use crate::files::{self, Readers};
+
+/// The curve of a TLS key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TlsCurve {
+    #[value(name = "P-256")]
+    P256,
+    #[value(name = "P-384")]
+    P384,
+}
 
 /// A private key in PKCS#8 DER. Wiped on drop, never printed.
 pub struct PrivateKey(PrivatePkcs8KeyDer<'static>);
@@ -27,6 +38,17 @@ impl PrivateKey {
     pub fn generate_p256() -> Result<Self, CliError> {
         let der = pki::generate_p256().map_err(|_| no_key())?;
         Ok(Self(der.to_vec().into()))
+    }
+
+    /// A fresh key for TLS.
+    pub fn generate_for_tls(curve: TlsCurve) -> Result<Self, CliError> {
+        match curve {
+            TlsCurve::P256 => Self::generate_p256(),
+            TlsCurve::P384 => {
+                let der = pki::generate_p384().map_err(|_| no_key())?;
+                Ok(Self(der.to_vec().into()))
+            }
+        }
     }
 
     /// A fresh RSA key of 3,072 bits for OAEP.
@@ -71,7 +93,26 @@ impl PrivateKey {
 
     /// SubjectPublicKeyInfo (DER) of a P-256 key.
     pub fn p256_spki(&self) -> Result<Vec<u8>, CliError> {
-        self.p256()?.spki().map_err(|_| not_p256())
+        self.p256().map(|key| key.spki())
+    }
+
+    /// SubjectPublicKeyInfo (DER) of a key on P-256 or P-384, as TLS has them.
+    pub fn ec_spki(&self) -> Result<Vec<u8>, CliError> {
+        self.ec().map(|key| key.spki())
+    }
+
+    /// The curve of such a key.
+    pub fn tls_curve(&self) -> Result<TlsCurve, CliError> {
+        Ok(if self.ec()?.curve() == Curve::P384 { TlsCurve::P384 } else { TlsCurve::P256 })
+    }
+
+    fn ec(&self) -> Result<pki::PrivateKey, CliError> {
+        pki::PrivateKey::from_pkcs8(self.der()).map_err(|_| {
+            CliError::invalid(
+                "the private key is no P-256 or P-384 key",
+                "name the key that belongs to the certificate or request",
+            )
+        })
     }
 
     /// The 32-byte scalar of a P-256 key.
@@ -102,7 +143,8 @@ impl PrivateKey {
 
     /// For signing and requests.
     pub fn p256(&self) -> Result<pki::PrivateKey, CliError> {
-        pki::PrivateKey::from_pkcs8(self.der()).map_err(|_| not_p256())
+        let key = pki::PrivateKey::from_pkcs8(self.der()).ok();
+        key.filter(|key| key.curve() == Curve::P256).ok_or_else(not_p256)
     }
 }
 
@@ -134,6 +176,17 @@ mod tests {
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         assert!(PrivateKey::load(&path).err().unwrap().next_step().unwrap().starts_with("chmod 600"));
+    }
+
+    #[test]
+    fn a_tls_key_may_be_on_p_384_and_signs_no_approvals_then() {
+        for curve in [TlsCurve::P256, TlsCurve::P384] {
+            let key = PrivateKey::generate_for_tls(curve).unwrap();
+            let public = pki::PublicKey::parse(&key.ec_spki().unwrap(), pki::KnownKeys::Refuse).unwrap();
+            assert_eq!(key.tls_curve().unwrap(), curve);
+            assert_eq!(key.sign(b"approval").is_ok(), public.curve() == Curve::P256);
+            assert_eq!(key.p256_scalar().is_ok(), public.curve() == Curve::P256);
+        }
     }
 
     #[test]

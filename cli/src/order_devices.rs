@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use domain::{Curve, Eid};
+use domain::{Eid, EuiccCurve};
 use proto::v1::OrderLine;
 
 use crate::device_file::{DeviceFile, DeviceLine, MovingKeys, key_pair};
@@ -34,7 +34,7 @@ pub enum Devices {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LineKeys {
     /// That the authority makes the device's key pair.
-    Made(Curve),
+    Made(EuiccCurve),
     /// Nothing: the device is registered.
     None,
 }
@@ -132,7 +132,7 @@ mod tests {
         let devices = Devices::Counted {
             first_body: 890_490_321_234_512_345_123_456_789_012,
             quantity: 3,
-            keys: LineKeys::Made(Curve::P256),
+            keys: LineKeys::Made(EuiccCurve::P256),
         };
         assert_eq!(devices.count().unwrap(), 3);
         let mut lines = devices.open().unwrap();

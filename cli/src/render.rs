@@ -458,7 +458,8 @@ fn describe_key(spki: &[u8]) -> String {
     let kind = if let Ok(key) = pki::TransportPublicKey::parse(spki) {
         format!("RSA-{}", key.modulus().len() * 8)
     } else if let Ok(key) = pki::PublicKey::parse(spki, KnownKeys::Allow) {
-        if key.is_known() { "P-256, PRIVATE KEY IS PUBLISHED".to_owned() } else { "P-256".to_owned() }
+        let curve = key.curve();
+        if key.is_known() { format!("{curve}, PRIVATE KEY IS PUBLISHED") } else { curve.to_string() }
     } else {
         "NOT A KEY THIS TOOL KNOWS".to_owned()
     };
@@ -494,6 +495,20 @@ mod tests {
 
     fn shown(kind: Kind) -> String {
         human(&operation_fields(&Operation { kind: Some(kind), ..Operation::default() }))
+    }
+
+    #[test]
+    fn a_key_is_shown_with_its_curve() {
+        for (curve, pkcs8) in [("P-256", pki::generate_p256()), ("P-384", pki::generate_p384())] {
+            let key = pki::PrivateKey::from_pkcs8(&pkcs8.unwrap()).unwrap();
+            assert!(describe_key(&key.spki()).starts_with(&format!("{curve}, SHA-256 of")));
+        }
+        // RFC 5639 §3.4: the base point; its private key is 1.
+        let base = hex::decode(
+            "048bd2aeb9cb7e57cb2c4b482ffc81b7afb9de27e1e3bd23c23a4453bd9ace3262547ef835c3dac4fd97f8461a14611dc9c27745132ded8e545c1d54c72f046997",
+        );
+        let spki = pki::ec_spki(domain::Curve::BrainpoolP256r1, &base.unwrap());
+        assert!(describe_key(&spki).starts_with("brainpoolP256r1, PRIVATE KEY IS PUBLISHED"));
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl TestAuthority {
         let profile = CertificateRole::OperatorRoot.profile();
         let inputs = CertificateInputs {
             issuer_name_der: pki::subject_name_der(profile, &subject).unwrap(),
-            ..inputs(1, subject, key.spki().unwrap())
+            ..inputs(1, subject, key.spki())
         };
         let root = certify(CertificateRole::OperatorRoot, &inputs, &key);
         Self { key, root, serials: Mutex::new(1), folder: tempfile::tempdir().unwrap() }
@@ -134,6 +134,7 @@ fn inputs(serial: u8, subject: SubjectValues, subject_spki: Vec<u8>) -> Certific
     CertificateInputs {
         serial: SerialNumber::from_random([serial; 20]),
         issuer_name_der: Vec::new(),
+        issuer_curve: domain::Curve::P256,
         issuer_key_identifier: None,
         subject,
         subject_spki,
@@ -151,7 +152,7 @@ fn certify(profile: CertificateRole, inputs: &CertificateInputs, issuer: &Privat
     let tbs = pki::build_tbs(profile.profile(), inputs).unwrap();
     let signature = issuer.sign_plain(tbs.bytes()).unwrap();
     let linted = pki::lint(profile.profile(), inputs, tbs).unwrap();
-    linted.assemble(&signature, &issuer.spki().unwrap()).unwrap()
+    linted.assemble(&signature, &issuer.spki()).unwrap()
 }
 
 /// What the service does next, and what it saw.
@@ -181,7 +182,7 @@ impl TestService {
     async fn serve(&self, authority: &TestAuthority) -> SocketAddr {
         let pkcs8 = pki::generate_p256().unwrap();
         let key = PrivateKey::from_pkcs8(&pkcs8).unwrap();
-        let certificate = authority.issue(CertificateRole::OperatorServer, "service", key.spki().unwrap());
+        let certificate = authority.issue(CertificateRole::OperatorServer, "service", key.spki());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from(authority.root.der().to_vec())).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

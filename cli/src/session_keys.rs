@@ -506,7 +506,7 @@ mod tests {
         let info = seal::session_keys_info(&principal, &eid, kvn, &challenges, b"request-1").unwrap();
         let public = pki::PublicKey::parse(&key.p256_spki().unwrap(), pki::KnownKeys::Refuse).unwrap();
         let seed = EphemeralSeed::from_entropy(Zeroizing::new([9; 32]));
-        let sealed = seal::seal(public.point(), &info, &keys.encode(), seed).unwrap();
+        let sealed = seal::seal(&public.p256_point().unwrap(), &info, &keys.encode(), seed).unwrap();
         let request = FetchSessionKeysRequest {
             idempotency_key: "request-1".to_owned(),
             eid: eid.to_string(),

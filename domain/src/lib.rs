@@ -14,7 +14,7 @@ mod revocation;
 mod sgp22;
 
 pub use clock::{Clock, Timestamp, TimestampError};
-pub use curve::{Curve, UnknownCurve};
+pub use curve::{Curve, EuiccCurve, NoEuiccCurve, UnknownCurve, UnknownEuiccCurve};
 pub use device::{DeviceState, FreezeReason};
 pub use eid::{Eid, EidError, Ein};
 pub use keyset::{

@@ -56,7 +56,7 @@ reasons! {
     /// The public key is certified already for somebody else.
     DuplicateKey = "DUPLICATE_KEY", retry: false, next: "make a new key pair for each device";
     /// The key is of a kind, size or value that the profile refuses.
-    WeakKey = "WEAK_KEY", retry: false, next: "use a key made for this purpose, on the curve of its issuer (P-256 for persons, parties and servers)";
+    WeakKey = "WEAK_KEY", retry: false, next: "use a key made for this purpose, on the curve of its issuer (P-256 or P-384 for TLS, P-256 for approvals)";
     /// A certification request that does not parse or prove possession.
     InvalidCsr = "INVALID_CSR", retry: false, next: "make the PKCS#10 request again with the key it names";
     /// Nothing is registered under this EID.

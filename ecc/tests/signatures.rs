@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a vector that does not read fails its test")]
 
 use domain::Curve;
-use ecc::{EcPublicKey, Hash, is_point};
+use ecc::{Digest, EcPublicKey, Hash, Signature, is_point};
 
 const MESSAGE: &[u8] = b"a message of the test";
 
 /// One key of each curve and its signatures with SHA-256, SHA-384 and SHA-512: `openssl genpkey` and `openssl dgst -sign`.
-const MADE: [(Curve, &str, [&str; 3]); 2] = [
+const MADE: [(Curve, &str, [&str; 3]); 3] = [
     (
         Curve::P256,
         "04237574842c4311505976e547c6913e54e454283e46547b9e2a01be9c6e2b772eee96b81ad774b61551cfac32b44461fcf07961af948ef9e767a90b839b5cec07",
@@ -27,23 +27,38 @@ const MADE: [(Curve, &str, [&str; 3]); 2] = [
             "30450221009545eec8b4549c9f81150ff03f9eb2165e9971f632b7d10df5722e8dcfe008bf022018afe55401b5af689840a7eefb25bd6600db06d6e1b91f28593041a2aa4aa9f9",
         ],
     ),
+    (
+        Curve::P384,
+        "041a72ff43bce486235802cffb7ffa45b1a31505654d0594e401098e0053cdcd6e3d56b3ff43c5ff7ba12ff357e9158a7f8e72705dbf7767a9abf93e71a023fa83155dd2bc69c5c5d91e552349b646ff69fe31ba3cfb2969795be3c80f558ba6b2",
+        [
+            "30650230329faf956545da8551a280b1c6d1505edd10ed53f11524ddeb9d4b86b904cfede2c117000d53cab196e48c648041e9f8023100a2ea4256882e92c05de7d9b141008430399ea38cd2d559c3c9f85b62ec39434ef139d7a6c8e91e8e2f85a7f5d1c535ba",
+            "3065023100e037d536c19d90df5c7b3a6b90d398c9708b11feacaab9e4f05e2abea47889052d61e8cb947efa84ce0f064ad7a1993a023005a766582f12ef20e769ff458ca6ab21a8a366961a0a61bb4fd8db31aad5fda7db97720cb5d967fb422ee74c95f6ec06",
+            "3065023045a0aa58c18fd9af677b4d1594365ddd9f230e85cecbad5616b6bc7475d02ba76fe94168e3841d71e2029b1026ad856602310097c25f45f06fc22517c41993a449f5a9a89294011c40ea212c94a1093aaee4e657ccebc6d518d6618f7a059b24011f36",
+        ],
+    ),
 ];
 
-/// The orders of the two groups: SP 800-186 and RFC 5639 §3.4.
-const ORDERS: [&str; 2] = [
+/// The orders of the groups: SP 800-186, RFC 5639 §3.4, SP 800-186.
+const ORDERS: [&str; 3] = [
     "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551",
     "a9fb57dba1eea9bc3e660a909d838d718c397aa3b561a6f7901e0e82974856a7",
+    "ffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973",
 ];
 
-fn bytes<const N: usize>(text: &str) -> [u8; N] {
-    hex::decode(text).unwrap().try_into().unwrap()
+fn bytes(text: &str) -> Vec<u8> {
+    hex::decode(text).unwrap()
 }
 
-/// r || s of a DER signature whose integers have 32 bytes after their sign.
-fn plain(der: &[u8]) -> [u8; 64] {
+/// r || s of the signature with the hash of the curve; the integers of these have the curve's length after their sign.
+fn plain(curve: Curve, signatures: [&str; 3]) -> Vec<u8> {
+    let (der, half) = match Hash::of(curve) {
+        Hash::Sha256 => (bytes(signatures[0]), 32),
+        Hash::Sha384 => (bytes(signatures[1]), 48),
+        Hash::Sha512 => unreachable!("no curve here"),
+    };
     let r_len = usize::from(der[3]);
     let (r, s) = (&der[4..4 + r_len], &der[6 + r_len..]);
-    [&r[r.len() - 32..], &s[s.len() - 32..]].concat().try_into().unwrap()
+    [&r[r.len() - half..], &s[s.len() - half..]].concat()
 }
 
 #[test]
@@ -53,14 +68,13 @@ fn signatures_of_openssl_verify_and_with_another_hash_or_key_they_do_not() {
         let key = EcPublicKey::from_point(curve, &bytes(point)).unwrap();
         for (at, hash) in hashes.into_iter().enumerate() {
             for (made_at, signature) in signatures.iter().enumerate() {
-                let signature = hex::decode(signature).unwrap();
+                let signature = bytes(signature);
                 assert_eq!(key.verifies_der(hash, MESSAGE, &signature), at == made_at);
                 assert!(!key.verifies_der(hash, b"another message", &signature));
                 assert!(!key.verifies_der(hash, MESSAGE, &[&signature[..], &[0]].concat()));
             }
         }
-        let signature = plain(&hex::decode(signatures[0]).unwrap());
-        assert!(key.verifies(MESSAGE, &signature));
+        assert!(key.verifies(MESSAGE, &plain(curve, signatures)));
     }
 }
 
@@ -68,15 +82,34 @@ fn signatures_of_openssl_verify_and_with_another_hash_or_key_they_do_not() {
 fn no_changed_bit_passes() {
     for (curve, point, signatures) in MADE {
         let key = EcPublicKey::from_point(curve, &bytes(point)).unwrap();
-        let signature = plain(&hex::decode(signatures[0]).unwrap());
-        let digest: [u8; 32] =
-            sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(MESSAGE)).into();
-        assert!(key.verifies_digest(&digest, &signature));
-        assert!(!key.verifies_digest(&digest[..31], &signature));
-        for bit in 0..512 {
-            let mut wrong = signature;
+        let signature = plain(curve, signatures);
+        let digest = Digest::of(curve, MESSAGE);
+        assert!(key.verifies_digest(&digest, &Signature::from_bytes(&signature).unwrap()));
+        for bit in 0..signature.len() * 8 {
+            let mut wrong = signature.clone();
             wrong[bit / 8] ^= 1 << (bit % 8);
+            let wrong = Signature::from_bytes(&wrong).unwrap();
             assert!(!key.verifies_digest(&digest, &wrong), "{curve} bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn digests_and_signatures_have_the_length_of_their_curve() {
+    for (curve, point, signatures) in MADE {
+        let key = EcPublicKey::from_point(curve, &bytes(point)).unwrap();
+        let (digest, signature) = (Digest::of(curve, MESSAGE), plain(curve, signatures));
+        assert!(digest.is_for(curve));
+        assert_eq!(Digest::from_bytes(digest.as_bytes()), Some(digest));
+        assert_eq!(Digest::from_bytes(&digest.as_bytes()[1..]), None);
+        assert_eq!(Signature::from_bytes(&signature[1..]), None);
+        let signature = Signature::from_bytes(&signature).unwrap();
+        assert_eq!(signature.hash(), Hash::of(curve));
+        let (r, s) = signature.halves();
+        assert_eq!([r, s].concat(), signature.as_bytes());
+        for other in Curve::ALL.into_iter().filter(|other| Hash::of(*other) != Hash::of(curve)) {
+            let of_other = Digest::of(other, MESSAGE);
+            assert!(!digest.is_for(other) && !key.verifies_digest(&of_other, &signature));
         }
     }
 }
@@ -85,32 +118,35 @@ fn no_changed_bit_passes() {
 fn numbers_outside_the_group_are_no_signature() {
     for ((curve, point, signatures), order) in MADE.into_iter().zip(ORDERS) {
         let key = EcPublicKey::from_point(curve, &bytes(point)).unwrap();
-        let good = plain(&hex::decode(signatures[0]).unwrap());
-        let order: [u8; 32] = bytes(order);
-        for outside in [[0; 32], order, [0xff; 32]] {
-            for half in [0, 32] {
-                let mut wrong = good;
-                wrong[half..half + 32].copy_from_slice(&outside);
+        let (good, order) = (plain(curve, signatures), bytes(order));
+        let half = order.len();
+        for outside in [vec![0; half], order, vec![0xff; half]] {
+            for at in [0, half] {
+                let mut wrong = good.clone();
+                wrong[at..at + half].copy_from_slice(&outside);
                 assert!(!key.verifies(MESSAGE, &wrong), "{curve}");
             }
         }
-        assert!(!key.verifies(MESSAGE, &good[..63]) && !key.verifies(MESSAGE, &[]));
+        assert!(!key.verifies(MESSAGE, &good[1..]) && !key.verifies(MESSAGE, &[]));
     }
 }
 
 #[test]
-fn a_point_of_one_curve_is_none_of_the_other() {
-    let [(_, p256, _), (_, brainpool, _)] = MADE;
-    assert!(is_point(Curve::P256, &bytes(p256)) && is_point(Curve::BrainpoolP256r1, &bytes(brainpool)));
-    assert!(!is_point(Curve::BrainpoolP256r1, &bytes(p256)) && !is_point(Curve::P256, &bytes(brainpool)));
+fn a_point_of_one_curve_is_none_of_another() {
     for (curve, point, _) in MADE {
-        let mut point: [u8; 65] = bytes(point);
-        point[64] ^= 1;
+        let mut point = bytes(point);
+        assert_eq!(point.len(), curve.point_bytes());
+        for other in Curve::ALL {
+            assert_eq!(is_point(other, &point), other == curve);
+        }
+        let last = point.len() - 1;
+        point[last] ^= 1;
         assert!(!is_point(curve, &point));
-        point[64] ^= 1;
+        point[last] ^= 1;
         point[0] = 2;
         assert!(!is_point(curve, &point));
-        assert!(!is_point(curve, &[[4].as_slice(), &[0; 64]].concat().try_into().unwrap()));
+        assert!(!is_point(curve, &[&[4][..], &vec![0; last]].concat()));
+        assert!(!is_point(curve, &[]));
     }
 }
 

@@ -17,9 +17,9 @@ use domain::{
 };
 use hsm::ceremony::Ceremony;
 use hsm::{
-    CallOptions, CardProof, CardProofJob, CardSession, Delivery, KeyRole, OrderChunk, OrderChunkJob,
+    CallOptions, CardProof, CardProofJob, CardSession, Delivery, Digest, KeyRole, OrderChunk, OrderChunkJob,
     OrderKeys, PUT_KEY_DEVICES_MAX, Priority, PutKeyDevice, PutKeyJob, SessionContext, SessionKeysJob,
-    SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token, TokenConfig, WorkerCommand,
+    SessionKeysOutcome, SourcedKeyset, Token, TokenConfig, WorkerCommand,
 };
 use keys::scp03::{CardChallenge, Challenges, HostChallenge, session_keys};
 use keys::{SecretKey, SoftwareKey};
@@ -115,8 +115,7 @@ async fn measure(jobs: usize) {
     let sign = |token: Token| {
         let issuer = issuer.clone();
         async move {
-            let inputs = vec![vec![5; 32]];
-            token.sign(&issuer, SignatureAlgorithm::EcdsaSha256, inputs, options()).await.unwrap();
+            token.sign(&issuer, &[Digest::sha256([5; 32])], options()).await.unwrap();
         }
     };
     let release = |token: Token| {

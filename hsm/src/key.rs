@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use domain::Curve;
+use domain::{Curve, EuiccCurve};
 use serde::{Deserialize, Serialize};
 
 /// Names one key object of a token. The class follows from its role.
@@ -47,9 +47,9 @@ pub enum KeyRole {
     /// AES-256; derives a constant to show the same on a token of masters.
     CanaryDerive,
     /// Signs ServerSigned1 of one SM-DP+ (its DPauth key), nothing else.
-    RspAuth(#[serde(with = "wire_curve")] Curve),
+    RspAuth(#[serde(with = "wire_euicc_curve")] EuiccCurve),
     /// Signs SmdpSigned2 and secure channels of one SM-DP+ (its DPpb key), nothing else.
-    RspPb(#[serde(with = "wire_curve")] Curve),
+    RspPb(#[serde(with = "wire_euicc_curve")] EuiccCurve),
     /// P-256; signs eUICC packages of one eIM (SGP.32), nothing else.
     EimSign,
     /// A master whose value has been outside a token: that of a fleet that moved in, or one made from components. Derives
@@ -108,14 +108,17 @@ impl MasterAlgorithm {
 
 impl KeyRole {
     /// Every role.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::CertificateIssuer(Curve::P256),
         Self::CertificateIssuer(Curve::BrainpoolP256r1),
+        Self::CertificateIssuer(Curve::P384),
         Self::AdoptedIssuer(Curve::P256),
         Self::AdoptedIssuer(Curve::BrainpoolP256r1),
+        Self::AdoptedIssuer(Curve::P384),
         Self::OperatorIssuer,
         Self::OcspResponder(Curve::P256),
         Self::OcspResponder(Curve::BrainpoolP256r1),
+        Self::OcspResponder(Curve::P384),
         Self::Master,
         Self::FastMaster,
         Self::LogSigner,
@@ -131,10 +134,10 @@ impl KeyRole {
         Self::PartyTransport,
         Self::PartyImport,
         Self::TransportImport,
-        Self::RspAuth(Curve::P256),
-        Self::RspAuth(Curve::BrainpoolP256r1),
-        Self::RspPb(Curve::P256),
-        Self::RspPb(Curve::BrainpoolP256r1),
+        Self::RspAuth(EuiccCurve::P256),
+        Self::RspAuth(EuiccCurve::BrainpoolP256r1),
+        Self::RspPb(EuiccCurve::P256),
+        Self::RspPb(EuiccCurve::BrainpoolP256r1),
         Self::EimSign,
         Self::OceAgreement,
         Self::OceSeed,
@@ -147,11 +150,14 @@ impl KeyRole {
         match self {
             Self::CertificateIssuer(Curve::P256) => "certificate-issuer",
             Self::CertificateIssuer(Curve::BrainpoolP256r1) => "certificate-issuer-brainpool-p256r1",
+            Self::CertificateIssuer(Curve::P384) => "certificate-issuer-p-384",
             Self::AdoptedIssuer(Curve::P256) => "adopted-issuer",
             Self::AdoptedIssuer(Curve::BrainpoolP256r1) => "adopted-issuer-brainpool-p256r1",
+            Self::AdoptedIssuer(Curve::P384) => "adopted-issuer-p-384",
             Self::OperatorIssuer => "operator-issuer",
             Self::OcspResponder(Curve::P256) => "ocsp-responder",
             Self::OcspResponder(Curve::BrainpoolP256r1) => "ocsp-responder-brainpool-p256r1",
+            Self::OcspResponder(Curve::P384) => "ocsp-responder-p-384",
             Self::Master => "master",
             Self::FastMaster => "fast-master",
             Self::LogSigner => "log-signer",
@@ -167,10 +173,10 @@ impl KeyRole {
             Self::PartyTransport => "party-transport",
             Self::PartyImport => "party-import",
             Self::TransportImport => "transport-import",
-            Self::RspAuth(Curve::P256) => "rsp-auth",
-            Self::RspAuth(Curve::BrainpoolP256r1) => "rsp-auth-brainpool-p256r1",
-            Self::RspPb(Curve::P256) => "rsp-pb",
-            Self::RspPb(Curve::BrainpoolP256r1) => "rsp-pb-brainpool-p256r1",
+            Self::RspAuth(EuiccCurve::P256) => "rsp-auth",
+            Self::RspAuth(EuiccCurve::BrainpoolP256r1) => "rsp-auth-brainpool-p256r1",
+            Self::RspPb(EuiccCurve::P256) => "rsp-pb",
+            Self::RspPb(EuiccCurve::BrainpoolP256r1) => "rsp-pb-brainpool-p256r1",
             Self::EimSign => "eim-sign",
             Self::OceAgreement => "oce-agreement",
             Self::OceSeed => "oce-seed",
@@ -182,10 +188,8 @@ impl KeyRole {
     /// Which kind of key the role takes, and with it the one mechanism it may use.
     pub const fn kind(self) -> KeyKind {
         match self {
-            Self::CertificateIssuer(curve)
-            | Self::OcspResponder(curve)
-            | Self::RspAuth(curve)
-            | Self::RspPb(curve) => KeyKind::Ec(curve),
+            Self::CertificateIssuer(curve) | Self::OcspResponder(curve) => KeyKind::Ec(curve),
+            Self::RspAuth(curve) | Self::RspPb(curve) => KeyKind::Ec(curve.curve()),
             Self::AdoptedIssuer(curve) => KeyKind::AdoptedEc(curve),
             Self::OperatorIssuer | Self::CanarySign | Self::EimSign => KeyKind::Ec(Curve::P256),
             Self::LogSigner => KeyKind::Ed25519,
@@ -304,25 +308,6 @@ pub struct RegisteredKey {
     pub check: KeyCheck,
 }
 
-/// How a signature is made, and over what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum SignatureAlgorithm {
-    /// On the curve of the key. Input: the 32-byte SHA-256 digest. Output: r || s, 64 bytes.
-    EcdsaSha256,
-    /// Input: the message, at most [`crate::INPUT_BYTES_MAX`] bytes. Output: 64 bytes (RFC 8032).
-    Ed25519,
-}
-
-impl SignatureAlgorithm {
-    /// Whether keys of this kind sign so.
-    pub(crate) const fn is_of(self, kind: KeyKind) -> bool {
-        matches!(
-            (self, kind),
-            (Self::EcdsaSha256, KeyKind::Ec(_) | KeyKind::AdoptedEc(_)) | (Self::Ed25519, KeyKind::Ed25519)
-        )
-    }
-}
-
 /// The hash of RSA-OAEP (and of its MGF1) under which a transport key leaves. The token decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OaepHash {
@@ -355,5 +340,23 @@ mod wire_curve {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Curve, D::Error> {
         Curve::from_code(u32::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// One that eUICCs know.
+mod wire_euicc_curve {
+    use domain::{Curve, EuiccCurve};
+    use serde::{Deserializer, Serializer, de};
+
+    use super::wire_curve;
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    pub(super) fn serialize<S: Serializer>(curve: &EuiccCurve, serializer: S) -> Result<S::Ok, S::Error> {
+        wire_curve::serialize(&curve.curve(), serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EuiccCurve, D::Error> {
+        let curve: Curve = wire_curve::deserialize(deserializer)?;
+        curve.try_into().map_err(de::Error::custom)
     }
 }

@@ -1,6 +1,6 @@
 //! The job that makes key pairs for devices whose chip cannot make its own.
 
-use domain::Curve;
+use domain::EuiccCurve;
 
 use crate::key::OaepHash;
 
@@ -11,7 +11,7 @@ pub const KEY_PAIRS_MAX: usize = crate::ORDER_CHUNK_DEVICES_MAX;
 #[derive(Debug, Clone)]
 pub struct KeyPairsJob {
     /// The curve of all of them.
-    pub curve: Curve,
+    pub curve: EuiccCurve,
     /// How many.
     pub count: usize,
     /// The manufacturer's transport key: SubjectPublicKeyInfo of an RSA key of 3072 to 8192 bits.

@@ -28,6 +28,7 @@ mod source;
 mod spki;
 mod tls_psk;
 mod wire_keysets;
+mod wire_signature;
 
 pub mod ceremony;
 #[doc(hidden)]
@@ -44,6 +45,7 @@ mod pkcs11_gaps;
 pub use client::{
     CHECKED_KEYSETS_MAX, Counters, Health, SESSION_OBJECTS_MAX, Token, TokenConfig, WorkerCommand,
 };
+pub use ecc::{Digest, Signature};
 pub use error::{ErrorClass, HsmError};
 pub use incoming::{INCOMING_DEVICES_MAX, IncomingDevice, IncomingForm, IncomingJob, IncomingOutcome};
 pub use inspect::{PinTries, TokenSeen, inspect};
@@ -52,9 +54,7 @@ pub use job::{
     ExportedKeys, INPUT_BYTES_MAX, ORDER_CHUNK_DEVICES_MAX, OrderChunk, OrderChunkJob, OrderKeys,
     PUT_KEY_DEVICES_MAX, Priority, PutKeyBlocks, PutKeyDevice, PutKeyJob, WrappedKey,
 };
-pub use key::{
-    KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey, SignatureAlgorithm,
-};
+pub use key::{KeyCheck, KeyKind, KeyRef, KeyRole, MasterAlgorithm, OaepHash, RegisteredKey};
 pub use key_pair_job::{KEY_PAIRS_MAX, KeyPairs, KeyPairsJob, WrappedKeyPair};
 pub use ota::{OTA_BYTES_MAX, OTA_ITEMS_MAX, OtaJob, OtaOutcome, OtaWork, PreparedChannel, WrappedScript};
 pub use report::{Probe, StartReport};

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::error::HsmError;
 use crate::incoming::{WireIncoming, WireIncomingOutcome};
-use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+use crate::key::{KeyRef, KeyRole, OaepHash, RegisteredKey};
 use crate::ota::{WireOta, WireOtaOutcome};
 use crate::report::StartReport;
 use crate::rsp::{WireRspBind, WireRspSign};
@@ -20,6 +20,7 @@ use crate::session::CardSession;
 use crate::source::StoredBlob;
 use crate::tls_psk::WireTlsSecret;
 use crate::wire_keysets::{WireKeysets, WireKind};
+use crate::wire_signature::{WireDigest, WireSignature};
 
 /// The longest frame either side accepts. The largest real one is an order chunk's answer as key blocks, below 1 MiB.
 const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -59,15 +60,30 @@ pub(crate) struct TimedJob {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Job {
-    Sign { key: KeyRef, algorithm: SignatureAlgorithm, inputs: Vec<Vec<u8>> },
+    Sign {
+        key: KeyRef,
+        digests: Vec<WireDigest>,
+    },
+    /// By an Ed25519 key.
+    SignMessage {
+        key: KeyRef,
+        message: Vec<u8>,
+    },
     SessionKeys(Box<WireSessionKeys>),
     OrderChunk(Box<WireOrderChunk>),
-    KeyPairs { curve: u32, recipient_spki: Vec<u8>, count: u16 },
+    KeyPairs {
+        curve: u32,
+        recipient_spki: Vec<u8>,
+        count: u16,
+    },
     PutKey(Box<WirePutKey>),
     CardProofs(Box<WireCardProofs>),
     Export(Box<WireExport>),
     CheckValues(Box<WireKeysets>),
-    ServiceSecret { key: KeyRef, context: String },
+    ServiceSecret {
+        key: KeyRef,
+        context: String,
+    },
     RspSign(Box<WireRspSign>),
     RspBind(Box<WireRspBind>),
     Ota(Box<WireOta>),
@@ -82,7 +98,9 @@ impl Job {
     /// The token keys that the job uses.
     pub(crate) fn token_keys(&self) -> Vec<&KeyRef> {
         match self {
-            Self::Sign { key, .. } | Self::ServiceSecret { key, .. } => vec![key],
+            Self::Sign { key, .. } | Self::SignMessage { key, .. } | Self::ServiceSecret { key, .. } => {
+                vec![key]
+            }
             Self::SessionKeys(job) => {
                 let wrapping = match &job.delivery {
                     WireDelivery::Wrapped(key) => Some(key),
@@ -239,7 +257,9 @@ pub(crate) struct Usage {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum JobOutput {
-    Signatures(Vec<Vec<u8>>),
+    Signatures(Vec<WireSignature>),
+    /// Ed25519, 64 bytes.
+    MessageSignature(Vec<u8>),
     SessionKeys(Box<WireReleased>),
     CardCryptogramMismatch,
     CardChallengeMismatch,
@@ -450,11 +470,7 @@ mod tests {
     #[test]
     fn a_frame_beyond_the_limit_is_refused_before_it_is_read() {
         assert!(read_frame::<ToWorker>(&u32::MAX.to_be_bytes()[..]).is_err());
-        let huge = Job::Sign {
-            key: sample_key(),
-            algorithm: SignatureAlgorithm::Ed25519,
-            inputs: vec![vec![0; FRAME_BYTES_MAX]],
-        };
+        let huge = Job::SignMessage { key: sample_key(), message: vec![0; FRAME_BYTES_MAX] };
         assert!(write_frame(Vec::new(), &huge).is_err());
     }
 

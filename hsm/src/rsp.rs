@@ -181,7 +181,7 @@ pub(crate) fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N],
 
 #[cfg(test)]
 mod tests {
-    use domain::Curve;
+    use domain::EuiccCurve;
 
     use super::*;
 
@@ -190,7 +190,7 @@ mod tests {
         let signed2 = vec![0x30, 0x06, 0x80, 0x01, 0x07, 0x01, 0x01, 0x00];
         let pb = RspInput::SmdpSigned2 { smdp_signed2: signed2.clone(), euicc_signature1: [7; 64] };
         assert_eq!(pb.digest(&[]).unwrap(), sha256(&with_signature(&signed2, &[7; 64])));
-        for curve in Curve::ALL {
+        for curve in EuiccCurve::ALL {
             assert!(pb.is_for(KeyRole::RspPb(curve)) && !pb.is_for(KeyRole::RspAuth(curve)));
         }
         // What a DPpb key signs, offered as ServerSigned1: with a signature after it, and the data of a secure channel.
@@ -208,7 +208,7 @@ mod tests {
         assert!(RspInput::ServerSigned1(information).digest(&spki).is_err());
         assert!(!request.is_for(KeyRole::EimSign));
         let auth = RspInput::ServerSigned1(signed2);
-        for curve in Curve::ALL {
+        for curve in EuiccCurve::ALL {
             assert!(auth.is_for(KeyRole::RspAuth(curve)) && !auth.is_for(KeyRole::RspPb(curve)));
         }
     }

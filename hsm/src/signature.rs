@@ -1,7 +1,7 @@
 //! Signatures are verified by other code than the token's before anyone sees them.
 
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
-use ecc::EcPublicKey;
+use ecc::{Digest, EcPublicKey, Signature};
 
 use crate::error::HsmError;
 use crate::key::KeyKind;
@@ -9,7 +9,7 @@ use crate::spki;
 
 /// The registered public key of a signing key, parsed once.
 pub(crate) enum Verifier {
-    /// Over the SHA-256 digest of a message.
+    /// Over the digest of a message.
     Ecdsa(EcPublicKey),
     /// Over the message.
     Ed25519(ParsedPublicKey),
@@ -22,7 +22,7 @@ impl Verifier {
         Ok(Some(match kind {
             KeyKind::Ec(curve) | KeyKind::AdoptedEc(curve) => {
                 let point = spki::ec_point(curve, spki_der).ok_or_else(malformed)?;
-                Self::Ecdsa(EcPublicKey::from_point(curve, &point).ok_or_else(malformed)?)
+                Self::Ecdsa(EcPublicKey::from_point(curve, point).ok_or_else(malformed)?)
             }
             KeyKind::Ed25519 => {
                 let bytes = spki::ed25519_bytes(spki_der).ok_or_else(malformed)?;
@@ -39,21 +39,30 @@ impl Verifier {
         }))
     }
 
-    /// Whether `signature` is over `input` under this key.
-    pub(crate) fn accepts(&self, input: &[u8], signature: &[u8]) -> bool {
+    /// Whether `signature` is over a message of this digest under this key.
+    pub(crate) fn accepts(&self, digest: &Digest, signature: &Signature) -> bool {
         match self {
-            Self::Ecdsa(key) => key.verifies_digest(input, signature),
-            Self::Ed25519(key) => key.verify_sig(input, signature).is_ok(),
+            Self::Ecdsa(key) => key.verifies_digest(digest, signature),
+            Self::Ed25519(_) => false,
+        }
+    }
+
+    /// Whether `signature` is over `message` under this key.
+    pub(crate) fn accepts_message(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Ecdsa(_) => false,
+            Self::Ed25519(key) => key.verify_sig(message, signature).is_ok(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::digest::SHA256;
     use aws_lc_rs::encoding::AsDer;
     use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+    };
 
     use domain::Curve;
 
@@ -61,21 +70,25 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_of_a_signature_or_its_input_is_noticed() {
-        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
-        let message = b"tbs";
-        let digest = aws_lc_rs::digest::digest(&SHA256, message);
-        let signature = pair.sign(&SystemRandom::new(), message).unwrap();
-        let spki = pair.public_key().as_der().unwrap();
-        let verifier = Verifier::new(KeyKind::Ec(Curve::P256), spki.as_ref()).unwrap().unwrap();
-        assert!(verifier.accepts(digest.as_ref(), signature.as_ref()));
-        for bit in 0..512 {
-            let mut wrong = signature.as_ref().to_vec();
-            wrong[bit / 8] ^= 1 << (bit % 8);
-            assert!(!verifier.accepts(digest.as_ref(), &wrong));
+        for (curve, algorithm) in
+            [(Curve::P256, &ECDSA_P256_SHA256_FIXED_SIGNING), (Curve::P384, &ECDSA_P384_SHA384_FIXED_SIGNING)]
+        {
+            let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+            let digest = Digest::of(curve, b"tbs");
+            let signature = pair.sign(&SystemRandom::new(), b"tbs").unwrap();
+            let spki = pair.public_key().as_der().unwrap();
+            let verifier = Verifier::new(KeyKind::Ec(curve), spki.as_ref()).unwrap().unwrap();
+            let read = |bytes: &[u8]| Signature::from_bytes(bytes).unwrap();
+            assert!(verifier.accepts(&digest, &read(signature.as_ref())));
+            for bit in 0..signature.as_ref().len() * 8 {
+                let mut wrong = signature.as_ref().to_vec();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(!verifier.accepts(&digest, &read(&wrong)));
+            }
+            let mut wrong = digest.as_bytes().to_vec();
+            wrong[31] ^= 1;
+            assert!(!verifier.accepts(&Digest::from_bytes(&wrong).unwrap(), &read(signature.as_ref())));
+            assert!(!verifier.accepts_message(b"tbs", signature.as_ref()));
         }
-        let mut wrong = digest.as_ref().to_vec();
-        wrong[31] ^= 1;
-        assert!(!verifier.accepts(&wrong, signature.as_ref()));
-        assert!(!verifier.accepts(&digest.as_ref()[..31], signature.as_ref()));
     }
 }

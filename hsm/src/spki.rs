@@ -12,14 +12,15 @@ const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65
 const RSA_ALGORITHM: [u8; 15] =
     [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 
-/// RFC 5480: id-ecPublicKey and the named curve, then a BIT STRING of 66 bytes; all but the point.
+/// RFC 5480: id-ecPublicKey and the named curve, then a BIT STRING of the point and one byte; all but the point.
 fn ec_prefix(curve: Curve) -> Vec<u8> {
     const EC_PUBLIC_KEY: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     let parameters = ec_parameters(curve);
     let algorithm = EC_PUBLIC_KEY.len() + parameters.len();
     // Every length is below 128 and so one byte.
-    let (outer, inner) = ((algorithm + 2 + 68) as u8, algorithm as u8);
-    [&[0x30, outer, 0x30, inner][..], &EC_PUBLIC_KEY, &parameters, &[0x03, 0x42, 0x00]].concat()
+    let bits = curve.point_bytes() + 1;
+    let (outer, inner) = ((algorithm + 2 + bits + 2) as u8, algorithm as u8);
+    [&[0x30, outer, 0x30, inner][..], &EC_PUBLIC_KEY, &parameters, &[0x03, bits as u8, 0x00]].concat()
 }
 
 /// CKA_EC_PARAMS: the curve's object identifier in DER (RFC 5480 §2.1.1).
@@ -29,9 +30,12 @@ pub(crate) fn ec_parameters(curve: Curve) -> Vec<u8> {
 }
 
 /// The uncompressed point of a key on this curve.
-pub(crate) fn ec_point(curve: Curve, spki: &[u8]) -> Option<[u8; 65]> {
-    let point: [u8; 65] = spki.strip_prefix(&ec_prefix(curve)[..])?.try_into().ok()?;
-    (point[0] == 4).then_some(point)
+pub(crate) fn ec_point(curve: Curve, spki: &[u8]) -> Option<&[u8]> {
+    spki.strip_prefix(&ec_prefix(curve)[..]).filter(|point| is_uncompressed(curve, point))
+}
+
+fn is_uncompressed(curve: Curve, point: &[u8]) -> bool {
+    point.len() == curve.point_bytes() && point[0] == 4
 }
 
 /// The 32 bytes of an Ed25519 key.
@@ -39,10 +43,16 @@ pub(crate) fn ed25519_bytes(spki: &[u8]) -> Option<[u8; 32]> {
     spki.strip_prefix(&ED25519_PREFIX)?.try_into().ok()
 }
 
-/// From CKA_EC_POINT, which modules give raw or as a DER OCTET STRING.
+/// The uncompressed point in CKA_EC_POINT, which modules give raw or as a DER OCTET STRING.
+pub(crate) fn point_of_ec_point(curve: Curve, ec_point: &[u8]) -> Option<&[u8]> {
+    let bytes = curve.point_bytes();
+    let wrapped = ec_point.strip_prefix(&[0x04, bytes as u8]).filter(|rest| rest.len() == bytes);
+    Some(wrapped.unwrap_or(ec_point)).filter(|point| is_uncompressed(curve, point))
+}
+
+/// From CKA_EC_POINT.
 pub(crate) fn spki_of_ec_point(curve: Curve, ec_point: &[u8]) -> Option<Vec<u8>> {
-    let point = ec_point.strip_prefix(&[0x04, 0x41]).filter(|rest| rest.len() == 65).unwrap_or(ec_point);
-    (point.len() == 65 && point[0] == 4).then(|| [&ec_prefix(curve)[..], point].concat())
+    point_of_ec_point(curve, ec_point).map(|point| [&ec_prefix(curve)[..], point].concat())
 }
 
 /// From CKA_EC_POINT of an Ed25519 key, raw or as a DER OCTET STRING.
@@ -146,13 +156,18 @@ mod tests {
 
     #[test]
     fn an_ec_point_is_read_raw_and_wrapped_alike() {
-        let mut point = [7u8; 65];
-        point[0] = 4;
-        let spki = spki_of_ec_point(Curve::P256, &point).unwrap();
-        assert_eq!(spki_of_ec_point(Curve::P256, &[&[0x04, 0x41], &point[..]].concat()).unwrap(), spki);
-        assert_eq!(ec_point(Curve::P256, &spki), Some(point));
-        assert_eq!(ec_point(Curve::BrainpoolP256r1, &spki), None);
-        assert_eq!(spki_of_ec_point(Curve::P256, &point[..64]), None);
+        for curve in Curve::ALL {
+            let mut point = vec![7u8; curve.point_bytes()];
+            point[0] = 4;
+            let spki = spki_of_ec_point(curve, &point).unwrap();
+            let wrapped = [&[0x04, point.len() as u8], &point[..]].concat();
+            assert_eq!(spki_of_ec_point(curve, &wrapped).unwrap(), spki);
+            assert_eq!(ec_point(curve, &spki), Some(&point[..]));
+            for other in Curve::ALL.into_iter().filter(|other| *other != curve) {
+                assert_eq!(ec_point(other, &spki), None);
+            }
+            assert_eq!(spki_of_ec_point(curve, &point[..point.len() - 1]), None);
+        }
         // A raw Ed25519 key may itself begin with the bytes of an OCTET STRING.
         let mut key = [9u8; 32];
         key[..2].copy_from_slice(&[0x04, 0x20]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{Curve, ReasonCode};
+use domain::{EuiccCurve, ReasonCode};
 
 use crate::{KmsError, Orders};
 
@@ -35,7 +35,7 @@ impl Orders<'_> {
     /// the token and nothing is durable yet: what is not used is gone.
     pub async fn make_key_pairs(
         &self,
-        curve: Curve,
+        curve: EuiccCurve,
         lines: &[u64],
         options: hsm::CallOptions,
     ) -> Result<Option<ChunkKeyPairs>, KmsError> {

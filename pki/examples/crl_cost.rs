@@ -69,9 +69,10 @@ fn root() -> (PrivateKey, Certificate) {
     let inputs = CertificateInputs {
         serial: SerialNumber::from_random([7; 20]),
         issuer_name_der: subject_name_der(profile, &subject).unwrap(),
+        issuer_curve: key.curve(),
         issuer_key_identifier: None,
         subject,
-        subject_spki: key.spki().unwrap(),
+        subject_spki: key.spki(),
         not_before,
         not_after: not_before.plus_days(profile.validity_days).unwrap(),
         registered_id: Some("2.999.1".into()),
@@ -82,7 +83,7 @@ fn root() -> (PrivateKey, Certificate) {
     };
     let tbs = build_tbs_certificate(profile, &inputs);
     let signature = key.sign_plain(tbs.bytes()).unwrap();
-    let certificate = tbs.assemble(&signature, &key.spki().unwrap()).unwrap();
+    let certificate = tbs.assemble(&signature, &key.spki()).unwrap();
     (key, certificate)
 }
 

@@ -3,6 +3,8 @@
 use crate::civil_time::CivilTime;
 use crate::error::PkiError;
 use crate::oid::{self, Arcs};
+use domain::Curve;
+use ecc::Hash;
 
 /// What may be done with an algorithm (the words of SP 800-131A).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,7 +52,7 @@ pub struct Algorithm {
 use AlgorithmStatus::{Acceptable, Disallowed, LegacyUse};
 
 const UNTIL_2035: &[(AlgorithmStatus, Option<Day>)] = &[(Acceptable, None), (Disallowed, Some((2036, 1, 1)))];
-const IR_8547: &str = "NIST IR 8547 (initial public draft), table 2: 128 bits, not after 2035";
+const IR_8547: &str = "NIST IR 8547 (initial public draft), table 2: 128 bits and more, not after 2035";
 const SP_800_131A: &str = "NIST SP 800-131A revision 2";
 
 /// Every algorithm of certificates, lists and answers, and of the keys that are made, wrapped or taken in.
@@ -70,9 +72,23 @@ pub const ALGORITHMS: &[Algorithm] = &[
         source: IR_8547,
     },
     Algorithm {
+        name: "P-384",
+        oid: Some(oid::P384),
+        used_for: "keys of certificates, not of eUICCs by SGP.22",
+        statuses: UNTIL_2035,
+        source: IR_8547,
+    },
+    Algorithm {
         name: "ecdsa-with-SHA256",
         oid: Some(oid::ECDSA_WITH_SHA256),
-        used_for: "signatures of certificates, lists, answers and requests",
+        used_for: "signatures of certificates, lists, answers and requests, of keys on P-256 and brainpoolP256r1",
+        statuses: UNTIL_2035,
+        source: IR_8547,
+    },
+    Algorithm {
+        name: "ecdsa-with-SHA384",
+        oid: Some(oid::ECDSA_WITH_SHA384),
+        used_for: "the same of keys on P-384",
         statuses: UNTIL_2035,
         source: IR_8547,
     },
@@ -114,6 +130,15 @@ pub const ALGORITHMS: &[Algorithm] = &[
 ];
 
 impl Algorithm {
+    /// The name of the algorithm by which keys on this curve sign.
+    pub const fn of_signatures_on(curve: Curve) -> &'static str {
+        match Hash::of(curve) {
+            Hash::Sha256 => "ecdsa-with-SHA256",
+            Hash::Sha384 => "ecdsa-with-SHA384",
+            Hash::Sha512 => "ecdsa-with-SHA512",
+        }
+    }
+
     /// The algorithm of a name.
     pub fn find(name: &str) -> Option<&'static Self> {
         ALGORITHMS.iter().find(|algorithm| algorithm.name == name)
@@ -154,6 +179,7 @@ mod tests {
         }
         for curve in domain::Curve::ALL {
             assert!(Algorithm::find(curve.as_str()).is_some(), "{curve}");
+            assert!(Algorithm::find(Algorithm::of_signatures_on(curve)).is_some(), "{curve}");
         }
     }
 

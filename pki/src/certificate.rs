@@ -8,6 +8,7 @@ use crate::lint::LintedTbs;
 use crate::serial::SerialNumber;
 use crate::{oid, pem};
 use domain::Eid;
+use ecc::Signature;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;
@@ -249,7 +250,7 @@ impl Certificate {
         self.with_parsed(|parsed| parsed.extensions().iter().find_map(read)).unwrap_or_default()
     }
 
-    /// Whether the signature verifies under `issuer` (ECDSA with SHA-256 on P-256).
+    /// Whether the signature verifies under `issuer` (ECDSA with the hash of its curve).
     pub fn verify_signature(&self, issuer: &PublicKey) -> Result<(), PkiError> {
         issuer.verify(self.tbs_der(), self.signature())
     }
@@ -290,12 +291,12 @@ impl LintedTbs {
     /// The certificate that these bytes would become, with a signature that verifies under no key: for a rehearsal, in which it
     /// stands above others.
     pub fn rehearse(self) -> Result<Certificate, PkiError> {
-        Certificate::from_der(&signed(self.bytes(), &[1; 64]))
+        Certificate::from_der(&signed(self.bytes(), &Signature::rehearsed(&self.digest())))
     }
 
     /// Joins the linted bytes with the token's signature r||s over their digest, reads the result back with other code, and
     /// verifies it under the issuer's key before it leaves.
-    pub fn assemble(self, signature_rs: &[u8; 64], issuer_spki: &[u8]) -> Result<Certificate, PkiError> {
+    pub fn assemble(self, signature_rs: &Signature, issuer_spki: &[u8]) -> Result<Certificate, PkiError> {
         // The issuer may be a test authority; whether its key may be used was decided when it was registered.
         let issuer = PublicKey::parse(issuer_spki, KnownKeys::Allow)?;
         let expected_issuer_key = match &self.issuer_key_identifier {
@@ -320,25 +321,25 @@ impl LintedTbs {
     }
 }
 
-/// The bytes and an ECDSA signature with SHA-256 over them, as certificates and revocation lists carry it.
-pub(crate) fn signed(tbs: &[u8], signature_rs: &[u8; 64]) -> Vec<u8> {
+/// The bytes and an ECDSA signature over them, as certificates and revocation lists carry it.
+pub(crate) fn signed(tbs: &[u8], signature_rs: &Signature) -> Vec<u8> {
     signed_with(tbs, signature_rs, |_| {})
 }
 
 /// The same, and what follows the signature.
 pub(crate) fn signed_with(
     tbs: &[u8],
-    signature_rs: &[u8; 64],
+    signature_rs: &Signature,
     after: impl FnOnce(&mut der::Writer),
 ) -> Vec<u8> {
-    let (r, s) = signature_rs.split_at(32);
+    let (r, s) = signature_rs.halves();
     let signature = der::nested(der::SEQUENCE, |value| {
         value.raw(&der::unsigned_integer(r)).raw(&der::unsigned_integer(s));
     });
     der::nested(der::SEQUENCE, |signed| {
         signed.raw(tbs);
         signed.nested(der::SEQUENCE, |algorithm| {
-            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ECDSA_WITH_SHA256));
+            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ecdsa_with(signature_rs.hash())));
         });
         let mut bits = Vec::with_capacity(signature.len() + 1);
         bits.push(0);

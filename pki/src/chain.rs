@@ -12,6 +12,7 @@ use crate::key::{KnownKeys, PublicKey};
 use crate::oid;
 use crate::profile::{self, AttributeKind, CertificateProfile, ExtensionValue, KeyUsageBit, Purpose};
 use crate::role::CertificateRole;
+use ecc::Hash;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::x509::X509Name;
 
@@ -75,11 +76,11 @@ pub enum ChainReason {
     /// The signature does not verify under the issuer's key.
     #[error("its signature does not verify under the issuer's key")]
     BadSignature,
-    /// The issuer's key, or its own, is no P-256 key.
+    /// The issuer's key, or its own, is on no curve of ours.
     #[error("its key is refused: {0}")]
     UnsupportedKey(String),
-    /// Signed with something other than ecdsa-with-SHA256.
-    #[error("it is signed with another algorithm than ecdsa-with-SHA256")]
+    /// Signed with something other than the ecdsa-with-SHA2 of the issuer's curve.
+    #[error("it is signed with another algorithm than that of its issuer's curve")]
     SignatureAlgorithm,
     /// Before notBefore.
     #[error("it is not valid yet")]
@@ -335,11 +336,11 @@ fn check_signature(certificate: &Certificate, issuer: &Certificate) -> Result<()
             .then(|| oid::decode(inside.algorithm.as_bytes()))
             .flatten()
     });
-    if algorithm.as_deref() != Some(oid::ECDSA_WITH_SHA256) {
-        return Err(ChainReason::SignatureAlgorithm);
-    }
     // Which roots are trusted, test roots among them, is the caller's decision.
     let key = PublicKey::parse(issuer.spki(), KnownKeys::Allow).map_err(unsupported_key)?;
+    if algorithm.as_deref() != Some(oid::ecdsa_with(Hash::of(key.curve()))) {
+        return Err(ChainReason::SignatureAlgorithm);
+    }
     certificate.verify_signature(&key).map_err(|_| ChainReason::BadSignature)
 }
 

@@ -12,11 +12,11 @@ use crate::certificate::{Certificate, signed};
 use crate::civil_time::CivilTime;
 use crate::der::{self, Writer};
 use crate::error::PkiError;
-use crate::key::{KnownKeys, PublicKey};
+use crate::key::{KnownKeys, PublicKey, curve_of};
 use crate::oid;
 use crate::serial::SerialNumber;
 use domain::RevocationReason;
-use sha2::{Digest, Sha256};
+use ecc::{Hash, Signature};
 
 pub use lint::{CrlFinding, CrlLintFindings, LintedTbsCertList, lint};
 pub use read::{CRL_BYTES_MAX, Crl};
@@ -105,11 +105,6 @@ impl TbsCertList {
         &self.0
     }
 
-    /// SHA-256 of the bytes.
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(&self.0).into()
-    }
-
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -118,12 +113,13 @@ impl TbsCertList {
 /// Builds the bytes that the list's signature covers; the entries are put in the order of their serial numbers.
 pub fn build_tbs(inputs: &CrlInputs<'_>) -> Result<TbsCertList, PkiError> {
     let key_identifier = issuer_key_identifier(inputs.issuer)?;
+    let algorithm = oid::ecdsa_with(Hash::of(curve_of(inputs.issuer.spki())?));
     let listed = inputs.listed();
     Ok(TbsCertList(der::nested(der::SEQUENCE, |list| {
         // RFC 5280 §5.1.2.1: version 2, since there are extensions.
         list.element(der::INTEGER, &[1]);
-        list.nested(der::SEQUENCE, |algorithm| {
-            algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::ECDSA_WITH_SHA256));
+        list.nested(der::SEQUENCE, |identifier| {
+            identifier.element(der::OBJECT_IDENTIFIER, &oid::encode(algorithm));
         });
         list.raw(inputs.issuer.subject_name_der());
         write_time(list, inputs.this_update);
@@ -159,7 +155,7 @@ pub fn build_tbs(inputs: &CrlInputs<'_>) -> Result<TbsCertList, PkiError> {
 impl LintedTbsCertList {
     /// Joins the linted bytes with the token's signature r||s over their digest, reads the result back with other code, and
     /// verifies it under the issuer's certificate before it leaves.
-    pub fn assemble(self, signature_rs: &[u8; 64], issuer: &Certificate) -> Result<Crl, PkiError> {
+    pub fn assemble(self, signature_rs: &Signature, issuer: &Certificate) -> Result<Crl, PkiError> {
         let crl = Crl::from_der(&signed(self.bytes(), signature_rs))?;
         let read_back = [
             ("body", crl.tbs_der() == self.bytes()),

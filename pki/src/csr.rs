@@ -335,7 +335,7 @@ fn check_extensions(mut extensions: Reader<'_>) -> Result<(), CsrError> {
     Ok(())
 }
 
-/// Makes a request in DER for a P-256 key in PKCS#8; the request asks for no extension.
+/// Makes a request in DER for a key of [`PrivateKey`] in PKCS#8; the request asks for no extension.
 pub fn create_csr(pkcs8: &[u8], common_name: &str, organization: &str) -> Result<Vec<u8>, PkiError> {
     let key = PrivateKey::from_pkcs8(pkcs8)?;
     let mut parameters = CertificateParams::default();

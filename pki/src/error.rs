@@ -69,8 +69,8 @@ pub enum PkiError {
     /// A key whose private half is published.
     #[error("the public key's private half is published")]
     KnownTestKey,
-    /// The private key does not parse or is no P-256 key.
-    #[error("the private key is no P-256 key in PKCS#8")]
+    /// The private key does not parse or is on another curve.
+    #[error("the private key is no P-256 or P-384 key in PKCS#8")]
     PrivateKey,
 
     // We must act: a certificate that is not what was asked for never leaves.

@@ -23,7 +23,7 @@ const RSA_BITS_MIN: usize = 3072;
 const RSA_BITS_MAX: usize = 8192;
 
 /// SHA-256 of the SubjectPublicKeyInfo of public keys whose private keys anybody can look up.
-const KNOWN_KEYS: [(&str, &str); 12] = [
+const KNOWN_KEYS: [(&str, &str); 15] = [
     ("80dbfcd67b4322590df6de16077983ccafda7381d3f25c8f7b5c3d7d5c420d55", "SGP.26 CI NIST"),
     ("cf95add35d149297cfdeecc4da59aba5a58331b034e0d1a823aae0274a818c8d", "SGP.26 EUM NIST"),
     ("b014e2adb6cd4e05d0b5bdd0b9ad9f9f89b14ce07ca4b247de91289de4183470", "SGP.26 eUICC NIST"),
@@ -36,6 +36,9 @@ const KNOWN_KEYS: [(&str, &str); 12] = [
     ("5a7a78cca4a0f420d9bc62bb669c3c2759e39f723d3ae10dcbe0f0815a07ecd4", "RFC 6979 A.2.5"),
     ("1e99d749684e30628b78ac24290f52fafc662d604c7b9fc4f05dd96ad32eb953", "brainpool private key 1"),
     ("e5723cb56a522a850c5c7e0ddcd759c7a5fc9510a466d88979252923082ae5ed", "brainpool private key n - 1"),
+    ("29f8fe74f38c49d49810cec736a26732a30bff2e64827b709a1c63340d4f7181", "P-384 private key 1"),
+    ("4257b2ffc3579064575e20fedb0974bbfc3c4438b09e668e85cb51a7ac7a4bd7", "P-384 private key n - 1"),
+    ("2f95601fa82060b909bfc6b979dbd303d34d34e0afb27ea496beac362f242a4b", "RFC 6979 A.2.6"),
 ];
 
 /// An ECDSA public key: named curve, uncompressed point that lies on it.
@@ -49,10 +52,14 @@ impl PublicKey {
     /// Parses a SubjectPublicKeyInfo in DER.
     pub fn parse(spki: &[u8], known_keys: KnownKeys) -> Result<Self, PkiError> {
         let (curve, point) = named_point(spki)?;
-        let point: &[u8; 65] = point.try_into().map_err(|_| match point.first() {
-            Some(2 | 3) => PkiError::UnsupportedKey { algorithm: format!("{curve} with a compressed point") },
-            _ => malformed("the point of a key takes 65 bytes"),
-        })?;
+        if point.len() != curve.point_bytes() {
+            return Err(match point.first() {
+                Some(2 | 3) => {
+                    PkiError::UnsupportedKey { algorithm: format!("{curve} with a compressed point") }
+                }
+                _ => malformed("the point of a key has not the length of its curve's"),
+            });
+        }
         if point[0] != 4 {
             return Err(malformed("the point does not start with 04"));
         }
@@ -75,7 +82,7 @@ impl PublicKey {
     }
 
     /// From an uncompressed point, as a token gives it.
-    pub fn from_point(curve: Curve, point: &[u8; 65], known_keys: KnownKeys) -> Result<Self, PkiError> {
+    pub fn from_point(curve: Curve, point: &[u8], known_keys: KnownKeys) -> Result<Self, PkiError> {
         Self::parse(&ec_spki(curve, point), known_keys)
     }
 
@@ -85,12 +92,12 @@ impl PublicKey {
         Self::from_point(curve, key.point(), KnownKeys::Allow)
     }
 
-    /// The same key when it is on this curve: TLS, approvals and sealing are P-256 alone.
+    /// The same key when it is on this curve.
     pub fn on(self, curve: Curve) -> Result<Self, PkiError> {
         if self.curve() == curve {
             return Ok(self);
         }
-        Err(PkiError::UnsupportedKey { algorithm: format!("{}, where {curve} is needed", self.curve()) })
+        Err(self.on_another_curve_than(curve))
     }
 
     /// The key without its encoding.
@@ -109,8 +116,18 @@ impl PublicKey {
     }
 
     /// The uncompressed point: 04, x, y.
-    pub const fn point(&self) -> &[u8; 65] {
+    pub const fn point(&self) -> &[u8] {
         self.key.point()
+    }
+
+    /// The point of a key on P-256, to which something is sealed.
+    pub fn p256_point(&self) -> Result<[u8; 65], PkiError> {
+        let point = (self.curve() == Curve::P256).then(|| self.point().try_into().ok()).flatten();
+        point.ok_or_else(|| self.on_another_curve_than(Curve::P256))
+    }
+
+    fn on_another_curve_than(&self, needed: Curve) -> PkiError {
+        PkiError::UnsupportedKey { algorithm: format!("{}, where {needed} is needed", self.curve()) }
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo: what a principal is named by.
@@ -129,13 +146,13 @@ impl PublicKey {
         KNOWN_KEYS.iter().any(|(known, _)| *known == digest)
     }
 
-    /// Verifies a DER ECDSA signature with SHA-256 over `message`.
+    /// Verifies a DER ECDSA signature with the hash of the curve over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), PkiError> {
-        self.verify_with(Hash::Sha256, message, signature)
+        self.verify_with(Hash::of(self.curve()), message, signature)
     }
 
-    /// Verifies a 64-byte r||s ECDSA signature with SHA-256 over `message` (BSI TR-03111 plain format).
-    pub fn verify_plain(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), PkiError> {
+    /// Verifies an r||s ECDSA signature with the hash of the curve over `message` (BSI TR-03111 plain format).
+    pub fn verify_plain(&self, message: &[u8], signature: &[u8]) -> Result<(), PkiError> {
         if self.key.verifies(message, signature) { Ok(()) } else { Err(PkiError::SignatureInvalid) }
     }
 
@@ -207,8 +224,13 @@ pub fn key_identifier(spki: &[u8]) -> Result<[u8; 20], PkiError> {
     Ok(Sha1::digest(key).into())
 }
 
+/// The curve that a SubjectPublicKeyInfo names. Whether the point lies on it is not looked at: for keys that were parsed before.
+pub fn curve_of(spki: &[u8]) -> Result<Curve, PkiError> {
+    named_point(spki).map(|(curve, _)| curve)
+}
+
 /// The SubjectPublicKeyInfo of an uncompressed point (RFC 5480 §2).
-pub fn ec_spki(curve: Curve, point: &[u8; 65]) -> Vec<u8> {
+pub fn ec_spki(curve: Curve, point: &[u8]) -> Vec<u8> {
     der::nested(der::SEQUENCE, |spki| {
         spki.nested(der::SEQUENCE, |algorithm| {
             algorithm.element(der::OBJECT_IDENTIFIER, &oid::encode(oid::EC_PUBLIC_KEY));

@@ -30,10 +30,10 @@ pub use algorithms::{ALGORITHMS, Algorithm, AlgorithmStatus};
 pub use certificate::{CERTIFICATE_BYTES_MAX, Certificate};
 pub use civil_time::CivilTime;
 pub use error::PkiError;
-pub use key::{KnownKeys, PublicKey, TransportPublicKey, ec_spki, key_identifier};
+pub use key::{KnownKeys, PublicKey, TransportPublicKey, curve_of, ec_spki, key_identifier};
 pub use lint::{Bound, Finding, LintFindings, LintedTbs, lint};
 pub use oid::Arcs;
-pub use private_key::{PrivateKey, generate_p256, private_key_from_pem, private_key_to_pem};
+pub use private_key::{PrivateKey, generate_p256, generate_p384, private_key_from_pem, private_key_to_pem};
 pub use profile::{
     AlternativeName, AttributeKind, CertificateProfile, ExtensionRule, ExtensionValue, KeyUsageBit, Presence,
     Purpose, SerialNumberRule, StringType, SubjectAttribute,

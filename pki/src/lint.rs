@@ -10,8 +10,9 @@ use crate::oid;
 use crate::profile::{AttributeKind, CertificateProfile, StringType};
 use crate::serial::SerialNumber;
 use crate::tbs::{CertificateInputs, Tbs, check_inputs};
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use ecc::Hash;
+use sha1::{Digest as _, Sha1};
+use sha2::Sha256;
 use std::fmt;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::prelude::FromDer;
@@ -42,8 +43,8 @@ pub enum Finding {
     /// Another serial number than the one recorded.
     #[error("another serial number than was recorded")]
     SerialNumberDiffers,
-    /// Not ecdsa-with-SHA256 without parameters.
-    #[error("the signature algorithm is not ecdsa-with-SHA256 without parameters")]
+    /// Not the ecdsa-with-SHA2 of the issuer's curve without parameters (RFC 5758 §3.2).
+    #[error("the signature algorithm is not that of the issuer's curve without parameters")]
     SignatureAlgorithm,
     /// Not the issuer's subject name byte for byte.
     #[error("the issuer name is not the issuer's subject name byte for byte")]
@@ -148,7 +149,7 @@ impl std::error::Error for LintFindings {}
 #[derive(Debug)]
 pub struct LintedTbs {
     bytes: Vec<u8>,
-    digest: [u8; 32],
+    digest: ecc::Digest,
     profile: &'static str,
     pub(crate) serial: SerialNumber,
     pub(crate) issuer_name_der: Vec<u8>,
@@ -162,9 +163,14 @@ impl LintedTbs {
         &self.bytes
     }
 
-    /// SHA-256 of the bytes: what the token signs.
-    pub const fn digest(&self) -> [u8; 32] {
+    /// The digest of the bytes for the issuer's curve: what the token signs.
+    pub const fn digest(&self) -> ecc::Digest {
         self.digest
+    }
+
+    /// SHA-256 of the bytes, whatever is signed: what they are known by.
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256_of(&self.bytes, &self.digest)
     }
 
     /// Name of the profile they keep.
@@ -189,7 +195,7 @@ pub fn lint(
         return Err(LintFindings { profile: profile.name, findings });
     }
     Ok(LintedTbs {
-        digest: Sha256::digest(tbs.bytes()).into(),
+        digest: ecc::Digest::of(inputs.issuer_curve, tbs.bytes()),
         bytes: tbs.into_bytes(),
         profile: profile.name,
         serial: inputs.serial.clone(),
@@ -227,7 +233,8 @@ fn findings(profile: &CertificateProfile, inputs: &CertificateInputs, bytes: &[u
         found.push(Finding::Version);
     }
     let algorithm = oid::decode(tbs.signature.algorithm.as_bytes());
-    if algorithm.as_deref() != Some(oid::ECDSA_WITH_SHA256) || tbs.signature.parameters.is_some() {
+    let expected = oid::ecdsa_with(Hash::of(inputs.issuer_curve));
+    if algorithm.as_deref() != Some(expected) || tbs.signature.parameters.is_some() {
         found.push(Finding::SignatureAlgorithm);
     }
     if tbs.issuer.as_raw() != inputs.issuer_name_der {
@@ -246,6 +253,14 @@ fn findings(profile: &CertificateProfile, inputs: &CertificateInputs, bytes: &[u
     let written = fields.as_ref().and_then(|fields| fields.get(7)).map(|extensions| extensions.content);
     extensions::check(profile, inputs, &tbs, written, &mut found);
     found
+}
+
+/// SHA-256 of bytes of which `digest` is one; where it is the same, it is not computed again.
+pub(crate) fn sha256_of(bytes: &[u8], digest: &ecc::Digest) -> [u8; 32] {
+    match digest.as_bytes().try_into() {
+        Ok(sha256) => sha256,
+        Err(_) => Sha256::digest(bytes).into(),
+    }
 }
 
 pub(crate) fn top_level_fields(bytes: &[u8]) -> Option<Vec<Element<'_>>> {

@@ -71,6 +71,7 @@ pub(crate) const PERMITTED_EINS: Arcs = &[2, 23, 146, 1, 2, 2, 0];
 
 pub(crate) const EC_PUBLIC_KEY: Arcs = &[1, 2, 840, 10045, 2, 1];
 pub(crate) const P256: Arcs = &[1, 2, 840, 10045, 3, 1, 7];
+pub(crate) const P384: Arcs = &[1, 3, 132, 0, 34];
 pub(crate) const BRAINPOOL_P256R1: Arcs = &[1, 3, 36, 3, 3, 2, 8, 1, 1, 7];
 pub(crate) const RSA_ENCRYPTION: Arcs = &[1, 2, 840, 113549, 1, 1, 1];
 pub(crate) const ECDSA_WITH_SHA256: Arcs = &[1, 2, 840, 10045, 4, 3, 2];
@@ -80,6 +81,15 @@ pub(crate) const ECDSA_WITH_SHA512: Arcs = &[1, 2, 840, 10045, 4, 3, 4];
 pub(crate) const DATA: Arcs = &[1, 2, 840, 113549, 1, 7, 1];
 pub(crate) const SIGNED_DATA: Arcs = &[1, 2, 840, 113549, 1, 7, 2];
 pub(crate) const EXTENSION_REQUEST: Arcs = &[1, 2, 840, 113549, 1, 9, 14];
+
+/// ecdsa-with-SHA2 (RFC 5758 §3.2); it has no parameters.
+pub(crate) const fn ecdsa_with(hash: ecc::Hash) -> Arcs {
+    match hash {
+        ecc::Hash::Sha256 => ECDSA_WITH_SHA256,
+        ecc::Hash::Sha384 => ECDSA_WITH_SHA384,
+        ecc::Hash::Sha512 => ECDSA_WITH_SHA512,
+    }
+}
 
 /// The content octets of an object identifier; X.690 §8.19.
 pub(crate) fn encode(arcs: &[u64]) -> Vec<u8> {

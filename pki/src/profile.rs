@@ -347,8 +347,8 @@ impl CertificateProfile {
             text.push('\n');
         };
         line(&["version 3"]);
-        line(&["signature", &oid::dotted(oid::ECDSA_WITH_SHA256)]);
-        line(&["subject key P-256 named curve uncompressed"]);
+        line(&["signature ecdsa with the hash of the issuer's curve"]);
+        line(&["subject key named curve uncompressed"]);
         line(&["validity days", &self.validity_days.to_string()]);
         let serial = match self.serial_number {
             SerialNumberRule::Random => "20 random octets",

@@ -12,9 +12,8 @@ use crate::profile::{
     AlternativeName, AttributeKind, CertificateProfile, ExtensionValue, KeyUsageBit, Presence, StringType,
 };
 use crate::serial::SerialNumber;
-use domain::Eid;
+use domain::{Curve, Eid};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, Issuer, PublicKeyData, SigningKey};
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -63,6 +62,8 @@ pub struct CertificateInputs {
     pub serial: SerialNumber,
     /// The issuer's subject name in DER, byte for byte; for a root the subject's own ([`subject_name_der`]).
     pub issuer_name_der: Vec<u8>,
+    /// The curve of the issuer's key, from which the signature algorithm follows; for a root that of the subject's.
+    pub issuer_curve: Curve,
     /// The issuer's subject key identifier; absent for a root only.
     pub issuer_key_identifier: Option<[u8; 20]>,
     /// The subject's attributes.
@@ -92,6 +93,7 @@ impl CertificateInputs {
         Ok(Self {
             serial: SerialNumber::from_random([0; 20]),
             issuer_name_der: Vec::new(),
+            issuer_curve: crate::key::curve_of(spki)?,
             issuer_key_identifier: None,
             subject: wishes.subject.clone(),
             subject_spki: spki.to_vec(),
@@ -119,11 +121,6 @@ impl Tbs {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// SHA-256 of the bytes.
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(&self.0).into()
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
@@ -184,14 +181,23 @@ pub fn build_tbs(profile: &CertificateProfile, inputs: &CertificateInputs) -> Re
         parameters.custom_extensions.push(extension);
     }
 
-    let capture = Capture::default();
+    let capture = Capture { curve: inputs.issuer_curve, captured: RefCell::default() };
     parameters.signed_by(&capture, &Issuer::from_params(&parameters, &capture)).map_err(PkiError::Builder)?;
     splice(&capture.captured.into_inner(), &inputs.issuer_name_der, &subject, &inputs.subject_spki).map(Tbs)
 }
 
+/// The builder's name of the signature algorithm on a curve.
+pub(crate) const fn builder_algorithm(curve: Curve) -> &'static rcgen::SignatureAlgorithm {
+    match curve {
+        // Only the identifier of the algorithm stays of it, which names the hash and no curve.
+        Curve::P256 | Curve::BrainpoolP256r1 => &rcgen::PKCS_ECDSA_P256_SHA256,
+        Curve::P384 => &rcgen::PKCS_ECDSA_P384_SHA384,
+    }
+}
+
 /// A key that keeps what it should sign.
-#[derive(Default)]
 struct Capture {
+    curve: Curve,
     captured: RefCell<Vec<u8>>,
 }
 
@@ -202,7 +208,7 @@ impl PublicKeyData for Capture {
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
+        builder_algorithm(self.curve)
     }
 }
 

@@ -186,12 +186,7 @@ mod tests {
         }
 
         fn signer(&self, name: &str) -> Signer {
-            Signer {
-                name: name.into(),
-                approval_key: self.0.spki().unwrap(),
-                suspended: false,
-                may_sign: true,
-            }
+            Signer { name: name.into(), approval_key: self.0.spki(), suspended: false, may_sign: true }
         }
 
         fn sign(&self, canonical: &[u8]) -> Vec<u8> {
@@ -201,7 +196,7 @@ mod tests {
         fn signature(&self, person: &str, canonical: &[u8]) -> Signature {
             Signature {
                 person: person.into(),
-                approval_key: self.0.spki().unwrap(),
+                approval_key: self.0.spki(),
                 signature: self.sign(canonical),
                 time: NOW,
             }

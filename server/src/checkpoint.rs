@@ -9,7 +9,7 @@ use audit::{
     CheckpointBody, LogKey, signature_line, signed_statement, statement_text, verify_checkpoint,
     verify_statement,
 };
-use hsm::{KeyRef, SignatureAlgorithm, Token};
+use hsm::{KeyRef, Token};
 use store::{Store, TreeHead};
 
 use crate::foundation::write_durably;
@@ -98,15 +98,8 @@ impl Checkpointer {
         }
         let body = CheckpointBody { origin: self.log_key.name().to_owned(), size, root };
         let text = body.unsigned_text().into_bytes();
-        let signatures = self
-            .token
-            .sign(&self.key, SignatureAlgorithm::Ed25519, vec![text], own_call(hsm::Priority::Normal))
-            .await?;
-        let signature = signatures
-            .first()
-            .and_then(|s| <&[u8; 64]>::try_from(s.as_slice()).ok())
-            .ok_or(ServiceError::Internal("the log key gave no signature"))?;
-        let note = body.signed(&[signature_line(self.log_key.name(), self.log_key.public_key(), signature)]);
+        let signature = self.token.sign_message(&self.key, text, own_call(hsm::Priority::Normal)).await?;
+        let note = body.signed(&[signature_line(self.log_key.name(), self.log_key.public_key(), &signature)]);
         verify_checkpoint(&note, std::slice::from_ref(&self.log_key))?;
         write_durably(&self.file, &note)
             .map_err(|_| ServiceError::Internal("the checkpoint cannot be stored"))?;
@@ -121,20 +114,9 @@ impl Checkpointer {
     /// given out.
     pub(crate) async fn sign_statement(&self, kind: &str, body: &str) -> Result<Vec<u8>, ServiceError> {
         let text = statement_text(self.log_key.name(), kind, body)?;
-        let signatures = self
-            .token
-            .sign(
-                &self.key,
-                SignatureAlgorithm::Ed25519,
-                vec![text.clone().into_bytes()],
-                own_call(hsm::Priority::Normal),
-            )
-            .await?;
-        let signature = signatures
-            .first()
-            .and_then(|s| <&[u8; 64]>::try_from(s.as_slice()).ok())
-            .ok_or(ServiceError::Internal("the log key gave no signature"))?;
-        let note = signed_statement(&text, &self.log_key, signature);
+        let message = text.clone().into_bytes();
+        let signature = self.token.sign_message(&self.key, message, own_call(hsm::Priority::Normal)).await?;
+        let note = signed_statement(&text, &self.log_key, &signature);
         verify_statement(&note, kind, &self.log_key)?;
         Ok(note)
     }

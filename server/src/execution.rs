@@ -274,7 +274,7 @@ impl Execution {
                 "the approval key must be another than the TLS key",
             ));
         }
-        check_person_key(&approval, "approval")?;
+        check_person_key(&approval, "approval", &[Curve::P256])?;
         // Two persons with one key would be one person who approves alone.
         let spki = approval.public_key().spki();
         if self.authority.persons()?.iter().any(|other| other.approval_key == spki) {
@@ -333,8 +333,8 @@ impl Execution {
                 planned.transport_key.clone_from(&party.transport_key);
             }
             Role::Provisioner => {
-                let key = PublicKey::parse(&party.encryption_key, self.ca.known_keys)
-                    .and_then(|key| key.on(Curve::P256))
+                let (key, point) = PublicKey::parse(&party.encryption_key, self.ca.known_keys)
+                    .and_then(|key| key.p256_point().map(|point| (key, point)))
                     .map_err(|e| {
                         let message = format!("the encryption key is refused: {e}");
                         ServiceError::refused(ReasonCode::WeakKey, message)
@@ -345,7 +345,7 @@ impl Execution {
                         "the encryption key must be another than the TLS key",
                     ));
                 }
-                planned.encryption_key = Some(*key.point());
+                planned.encryption_key = Some(point);
             }
             Role::Officer | Role::Approver | Role::Auditor => {
                 return Err(invalid("a party is eum or provisioner"));
@@ -469,7 +469,7 @@ impl Execution {
         key: &SubjectKey,
         now: Timestamp,
     ) -> Result<Credential, ServiceError> {
-        check_person_key(key, "TLS")?;
+        check_person_key(key, "TLS", &[Curve::P256, Curve::P384])?;
         let principal = PrincipalId(key.public_key().digest());
         if self.authority.actor(&principal)?.is_some() {
             return Err(ServiceError::refused(
@@ -549,15 +549,17 @@ pub(crate) async fn issue(
     }
 }
 
-/// TLS and approvals are on P-256: what every tool of the field verifies.
-fn check_person_key(key: &SubjectKey, kind: &str) -> Result<(), ServiceError> {
-    match key.public_key().curve() {
-        Curve::P256 => Ok(()),
-        other => Err(ServiceError::refused(
-            ReasonCode::WeakKey,
-            format!("the {kind} key is on {other}, where {} is needed", Curve::P256),
-        )),
+/// Approvals are on P-256, TLS on that or P-384: what every tool of the field verifies.
+fn check_person_key(key: &SubjectKey, kind: &str, curves: &[Curve]) -> Result<(), ServiceError> {
+    let curve = key.public_key().curve();
+    if curves.contains(&curve) {
+        return Ok(());
     }
+    let needed: Vec<_> = curves.iter().map(|curve| curve.as_str()).collect();
+    Err(ServiceError::refused(
+        ReasonCode::WeakKey,
+        format!("the {kind} key is on {curve}, where {} is needed", needed.join(" or ")),
+    ))
 }
 
 fn role_of(number: i32) -> Result<Role, ServiceError> {

@@ -477,8 +477,13 @@ fn check_seats(seats: &[Seat], known_keys: pki::KnownKeys) -> Result<(), InitErr
     }
     // One key in two places would let one person be two.
     let mut keys = HashSet::new();
-    for request in seats.iter().flat_map(|seat| [&seat.tls_request, &seat.approval_request]) {
+    for (request, is_approval) in
+        seats.iter().flat_map(|seat| [(&seat.tls_request, false), (&seat.approval_request, true)])
+    {
         let key = SubjectKey::from_request(request, known_keys).map_err(ServiceError::from)?;
+        if is_approval && key.public_key().curve() != Curve::P256 {
+            return Err(InitError::Persons("an approval key is on another curve than P-256"));
+        }
         if !keys.insert(key.public_key().digest()) {
             return Err(InitError::Persons(
                 "a key stands in two requests; each person has a TLS key and an approval key of their own",

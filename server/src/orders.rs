@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use audit::{EntryDraft, Fact, Outcome, Pseudonym};
 use ca::{About, CertificateRequest, Issued, Issuer, Prepared, Reservation, SubjectKey};
-use domain::{Curve, Eid, OrderFormat, ReasonCode, Refusal};
+use domain::{Curve, Eid, EuiccCurve, OrderFormat, ReasonCode, Refusal};
 use hsm::{CallOptions, Priority};
 use kms::{
     ChunkKeyPairs, Fleet, FleetKeys, KeyMode, LineCheck, Made, Manufacturer, OrderLine, OrderTerms,
     OrderedDevices, Orders, OutputFiles, ReservedLine,
 };
-use pki::{Certificate, CertificateProfile, CertificateRole, KnownKeys, PublicKey, SubjectValues};
+use pki::{Certificate, CertificateProfile, CertificateRole, SubjectValues};
 use proto::v1;
 use sha2::{Digest, Sha256};
 use store::Commit;
@@ -58,8 +58,8 @@ struct Certification {
     organization: String,
     issuer: Arc<Issuer>,
     profile: &'static CertificateProfile,
-    /// Of the issuer's key, and so of every key that it certifies.
-    curve: Curve,
+    /// The curve of the issuer's key, and so of every key that it certifies, where key pairs are made on it.
+    key_pairs: Option<EuiccCurve>,
     accreditation: audit::Hash,
 }
 
@@ -102,11 +102,11 @@ impl OrderStream {
                 }
                 let profile = euicc_profile(issuer.certificate()?, &terms.certificate_profile)?;
                 let spki = issuer.certificate()?.spki();
-                let curve = PublicKey::parse(spki, KnownKeys::Allow)
-                    .map_err(|_| ServiceError::Internal("an issuer's key does not read"))?
-                    .curve();
+                let curve = pki::curve_of(spki)
+                    .map_err(|_| ServiceError::Internal("an issuer's key does not read"))?;
+                let key_pairs = EuiccCurve::try_from(curve).ok();
                 let (country, organization) = (party.country.clone(), party.organization.clone());
-                Some(Certification { country, organization, issuer, profile, curve, accreditation })
+                Some(Certification { country, organization, issuer, profile, key_pairs, accreditation })
             }
         };
         Orders::open(&desk.kms, &manufacturer, &terms, &call.pseudonyms, call.now)?;
@@ -220,7 +220,8 @@ impl OrderStream {
         orders: &Orders<'_>,
         lines: &[v1::OrderLine],
     ) -> Result<Option<ChunkKeyPairs>, ServiceError> {
-        let Some(curve) = self.certification.as_ref().map(|certification| certification.curve) else {
+        let Some(curve) = self.certification.as_ref().and_then(|certification| certification.key_pairs)
+        else {
             return Ok(None);
         };
         let mut wanted = BTreeSet::new();
@@ -228,7 +229,7 @@ impl OrderStream {
             let Some(v1::order_line::Key::MakeKeyPair(asked)) = line.key else { continue };
             // A line that asks for another curve than its issuer's is refused by itself, further on.
             let asked = Curve::from_code(u32::try_from(asked).unwrap_or(u32::MAX));
-            let (true, Ok(eid)) = (asked == Ok(curve), line.eid.parse()) else { continue };
+            let (true, Ok(eid)) = (asked == Ok(curve.curve()), line.eid.parse()) else { continue };
             let order_line = OrderLine { line: line.line, eid, digest: request_digest("order-line", line) };
             if line.line > 0 && matches!(orders.check(&order_line, wanted.len() as u64)?, LineCheck::New) {
                 wanted.insert(line.line);
@@ -284,7 +285,7 @@ impl OrderStream {
                 let made = made_keys.and_then(|keys| keys.public_key(line.line)).ok_or_else(|| {
                     about(Refusal::new(
                         ReasonCode::InvalidField,
-                        "key pairs are made on the curve of the order's issuer",
+                        "key pairs are made on the curve of the order's issuer, when that is P-256 or brainpoolP256r1",
                     ))
                 })?;
                 SubjectKey::made_in_token(made, self.desk.ca.known_keys)

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use domain::{ReasonCode, Timestamp};
+use domain::{EuiccCurve, ReasonCode, Timestamp};
 use hsm::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use keys::rsp::{EuiccAuthentication, EuiccInfo1};
 use kms::rsp::{ProvedEuicc, RspKey, ServerKey, Transaction};
@@ -155,6 +155,9 @@ impl RspDesk {
             other_certificates,
             now,
         )?;
+        // An eUICC of another hierarchy than ours may have any key.
+        EuiccCurve::try_from(verified.public_key.curve())
+            .map_err(|e| ServiceError::refused(ReasonCode::EuiccCertificateRefused, e.to_string()))?;
         Ok(ProvedEuicc {
             eid: verified.eid,
             public_key: verified.public_key,
@@ -184,6 +187,7 @@ pub(crate) fn parse_key(
         .filter(|role| matches!(role, KeyRole::RspAuth(_) | KeyRole::RspPb(_) | KeyRole::EimSign))
         .find(|role| role.as_str() == register.role)
         .ok_or_else(|| {
+            // SGP.22 has no other curve for these keys.
             invalid("role is rsp-auth or rsp-pb (or either with -brainpool-p256r1), or eim-sign")
         })?;
     if !register.key_label.starts_with(&format!("chancery/{}/", role.as_str())) {

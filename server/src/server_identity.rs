@@ -63,7 +63,7 @@ impl Pair {
     fn parse(pem: Zeroizing<Vec<u8>>) -> Result<Self, IdentityError> {
         let certificate = Certificate::from_der(&CertificateDer::from_pem_slice(&pem)?)?;
         let key = PrivatePkcs8KeyDer::from_pem_slice(&pem)?;
-        if PrivateKey::from_pkcs8(key.secret_pkcs8_der())?.spki()? != certificate.spki() {
+        if PrivateKey::from_pkcs8(key.secret_pkcs8_der())?.spki() != certificate.spki() {
             return Err(IdentityError::KeyDiffers);
         }
         Ok(Self { certificate, pem })
@@ -170,7 +170,7 @@ pub(crate) fn request(
     issuer: Arc<ca::Issuer>,
     pkcs8: &[u8],
 ) -> Result<CertificateRequest, IdentityError> {
-    let spki = PrivateKey::from_pkcs8(pkcs8)?.spki()?;
+    let spki = PrivateKey::from_pkcs8(pkcs8)?.spki();
     Ok(CertificateRequest {
         profile: CertificateRole::OperatorServer.profile(),
         issuer,

@@ -12,12 +12,13 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa::KeySize;
 use domain::{
-    Curve, DeviceKeyset, Eid, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol, SecurityDomain,
+    Curve, DeviceKeyset, Eid, EuiccCurve, KeyVersionNumber, KeysetAlgorithm, PrincipalId, Protocol,
+    SecurityDomain,
 };
 use hsm::{
-    CardProof, CardProofJob, CardSession, Delivery, ErrorClass, HsmError, KeyRef, KeyRole, OrderChunkJob,
-    OrderKeys, Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionContext, SessionKeysJob,
-    SessionKeysOutcome, SignatureAlgorithm, SourcedKeyset, Token,
+    CardProof, CardProofJob, CardSession, Delivery, Digest, ErrorClass, HsmError, KeyRef, KeyRole,
+    OrderChunkJob, OrderKeys, Priority, PutKeyDevice, PutKeyJob, RspBindJob, RspInput, SessionContext,
+    SessionKeysJob, SessionKeysOutcome, SourcedKeyset, Token,
 };
 use keys::bsp::ProfileProtection;
 use keys::rsp::{SmdpSigned2, TransactionId};
@@ -56,7 +57,7 @@ pub(crate) async fn measure(
             ("kms", KeyRole::Master)
         }
         RateKind::Sign => ("ca", KeyRole::CertificateIssuer(Curve::P256)),
-        RateKind::Rsp => (crate::config::RSP_TOKEN, KeyRole::RspPb(Curve::P256)),
+        RateKind::Rsp => (crate::config::RSP_TOKEN, KeyRole::RspPb(EuiccCurve::P256)),
     };
     let mut work = Work::prepare(kind, devices)?;
     let records = open_records(config).await?;
@@ -64,7 +65,7 @@ pub(crate) async fn measure(
     if let Work::Rsp { auth, .. } = &mut work {
         *auth = keys
             .iter()
-            .find(|key| key.key.role == KeyRole::RspAuth(Curve::P256))
+            .find(|key| key.key.role == KeyRole::RspAuth(EuiccCurve::P256))
             .map(|key| key.key.key.clone());
     }
     let failed = |source| ServeError::Token { token: name, source };
@@ -189,10 +190,10 @@ impl Work {
     async fn run(&self, token: &Token, key: &KeyRef, number: u64) -> Result<u64, HsmError> {
         match self {
             Self::Sign => {
-                let mut digest = vec![0; 32];
+                let mut digest = [0; 32];
                 digest[..8].copy_from_slice(&number.to_be_bytes());
                 let options = tokens::own_call(Priority::Normal);
-                token.sign(key, SignatureAlgorithm::EcdsaSha256, vec![digest], options).await?;
+                token.sign(key, &[Digest::sha256(digest)], options).await?;
                 Ok(1)
             }
             Self::Rsp { auth, peer } => {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use audit::signature_line;
 use ca::KeyRegistration;
-use hsm::{KeyCheck, SignatureAlgorithm, Token};
+use hsm::{KeyCheck, Token};
 use sha2::{Digest, Sha256};
 
 use crate::status::ServiceError;
@@ -51,18 +51,8 @@ impl Transcript {
         key_name: &str,
         public_key: &[u8; 32],
     ) -> Result<Vec<u8>, ServiceError> {
-        let signatures = token
-            .sign(
-                &signer.key.key,
-                SignatureAlgorithm::Ed25519,
-                vec![self.text.clone().into_bytes()],
-                own_call(hsm::Priority::Normal),
-            )
-            .await?;
-        let signature = signatures
-            .first()
-            .and_then(|s| <&[u8; 64]>::try_from(s.as_slice()).ok())
-            .ok_or(ServiceError::Internal("the log key gave no signature"))?;
-        Ok(format!("{}\n{}", self.text, signature_line(key_name, public_key, signature)).into_bytes())
+        let message = self.text.clone().into_bytes();
+        let signature = token.sign_message(&signer.key.key, message, own_call(hsm::Priority::Normal)).await?;
+        Ok(format!("{}\n{}", self.text, signature_line(key_name, public_key, &signature)).into_bytes())
     }
 }

@@ -313,7 +313,7 @@ impl PreparedCrl {
             .iter()
             .map(|list| {
                 entry(EventType::CrlIntent, Outcome::Intent, &list.name, self.number())
-                    .fact("tbs", Fact::Digest(list.linted.digest()))
+                    .fact("tbs", Fact::Digest(list.linted.sha256()))
                     .fact("count", Fact::Number(list.entries))
             })
             .collect();

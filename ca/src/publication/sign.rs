@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use audit::{EventType, Fact, Outcome};
 use domain::{ReasonCode, Timestamp};
-use hsm::{CallOptions, SignatureAlgorithm};
+use hsm::{CallOptions, Signature};
 use pki::crl::Crl;
 use pki::{CivilTime, PkiError};
 use prost::Message;
@@ -52,10 +52,10 @@ pub async fn sign_crl(
         };
         (error, commit)
     };
-    let digests = prepared.lists.iter().map(|list| list.linted.digest().to_vec()).collect();
+    let digests: Vec<_> = prepared.lists.iter().map(|list| list.linted.digest()).collect();
     let signatures = engines
         .token
-        .sign(&issuer.key, SignatureAlgorithm::EcdsaSha256, digests, options)
+        .sign(&issuer.key, &digests, options)
         .await
         .map_err(|error| failure(error.into(), ReasonCode::TokenUnavailable))?;
     let PreparedCrl { lists, base, this_update, next_update, cleared, .. } = prepared;
@@ -81,10 +81,9 @@ pub async fn sign_crl(
     }
 }
 
-fn assemble(list: PreparedList, signature: &[u8], issuer: &Issuer) -> Result<SignedList, PkiError> {
+fn assemble(list: PreparedList, signature: &Signature, issuer: &Issuer) -> Result<SignedList, PkiError> {
     let certificate = issuer.certificate.as_ref().ok_or(PkiError::CrlIssuerDiffers)?;
-    let signature = signature.try_into().map_err(|_| PkiError::SignatureInvalid)?;
-    let crl = list.linted.assemble(&signature, certificate)?;
+    let crl = list.linted.assemble(signature, certificate)?;
     Ok(SignedList { name: list.name, crl, entries: list.entries, entries_digest: list.entries_digest })
 }
 

@@ -162,7 +162,7 @@ impl Authority {
                 common_name: Some("dp.example.org".into()),
                 ..SubjectValues::default()
             },
-            key: SubjectKey::without_proof(&key.spki().unwrap(), KnownKeys::Refuse).unwrap(),
+            key: SubjectKey::without_proof(&key.spki(), KnownKeys::Refuse).unwrap(),
             registered_id: Some("2.999.10".into()),
             dns_name: None,
             ip_addresses: Vec::new(),

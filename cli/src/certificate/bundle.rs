@@ -208,7 +208,7 @@ fn judge(
             ));
         }
         if let (Some(key), Some(file)) = (&part.key, part.key_file)
-            && key.p256_spki()? != part.certificate.spki()
+            && key.ec_spki()? != part.certificate.spki()
         {
             let problem = format!("it is not the key of the {} certificate", part.role);
             findings.push(find("key-differs", &problem, file));

@@ -76,6 +76,7 @@ pub fn euicc(organization: &str, eid: &str) -> Certificate {
     let inputs = CertificateInputs {
         serial: SerialNumber::from_random([7; 20]),
         issuer_name_der: issuer.subject_name_der().to_vec(),
+        issuer_curve: domain::Curve::P256,
         issuer_key_identifier: Some(key_identifier(issuer.spki()).unwrap()),
         subject: SubjectValues {
             country: Some("ES".to_owned()),

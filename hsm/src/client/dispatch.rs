@@ -32,8 +32,9 @@ pub(super) struct PendingJob {
 impl PendingJob {
     fn weight(&self) -> usize {
         match &self.job {
-            Job::Sign { inputs, .. } => inputs.len().max(1),
-            Job::SessionKeys(_)
+            Job::Sign { digests, .. } => digests.len().max(1),
+            Job::SignMessage { .. }
+            | Job::SessionKeys(_)
             | Job::ServiceSecret { .. }
             | Job::RspSign(_)
             | Job::RspBind(_)

@@ -20,7 +20,8 @@ impl Token {
         bounded("a key-pairs job", "key pairs", job.count, KEY_PAIRS_MAX)?;
         spki::rsa_public_key(&job.recipient_spki)?;
         let count = u16::try_from(job.count).map_err(|_| HsmError::caller("too many key pairs"))?;
-        let wire = Job::KeyPairs { curve: job.curve.code(), recipient_spki: job.recipient_spki, count };
+        let wire =
+            Job::KeyPairs { curve: job.curve.curve().code(), recipient_spki: job.recipient_spki, count };
         match received(self.inner().submit(wire, options)?.await)? {
             JobOutput::KeyPairs { wrapped_transport_key, oaep_hash, pairs } if pairs.len() == job.count => {
                 let pairs = pairs

@@ -20,20 +20,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread;
 
+use ecc::{Digest, EcPublicKey, Signature};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 pub use self::check_values::CHECKED_KEYSETS_MAX;
-use self::dispatch::{Dispatch, Phase};
+use self::dispatch::{Dispatch, FRAME_WEIGHT_MAX, Phase};
 pub(crate) use self::process::spawn;
 use self::supervision::{control_options, watch};
-use self::wire::{parts, received, unexpected};
+use self::wire::{received, unexpected};
 use crate::error::HsmError;
 use crate::job::{CallOptions, INPUT_BYTES_MAX};
-use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey, SignatureAlgorithm};
+use crate::key::{KeyCheck, KeyKind, KeyRef, KeyRole, RegisteredKey};
 use crate::protocol::{Job, JobOutput};
 use crate::report::StartReport;
+use crate::rsp::fixed;
 use crate::signature::Verifier;
+use crate::wire_signature::{WireDigest, WireSignature};
 
 /// The longest context of a service secret, in bytes.
 const SECRET_CONTEXT_MAX: usize = 256;
@@ -238,22 +241,21 @@ impl Token {
         Ok(())
     }
 
-    /// Signs every input with one key, in the order given. Long lists are spread over the workers.
+    /// Signs every digest with one key, in the order given; r || s. Long lists are spread over the workers.
     ///
     /// Every signature is verified here, in software, under the registered public key; a wrong one fails the whole
     /// call with class `token` and counts as a fault.
     pub async fn sign(
         &self,
         key: &KeyRef,
-        algorithm: SignatureAlgorithm,
-        inputs: Vec<Vec<u8>>,
+        digests: &[Digest],
         options: CallOptions,
-    ) -> Result<Vec<Vec<u8>>, HsmError> {
-        let signatures = self.danger_sign_unverified(key, algorithm, &inputs, options).await?;
+    ) -> Result<Vec<Signature>, HsmError> {
+        let signatures = self.danger_sign_unverified(key, digests, options).await?;
         let known = self.inner().known_key(key)?;
-        let verifier = known.verifier(key, algorithm)?;
+        let public = known.public_key(key)?;
         let all_good =
-            inputs.iter().zip(&signatures).all(|(input, signature)| verifier.accepts(input, signature));
+            digests.iter().zip(&signatures).all(|(digest, made)| public.verifies_digest(digest, made));
         if all_good { Ok(signatures) } else { Err(self.signature_failed(key)) }
     }
 
@@ -262,38 +264,65 @@ impl Token {
     pub async fn danger_sign_unverified(
         &self,
         key: &KeyRef,
-        algorithm: SignatureAlgorithm,
-        inputs: &[Vec<u8>],
+        digests: &[Digest],
         options: CallOptions,
-    ) -> Result<Vec<Vec<u8>>, HsmError> {
+    ) -> Result<Vec<Signature>, HsmError> {
         let inner = self.inner();
         let known = inner.known_key(key)?;
-        known.verifier(key, algorithm)?;
+        let curve = known.public_key(key)?.curve();
         if known.role.is_bound_to_a_purpose() {
             return Err(HsmError::caller(format!("key {key} signs no bare digest; name what it signs")));
         }
-        for input in inputs {
-            let fits = match algorithm {
-                SignatureAlgorithm::EcdsaSha256 => input.len() == 32,
-                SignatureAlgorithm::Ed25519 => input.len() <= INPUT_BYTES_MAX,
-            };
-            if !fits {
-                return Err(HsmError::caller(format!("{} bytes are no input of {algorithm:?}", input.len())));
-            }
+        if let Some(digest) = digests.iter().find(|digest| !digest.is_for(curve)) {
+            let bytes = digest.as_bytes().len();
+            return Err(HsmError::caller(format!(
+                "a digest of {bytes} bytes is none that keys on {curve} sign"
+            )));
         }
         let mut outcomes = Vec::new();
-        for part in parts(inputs) {
-            let job = Job::Sign { key: key.clone(), algorithm, inputs: part.to_vec() };
-            outcomes.push(inner.submit(job, options)?);
+        for part in digests.chunks(FRAME_WEIGHT_MAX) {
+            let digests = part.iter().copied().map(WireDigest).collect();
+            outcomes.push(inner.submit(Job::Sign { key: key.clone(), digests }, options)?);
         }
-        let mut signatures = Vec::with_capacity(inputs.len());
+        let mut signatures = Vec::with_capacity(digests.len());
         for outcome in outcomes {
             match received(outcome.await)? {
-                JobOutput::Signatures(part) => signatures.extend(part),
+                JobOutput::Signatures(part) => {
+                    signatures.extend(part.into_iter().map(|WireSignature(made)| made))
+                }
                 other => return Err(unexpected(&other)),
             }
         }
-        if signatures.len() == inputs.len() { Ok(signatures) } else { Err(self.signature_failed(key)) }
+        if signatures.len() == digests.len() { Ok(signatures) } else { Err(self.signature_failed(key)) }
+    }
+
+    /// Signs a message of at most [`INPUT_BYTES_MAX`] bytes with an Ed25519 key (RFC 8032). Verified here, as [`Token::sign`] does.
+    pub async fn sign_message(
+        &self,
+        key: &KeyRef,
+        message: Vec<u8>,
+        options: CallOptions,
+    ) -> Result<[u8; 64], HsmError> {
+        let inner = self.inner();
+        let known = inner.known_key(key)?;
+        let verifier = match &known.verifier {
+            Some(verifier @ Verifier::Ed25519(_)) => verifier,
+            Some(Verifier::Ecdsa(_)) | None => {
+                return Err(HsmError::caller(format!("key {key} signs no messages")));
+            }
+        };
+        if message.len() > INPUT_BYTES_MAX {
+            return Err(HsmError::caller(format!("a message to sign has at most {INPUT_BYTES_MAX} bytes")));
+        }
+        let job = Job::SignMessage { key: key.clone(), message: message.clone() };
+        let signature = match received(inner.submit(job, options)?.await)? {
+            JobOutput::MessageSignature(signature) => signature,
+            other => return Err(unexpected(&other)),
+        };
+        if !verifier.accepts_message(&message, &signature) {
+            return Err(self.signature_failed(key));
+        }
+        fixed(&signature, "a signature")
     }
 
     /// Counts a signature that did not verify, and says so to the operator: an alarm. The error to fail with.
@@ -423,10 +452,11 @@ impl KnownKey {
         Ok(Self { role: key.role, verifier, spki })
     }
 
-    fn verifier(&self, key: &KeyRef, algorithm: SignatureAlgorithm) -> Result<&Verifier, HsmError> {
-        self.verifier
-            .as_ref()
-            .filter(|_| algorithm.is_of(self.role.kind()))
-            .ok_or_else(|| HsmError::caller(format!("key {key} does not sign {algorithm:?}")))
+    /// Of a key that signs digests.
+    fn public_key(&self, key: &KeyRef) -> Result<&EcPublicKey, HsmError> {
+        match &self.verifier {
+            Some(Verifier::Ecdsa(public)) => Ok(public),
+            Some(Verifier::Ed25519(_)) | None => Err(HsmError::caller(format!("key {key} signs no digests"))),
+        }
     }
 }

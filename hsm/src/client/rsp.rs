@@ -1,14 +1,16 @@
 //! The daemon's side of the jobs of remote SIM provisioning.
 
+use ecc::{Digest, Signature};
 use keys::bsp::SecureChannel;
 
 use super::Token;
 use super::wire::{received, unexpected};
 use crate::error::HsmError;
 use crate::job::CallOptions;
-use crate::key::{KeyRef, KeyRole, SignatureAlgorithm};
+use crate::key::{KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput};
 use crate::rsp::{RspBindJob, RspBound, RspInput, WireRspBind, WireRspSign, fixed, sha256};
+use crate::wire_signature::WireSignature;
 
 impl Token {
     /// Signs one input of an SM-DP+ with a key of the role it is for; r || s. Verified in software under the registered
@@ -26,14 +28,19 @@ impl Token {
         }
         let digest = input.digest(&known.spki)?;
         let job = Job::RspSign(Box::new(WireRspSign { key: key.clone(), input: input.into() }));
-        let signature = match received(inner.submit(job, options)?.await)? {
-            JobOutput::Signatures(mut signatures) if signatures.len() == 1 => signatures.remove(0),
+        let signatures = match received(inner.submit(job, options)?.await)? {
+            JobOutput::Signatures(signatures) => signatures,
             other => return Err(unexpected(&other)),
         };
-        if !known.verifier(key, SignatureAlgorithm::EcdsaSha256)?.accepts(&digest, &signature) {
-            return Err(self.signature_failed(key));
+        // These keys are on curves of 256 bits.
+        match signatures[..] {
+            [WireSignature(signature)]
+                if known.public_key(key)?.verifies_digest(&Digest::sha256(digest), &signature) =>
+            {
+                fixed(signature.as_bytes(), "a signature")
+            }
+            _ => Err(self.signature_failed(key)),
         }
-        fixed(&signature, "a signature")
     }
 
     /// Binds a profile to an eUICC's one-time key; see [`RspBindJob`]. The signature of the secure channel is verified in
@@ -42,7 +49,7 @@ impl Token {
         let inner = self.inner();
         let known = inner.known_key(&job.key)?;
         let KeyRole::RspPb(curve) = known.role else { return Err(wrong_role(&job.key, known.role)) };
-        if !ecc::is_point(curve, &job.euicc_key) {
+        if !ecc::is_point(curve.curve(), &job.euicc_key) {
             return Err(HsmError::caller(format!("the one-time key is no point of {curve}")));
         }
         let key = job.key.clone();
@@ -65,12 +72,13 @@ impl Token {
             host_id: job.host_id,
             server_key: fixed(&server_key, "a one-time key")?,
         };
-        let digest = sha256(&channel.signed(&job.euicc_key));
-        if !known.verifier(&key, SignatureAlgorithm::EcdsaSha256)?.accepts(&digest, &signature) {
+        let digest = Digest::sha256(sha256(&channel.signed(&job.euicc_key)));
+        let signature = fixed(&signature, "a signature")?;
+        if !known.public_key(&key)?.verifies_digest(&digest, &Signature::bits_256(signature)) {
             return Err(self.signature_failed(&key));
         }
         Ok(RspBound {
-            initialise_secure_channel: channel.encode(&fixed(&signature, "a signature")?),
+            initialise_secure_channel: channel.encode(&signature),
             encapsulated_key: fixed(&encapsulated_key, "an encapsulated key")?,
             ciphertext,
         })

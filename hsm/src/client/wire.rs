@@ -4,9 +4,8 @@ use domain::{Eid, KeyCheckValue};
 use keys::put_key::EncryptedKey;
 use tokio::sync::oneshot;
 
-use super::dispatch::FRAME_WEIGHT_MAX;
 use crate::error::{ErrorClass, HsmError};
-use crate::job::{CardProof, DeviceKeyBlobs, INPUT_BYTES_MAX, PutKeyBlocks, WrappedKey};
+use crate::job::{CardProof, DeviceKeyBlobs, PutKeyBlocks, WrappedKey};
 use crate::protocol::{JobOutput, WireCardProofs, WireDeviceKeys, WireKey, WireProof};
 use crate::wire_keysets::WireKeysets;
 
@@ -47,23 +46,6 @@ pub(super) fn bounded(batch: &str, items: &str, len: usize, max: usize) -> Resul
     }
 }
 
-/// Cuts inputs into jobs of one frame each, by number and by bytes.
-pub(super) fn parts(inputs: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
-    let mut parts = Vec::new();
-    let (mut from, mut bytes) = (0, 0);
-    for (at, input) in inputs.iter().enumerate() {
-        if at > from && (at - from == FRAME_WEIGHT_MAX || bytes + input.len() > INPUT_BYTES_MAX) {
-            parts.push(&inputs[from..at]);
-            (from, bytes) = (at, 0);
-        }
-        bytes += input.len();
-    }
-    if from < inputs.len() {
-        parts.push(&inputs[from..]);
-    }
-    parts
-}
-
 pub(super) fn received(
     outcome: Result<Result<JobOutput, HsmError>, oneshot::error::RecvError>,
 ) -> Result<JobOutput, HsmError> {
@@ -74,7 +56,7 @@ pub(super) fn unexpected(output: &JobOutput) -> HsmError {
     HsmError::token(format!(
         "the worker answered something else: {}",
         match output {
-            JobOutput::Signatures(_) => "signatures",
+            JobOutput::Signatures(_) | JobOutput::MessageSignature(_) => "signatures",
             JobOutput::SessionKeys(_)
             | JobOutput::CardCryptogramMismatch
             | JobOutput::CardChallengeMismatch => "session keys",

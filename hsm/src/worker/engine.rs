@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::{Curve, OrderFormat};
+use domain::{Curve, NoEuiccCurve, OrderFormat};
 
 use super::incoming::Incoming;
-use super::open::{OpenToken, ResolvedKey, sign};
+use super::open::{OpenToken, ResolvedKey, sign, sign_message};
 use super::order_form::ChunkTransport;
 use super::source::OpenKeysets;
 use super::stored::OpenStorage;
@@ -19,6 +19,7 @@ use crate::key::{KeyKind, KeyRef, KeyRole};
 use crate::protocol::{Job, JobOutput, Usage, WireDelivery, WireSecret};
 use crate::rsp::RspInput;
 use crate::wire_keysets::WireKeysets;
+use crate::wire_signature::{WireDigest, WireSignature};
 
 /// One worker thread's view of the token.
 pub(super) struct Engine {
@@ -73,16 +74,22 @@ impl Engine {
     fn execute(&self, job: &Job, deadline: Option<Instant>) -> Result<JobOutput, HsmError> {
         let session = &self.session;
         match job {
-            Job::Sign { key, algorithm, inputs } => {
-                let key =
-                    self.key_of(key, |kind, role| algorithm.is_of(kind) && !role.is_bound_to_a_purpose())?;
-                let mut signatures = Vec::with_capacity(inputs.len());
-                for input in inputs {
+            Job::Sign { key, digests } => {
+                let key = self.key_of(key, |_, role| !role.is_bound_to_a_purpose())?;
+                let mut signatures = Vec::with_capacity(digests.len());
+                for WireDigest(digest) in digests {
                     order::in_time(deadline)?;
                     self.dawdle();
-                    signatures.push(sign(session, key.registered.role.kind(), key.handle, input)?);
+                    let signature = sign(session, key.registered.role.kind(), key.handle, digest)?;
+                    signatures.push(WireSignature(signature));
                 }
                 Ok(JobOutput::Signatures(signatures))
+            }
+            Job::SignMessage { key, message } => {
+                let key = self.key_of(key, |kind, _| kind == KeyKind::Ed25519)?;
+                self.dawdle();
+                let signature = sign_message(session, key.registered.role.kind(), key.handle, message)?;
+                Ok(JobOutput::MessageSignature(signature.to_vec()))
             }
             Job::SessionKeys(job) => {
                 let keysets = self.keysets(&job.keysets)?;
@@ -121,6 +128,7 @@ impl Engine {
             Job::KeyPairs { curve, recipient_spki, count } => {
                 self.dawdle();
                 let curve = Curve::from_code(*curve).map_err(|e| HsmError::caller(e.to_string()))?;
+                let curve = curve.try_into().map_err(|e: NoEuiccCurve| HsmError::caller(e.to_string()))?;
                 key_pairs::key_pairs(session, &self.token.abilities, curve, recipient_spki, *count, deadline)
             }
             Job::PutKey(job) => {

@@ -9,9 +9,9 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::vendor_defined::VendorDefinedMechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki_sys::CKM_ECDSA;
-use domain::Curve;
+use domain::EuiccCurve;
 
-use super::open::sign;
+use super::open::signs_as;
 use super::order::{in_time, recipient_key, wrap_oaep};
 use super::probe::{Abilities, generate_pair, public_key_info};
 use super::token_session::TokenSession;
@@ -19,28 +19,27 @@ use crate::error::HsmError;
 use crate::key::KeyKind;
 use crate::pkcs11_gaps::mechanism_type;
 use crate::protocol::{JobOutput, WireKeyPair};
-use crate::signature::Verifier;
 use crate::spki::rsa_public_key;
 use crate::template::SessionKeyUse;
 
 /// Bytes of the longest wrap: PKCS#8 of a P-256 key with its public key and parameters is below 200 bytes.
 const WRAPPED_MAX: usize = 512;
 /// What a new pair signs to show that it is one; a constant of ours, so that the signature means nothing else.
-const PAIR_DIGEST: [u8; 32] = *b"chancery device key, pair check.";
+const PAIR_CHECK: &[u8] = b"chancery device key, pair check.";
 
 /// `count` key pairs under one fresh transport key.
 pub(crate) fn key_pairs(
     session: &TokenSession,
     abilities: &Abilities,
-    curve: Curve,
+    curve: EuiccCurve,
     recipient_spki: &[u8],
     count: u16,
     deadline: Option<Instant>,
 ) -> Result<JobOutput, HsmError> {
-    if curve == Curve::BrainpoolP256r1 && !abilities.brainpool {
+    if curve == EuiccCurve::BrainpoolP256r1 && !abilities.brainpool {
         return Err(HsmError::policy("the token has no brainpoolP256r1"));
     }
-    let kind = KeyKind::Ec(curve);
+    let kind = KeyKind::Ec(curve.curve());
     let kwp = abilities.kwp.ok_or_else(|| HsmError::policy("the token has no AES-KWP; no key pairs"))?;
     let oaep_hash = abilities
         .oaep_hash
@@ -58,10 +57,8 @@ pub(crate) fn key_pairs(
         // Destroyed when this round ends, like its public half.
         let private = session.guard(private);
         let spki = public_key_info(session, kind, &public)?;
-        let signature = sign(session, kind, private.handle(), &PAIR_DIGEST)?;
-        match Verifier::new(kind, &spki)? {
-            Some(verifier) if verifier.accepts(&PAIR_DIGEST, &signature) => {}
-            _ => return Err(HsmError::token("a new key pair does not verify its own signature")),
+        if !signs_as(session, kind, private.handle(), &spki, PAIR_CHECK)? {
+            return Err(HsmError::token("a new key pair does not verify its own signature"));
         }
         let mut wrapped = vec![0; WRAPPED_MAX];
         let len = session.wrap_into(&mechanism, transport.handle(), private.handle(), &mut wrapped)?;

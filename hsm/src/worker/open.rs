@@ -8,6 +8,8 @@ use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::slot::Slot;
 use cryptoki_sys::{CK_ULONG, CKA_CLASS, CKA_ID, CKA_LABEL, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY};
+use domain::Curve;
+use ecc::{Digest, Signature};
 
 use super::boundary::Boundary;
 use super::derive::{self, MasterConstants};
@@ -23,7 +25,7 @@ use crate::report::{Probe, StartReport};
 use crate::signature::Verifier;
 
 /// What canaries sign and derive from; a constant of ours, so that a canary's output means nothing else.
-const CANARY_DIGEST: [u8; 32] = *b"chancery canary, constant input.";
+const CANARY: &[u8] = b"chancery canary, constant input.";
 /// What a check value is computed over (GP Card Specification §B.6).
 const CHECK_BLOCK: [u8; 16] = [0x01; 16];
 
@@ -214,9 +216,11 @@ pub(crate) fn prove_value(
             }
         }
         KeyCheck::PublicKey(spki) => {
-            let verifier = Verifier::new(kind, spki)?.ok_or_else(another)?;
-            let signature = sign(session, kind, handle, &CANARY_DIGEST)?;
-            if verifier.accepts(&CANARY_DIGEST, &signature) { Ok(()) } else { Err(another()) }
+            if signs_as(session, kind, handle, spki, CANARY)? {
+                Ok(())
+            } else {
+                Err(another())
+            }
         }
         KeyCheck::CheckValue(recorded) => match key_check(session, wrapping, kind, handle)? {
             KeyCheck::CheckValue(found) if found == *recorded && kind == KeyKind::AesKek => {
@@ -255,33 +259,58 @@ pub(crate) fn key_check(
     Ok(KeyCheck::CheckValue([block[0], block[1], block[2]]))
 }
 
-/// One signature, 64 bytes, whichever of the two kinds.
+/// r || s over a digest.
 pub(crate) fn sign(
     session: &TokenSession,
     kind: KeyKind,
     handle: ObjectHandle,
-    input: &[u8],
-) -> Result<Vec<u8>, HsmError> {
-    let signature = match kind {
-        // SoftHSM 2.6 has no CKM_ECDSA_SHA256: the digest is computed by the caller.
-        KeyKind::Ec(_) | KeyKind::AdoptedEc(_) => session.sign::<64>(&Mechanism::Ecdsa, handle, input)?,
-        KeyKind::Ed25519 => session.sign::<64>(
-            &Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
-            handle,
-            input,
-        )?,
-        KeyKind::EcAgreement
-        | KeyKind::AesDerive
-        | KeyKind::AesCmac
-        | KeyKind::ImportedDerive(_)
-        | KeyKind::AesWrap
-        | KeyKind::AesImport
-        | KeyKind::AesKek
-        | KeyKind::RsaUnwrap => {
-            return Err(HsmError::caller("a key of this role makes no signatures"));
+    digest: &Digest,
+) -> Result<Signature, HsmError> {
+    if !matches!(kind, KeyKind::Ec(curve) | KeyKind::AdoptedEc(curve) if digest.is_for(curve)) {
+        return Err(HsmError::caller("a key of this role signs no such digests"));
+    }
+    // SoftHSM 2.6 has no CKM_ECDSA_SHA256: the digest is computed by the caller.
+    let digest = digest.as_bytes();
+    Ok(match kind {
+        KeyKind::Ec(Curve::P384) | KeyKind::AdoptedEc(Curve::P384) => {
+            Signature::bits_384(*session.sign(&Mechanism::Ecdsa, handle, digest)?)
         }
-    };
-    Ok(signature.to_vec())
+        _ => Signature::bits_256(*session.sign(&Mechanism::Ecdsa, handle, digest)?),
+    })
+}
+
+/// An Ed25519 signature over a message (RFC 8032).
+pub(crate) fn sign_message(
+    session: &TokenSession,
+    kind: KeyKind,
+    handle: ObjectHandle,
+    message: &[u8],
+) -> Result<[u8; 64], HsmError> {
+    if kind != KeyKind::Ed25519 {
+        return Err(HsmError::caller("a key of this role signs no messages"));
+    }
+    let mechanism = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure));
+    Ok(*session.sign(&mechanism, handle, message)?)
+}
+
+/// Whether the key's signature of a constant of ours verifies under its public key.
+pub(crate) fn signs_as(
+    session: &TokenSession,
+    kind: KeyKind,
+    handle: ObjectHandle,
+    spki: &[u8],
+    constant: &[u8],
+) -> Result<bool, HsmError> {
+    let Some(verifier) = Verifier::new(kind, spki)? else { return Ok(false) };
+    Ok(match &verifier {
+        Verifier::Ecdsa(key) => {
+            let digest = Digest::of(key.curve(), constant);
+            verifier.accepts(&digest, &sign(session, kind, handle, &digest)?)
+        }
+        Verifier::Ed25519(_) => {
+            verifier.accepts_message(constant, &sign_message(session, kind, handle, constant)?)
+        }
+    })
 }
 
 /// What this role brings out of the token in clear, for the report.

@@ -16,7 +16,7 @@ use cryptoki_sys::{
 use super::boundary::Boundary;
 use super::derive::{CMAC, readable_block};
 use super::import::{Wrapping, readable_triple_des};
-use super::open::sign;
+use super::open::signs_as;
 use super::order::{recipient_key, wrap_oaep};
 use super::order_form::wrap_3394;
 use super::put_key::wrap_cbc;
@@ -26,10 +26,9 @@ use crate::error::HsmError;
 use crate::key::{KeyKind, KeyRole, OaepHash};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::report::Probe;
-use crate::signature::Verifier;
 use crate::spki::{self, RsaPublicKey};
 use crate::template::SessionKeyUse;
-use domain::{Curve, KeysetAlgorithm};
+use domain::{Curve, EuiccCurve, KeysetAlgorithm};
 
 /// What the known answers showed.
 pub(crate) struct Abilities {
@@ -54,6 +53,8 @@ pub(crate) struct Abilities {
     ecdsa: bool,
     /// Without it nothing but keys of that curve is refused.
     pub(crate) brainpool: bool,
+    /// Without it nothing but keys of that curve is refused.
+    p384: bool,
     eddsa: bool,
     /// SENSITIVE, EXTRACTABLE and ALLOWED_MECHANISMS are enforced.
     rules: bool,
@@ -81,6 +82,7 @@ impl Abilities {
                 ("X9.63-SHA256 (and is inside_only)", self.x963 || boundary == Boundary::Worker),
             ],
             KeyKind::Ec(Curve::P256) | KeyKind::AdoptedEc(Curve::P256) => &[("CKM_ECDSA", self.ecdsa)],
+            KeyKind::Ec(Curve::P384) | KeyKind::AdoptedEc(Curve::P384) => &[("P-384", self.p384)],
             KeyKind::EcAgreement => &[
                 ("CKM_ECDH1_DERIVE", self.ecdh),
                 ("session keys in memory of the worker (and is inside_only)", boundary == Boundary::Worker),
@@ -151,14 +153,15 @@ pub(crate) fn run(session: &TokenSession) -> Result<(Abilities, Vec<Probe>), Hsm
         ecb_derive: note("AES-ECB derive (FIPS 197)", ecb_derive(session)),
         triple_des_derive: note("3DES-ECB derive (SP 800-67)", triple_des_derive(session)),
         x963: note("ECDH with X9.63-SHA256 inside", x963_is_right(session)),
-        ecdh: note("ECDH P-256", both_sides_agree(session, Curve::P256)),
+        ecdh: note("ECDH P-256", both_sides_agree(session, EuiccCurve::P256)),
         cmac: note("AES-CMAC (RFC 4493)", cmac(session)),
         ecdsa: note("ECDSA P-256", signs(session, KeyKind::Ec(Curve::P256))),
         brainpool: note(
             "ECDSA and ECDH brainpoolP256r1",
             signs(session, KeyKind::Ec(Curve::BrainpoolP256r1))
-                .and_then(|()| both_sides_agree(session, Curve::BrainpoolP256r1)),
+                .and_then(|()| both_sides_agree(session, EuiccCurve::BrainpoolP256r1)),
         ),
+        p384: note("ECDSA P-384", signs(session, KeyKind::Ec(Curve::P384))),
         eddsa: note("EdDSA Ed25519", signs(session, KeyKind::Ed25519)),
         rules: [
             note("rule: SENSITIVE keys are not read", sensitive_is_enforced(session)),
@@ -373,15 +376,15 @@ fn oaep(session: &TokenSession, hash: OaepHash) -> Result<(), HsmError> {
 
 /// A fresh key pair signs, and other code verifies.
 fn signs(session: &TokenSession, kind: KeyKind) -> Result<(), HsmError> {
-    const INPUT: [u8; 32] = *b"chancery probe, constant input..";
+    const CONSTANT: &[u8] = b"chancery probe, constant input..";
     let (public, private) = generate_pair(session, kind, &kind.probe_attributes())?;
     // Destroyed when this ends, like its public half.
     let private = session.guard(private);
     let spki = public_key_info(session, kind, &public)?;
-    let signature = sign(session, kind, private.handle(), &INPUT)?;
-    match Verifier::new(kind, &spki)? {
-        Some(verifier) if verifier.accepts(&INPUT, &signature) => Ok(()),
-        _ => Err(differs("a signature")),
+    if signs_as(session, kind, private.handle(), &spki, CONSTANT)? {
+        Ok(())
+    } else {
+        Err(differs("a signature"))
     }
 }
 

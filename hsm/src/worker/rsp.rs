@@ -4,7 +4,8 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 use cryptoki_sys::{CKA_EC_POINT, CKM_ECDH1_DERIVE};
-use domain::Curve;
+use domain::{Curve, EuiccCurve};
+use ecc::Digest;
 use keys::bsp::{
     BoundKeys, BspKeys, HOST_ID_MAX, KEY_DATA_BYTES, ProfileProtection, SecureChannel, key_data, shared_info,
 };
@@ -20,7 +21,8 @@ use crate::key::{KeyCheck, KeyRole};
 use crate::pkcs11_gaps::mechanism_type;
 use crate::protocol::JobOutput;
 use crate::rsp::{RspInput, WireRspBind, fixed, sha256};
-use crate::spki::ec_parameters;
+use crate::spki::{ec_parameters, ec_point, point_of_ec_point};
+use crate::wire_signature::WireSignature;
 
 /// Signs one input, whose role the engine has compared with the key's.
 pub(crate) fn rsp_sign(
@@ -31,8 +33,9 @@ pub(crate) fn rsp_sign(
     let KeyCheck::PublicKey(spki) = &key.registered.check else {
         return Err(HsmError::caller("an SM-DP+'s key is a key pair"));
     };
-    let signature = sign(session, key.registered.role.kind(), key.handle, &input.digest(spki)?)?;
-    Ok(JobOutput::Signatures(vec![signature]))
+    let digest = Digest::sha256(input.digest(spki)?);
+    let signature = sign(session, key.registered.role.kind(), key.handle, &digest)?;
+    Ok(JobOutput::Signatures(vec![WireSignature(signature)]))
 }
 
 /// Steps of docs/cycles/rsp.md, "bind": key pair, agreement, derivation, signature, sealing. otSK.DP ends with this.
@@ -74,14 +77,14 @@ pub(crate) fn rsp_bind(
         host_id: job.host_id.clone(),
         server_key: pair.public,
     };
-    let signature =
-        sign(session, key.registered.role.kind(), key.handle, &sha256(&channel.signed(&euicc_key)))?;
+    let digest = Digest::sha256(sha256(&channel.signed(&euicc_key)));
+    let signature = sign(session, key.registered.role.kind(), key.handle, &digest)?;
     let ephemeral = EphemeralKey::generate().map_err(|e| HsmError::token(e.to_string()))?;
     let sealed = seal(&recipient, &job.info, &bound.encode(), ephemeral)
         .map_err(|e| HsmError::caller(e.to_string()))?;
     Ok(JobOutput::RspBound {
         server_key: pair.public.to_vec(),
-        signature,
+        signature: signature.as_bytes().to_vec(),
         encapsulated_key: sealed.encapsulated_key.to_vec(),
         ciphertext: sealed.ciphertext,
     })
@@ -94,7 +97,7 @@ pub(crate) struct OneTimePair<'s> {
 }
 
 /// Generates a pair whose private half does nothing but ECDH and never leaves the token.
-pub(crate) fn one_time_pair(session: &TokenSession, curve: Curve) -> Result<OneTimePair<'_>, HsmError> {
+pub(crate) fn one_time_pair(session: &TokenSession, curve: EuiccCurve) -> Result<OneTimePair<'_>, HsmError> {
     let public = [
         Attribute::Token(false),
         Attribute::Private(false),
@@ -102,7 +105,7 @@ pub(crate) fn one_time_pair(session: &TokenSession, curve: Curve) -> Result<OneT
         Attribute::Encrypt(false),
         Attribute::Wrap(false),
         Attribute::Derive(false),
-        Attribute::EcParams(ec_parameters(curve)),
+        Attribute::EcParams(ec_parameters(curve.curve())),
     ];
     let private = [
         Attribute::Class(ObjectClass::PRIVATE_KEY),
@@ -121,12 +124,8 @@ pub(crate) fn one_time_pair(session: &TokenSession, curve: Curve) -> Result<OneT
     let (public, private) = session.generate_pair(&Mechanism::EccKeyPairGen, &public, &private)?;
     let private = session.guard(private);
     let point = session.attribute(public.handle(), CKA_EC_POINT)?;
-    // Modules give the point raw or as a DER OCTET STRING.
-    let point = point.strip_prefix(&[0x04, 0x41]).filter(|rest| rest.len() == 65).unwrap_or(&point);
-    let public = point
-        .try_into()
-        .ok()
-        .filter(|point: &[u8; 65]| point[0] == 4)
+    let public = point_of_ec_point(curve.curve(), &point)
+        .and_then(|point| point.try_into().ok())
         .ok_or_else(|| HsmError::policy("the token's CKA_EC_POINT is no point of the curve asked for"))?;
     Ok(OneTimePair { public, private })
 }
@@ -175,7 +174,7 @@ fn readable_secret(bytes: usize) -> Vec<Attribute> {
 }
 
 /// Two key pairs of the token agree on one secret: what ECDH is for.
-pub(crate) fn both_sides_agree(session: &TokenSession, curve: Curve) -> Result<(), HsmError> {
+pub(crate) fn both_sides_agree(session: &TokenSession, curve: EuiccCurve) -> Result<(), HsmError> {
     let (ours, theirs) = (one_time_pair(session, curve)?, one_time_pair(session, curve)?);
     let there = agree(session, ours.private.handle(), &theirs.public)?;
     if there == agree(session, theirs.private.handle(), &ours.public)? {
@@ -187,16 +186,18 @@ pub(crate) fn both_sides_agree(session: &TokenSession, curve: Curve) -> Result<(
 
 /// Whether a key of the token is the private half of a P-256 key: both sides of an agreement with it come to the same.
 pub(crate) fn agrees(session: &TokenSession, key: ObjectHandle, spki: &[u8]) -> Result<bool, HsmError> {
-    let Some(public) = crate::spki::ec_point(Curve::P256, spki) else { return Ok(false) };
-    let other = one_time_pair(session, Curve::P256)?;
-    let there = agree(session, other.private.handle(), &public)?;
+    let public = ec_point(Curve::P256, spki).and_then(|point| point.try_into().ok());
+    let Some(public) = public else { return Ok(false) };
+    let other = one_time_pair(session, EuiccCurve::P256)?;
+    let there = agree(session, other.private.handle(), public)?;
     Ok(there == agree(session, key, &other.public)?)
 }
 
 /// X9.63-SHA256 of the token against our own over the same secret.
 pub(crate) fn x963_is_right(session: &TokenSession) -> Result<(), HsmError> {
     const INFO: &[u8] = b"chancery probe";
-    let (ours, theirs) = (one_time_pair(session, Curve::P256)?, one_time_pair(session, Curve::P256)?);
+    let (ours, theirs) =
+        (one_time_pair(session, EuiccCurve::P256)?, one_time_pair(session, EuiccCurve::P256)?);
     let expected = key_data(&*agree(session, ours.private.handle(), &theirs.public)?, INFO);
     if agree_inside(session, &ours.private, &theirs.public, INFO)? == expected {
         Ok(())

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use hsm::ceremony::{CreatedKey, FoundKey};
-use hsm::{ErrorClass, HsmError, KeyCheck, KeyRole, SignatureAlgorithm};
+use hsm::{Digest, ErrorClass, HsmError, KeyCheck, KeyRole};
 
 use crate::imports::custodians;
 use crate::support::{Fixture, PIN, soon};
@@ -104,7 +104,7 @@ fn a_pin_file_that_others_may_read_is_refused() {
 }
 
 /// A key pair of openssl's, imported by SoftHSM's own tool as another CA would have it; its SubjectPublicKeyInfo.
-fn foreign_key(fixture: &Fixture, label: &str, id: &str) -> Vec<u8> {
+fn foreign_key(fixture: &Fixture, curve: &str, label: &str, id: &str) -> Vec<u8> {
     let run = |program: &str, args: &[&str]| {
         let (name, value) = fixture.environment();
         let output = Command::new(program)
@@ -116,7 +116,8 @@ fn foreign_key(fixture: &Fixture, label: &str, id: &str) -> Vec<u8> {
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
-    run("openssl", &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "k.pem"]);
+    let curve = format!("ec_paramgen_curve:{curve}");
+    run("openssl", &["genpkey", "-algorithm", "EC", "-pkeyopt", &curve, "-out", "k.pem"]);
     let spki = run("openssl", &["pkey", "-in", "k.pem", "-pubout", "-outform", "DER"]);
     let token = fixture.config.token_label.as_str();
     let names = ["--import", "k.pem", "--token", token, "--label", label, "--id", id, "--pin", PIN];
@@ -127,7 +128,7 @@ fn foreign_key(fixture: &Fixture, label: &str, id: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_key_that_other_software_made_is_adopted_as_a_limited_copy_that_signs_and_starts_again() {
     let fixture = Fixture::new("adopt");
-    let spki = foreign_key(&fixture, "old ca", "0a");
+    let spki = foreign_key(&fixture, "P-256", "old ca", "0a");
     let role = KeyRole::AdoptedIssuer(domain::Curve::P256);
     let found = FoundKey { label: "old ca", id: None, public_key: &spki };
     let adopted = fixture.ceremony().adopt_key(role, "old-ca", 1, &found).unwrap();
@@ -145,21 +146,28 @@ async fn a_key_that_other_software_made_is_adopted_as_a_limited_copy_that_signs_
     ] {
         assert_eq!(read(name), value, "{name}");
     }
-    let token = fixture.start(&[adopted.registered()]).await.unwrap();
-    let signed =
-        token.sign(&adopted.key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], soon()).await.unwrap();
-    assert_eq!(signed[0].len(), 64);
+    let longer = foreign_key(&fixture, "P-384", "old root", "0b");
+    let role = KeyRole::AdoptedIssuer(domain::Curve::P384);
+    let found = FoundKey { label: "old root", id: Some(&[0x0b]), public_key: &longer };
+    let root = fixture.ceremony().adopt_key(role, "old-root", 1, &found).unwrap();
+    let token = fixture.start(&[adopted.registered(), root.registered()]).await.unwrap();
+    for (key, curve, bytes) in [(&adopted, domain::Curve::P256, 64), (&root, domain::Curve::P384, 96)] {
+        let digest = Digest::of(curve, b"certificate");
+        let signed = token.sign(&key.key, &[digest], soon()).await.unwrap();
+        assert_eq!(signed[0].as_bytes().len(), bytes);
+    }
     let report = token.report();
     assert!(report.leaves_the_token.iter().any(|line| line.contains("adopted")), "{report:?}");
     // The one that is there stays as it is, and is nobody's here.
-    assert_eq!(report.unknown_objects.len(), 2, "{report:?}");
+    assert_eq!(report.unknown_objects.len(), 4, "{report:?}");
     token.shutdown().await;
 }
 
 #[test]
 fn a_key_is_adopted_only_when_it_is_the_certificates_and_named_without_doubt() {
     let fixture = Fixture::new("doubt");
-    let (first, second) = (foreign_key(&fixture, "ca", "01"), foreign_key(&fixture, "ca", "02"));
+    let (first, second) =
+        (foreign_key(&fixture, "P-256", "ca", "01"), foreign_key(&fixture, "P-256", "ca", "02"));
     let role = KeyRole::AdoptedIssuer(domain::Curve::P256);
     let adopt = |role, label, id: Option<&[u8]>, public_key: &[u8]| {
         fixture.ceremony().adopt_key(role, "old", 1, &FoundKey { label, id, public_key })

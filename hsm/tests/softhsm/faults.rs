@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use domain::{Curve, KeysetAlgorithm};
-use hsm::{ErrorClass, KeyRole, SignatureAlgorithm, Token};
+use hsm::{Digest, ErrorClass, KeyRole, Signature, Token};
 use rustix::process::Signal;
 
 use crate::model::{Manufacturer, device, order, recipient, session};
@@ -215,6 +215,6 @@ pub async fn sign_one(
     token: &Token,
     key: &hsm::KeyRef,
     time: Duration,
-) -> Result<Vec<Vec<u8>>, hsm::HsmError> {
-    token.sign(key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], within(time)).await
+) -> Result<Vec<Signature>, hsm::HsmError> {
+    token.sign(key, &[Digest::sha256([7; 32])], within(time)).await
 }

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap, KeyWrapPadded};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
-use domain::{Curve, KeysetAlgorithm, OrderFormat};
+use domain::{Curve, EuiccCurve, KeysetAlgorithm, OrderFormat};
 use hsm::{ErrorClass, KeyPairsJob, KeyRole, OrderChunk, OrderChunkJob};
 use keys::tr31::BlockProtection;
 use keys::{SecretKey, SoftwareKey, pysim_csv};
@@ -110,7 +110,7 @@ async fn key_pairs_open_for_the_manufacturer_only_and_leave_nothing_behind() {
     let keys = fixture.create_all(&[KeyRole::Master]);
     let token = fixture.start(&keys).await.unwrap();
     let manufacturer = Manufacturer::new();
-    let job = KeyPairsJob { curve: Curve::P256, count: 5, recipient_spki: manufacturer.spki.clone() };
+    let job = KeyPairsJob { curve: EuiccCurve::P256, count: 5, recipient_spki: manufacturer.spki.clone() };
     let made = token.key_pairs(job.clone(), soon()).await.unwrap();
     assert_eq!(made.pairs.len(), 5);
     let transport = manufacturer.open(made.oaep_hash, &made.wrapped_transport_key);
@@ -127,7 +127,7 @@ async fn key_pairs_open_for_the_manufacturer_only_and_leave_nothing_behind() {
     public_keys.dedup();
     assert_eq!(public_keys.len(), 5);
     // The same of the other curve, as openssl opens them.
-    let job = KeyPairsJob { curve: Curve::BrainpoolP256r1, count: 2, ..job };
+    let job = KeyPairsJob { curve: EuiccCurve::BrainpoolP256r1, count: 2, ..job };
     let made = token.key_pairs(job.clone(), soon()).await.unwrap();
     let transport = manufacturer.open(made.oaep_hash, &made.wrapped_transport_key);
     for pair in &made.pairs {
@@ -139,10 +139,7 @@ async fn key_pairs_open_for_the_manufacturer_only_and_leave_nothing_behind() {
         let arguments = ["pkey", "-inform", "DER", "-pubout", "-outform", "DER", "-in"];
         let public = std::process::Command::new("openssl").args(arguments).arg(&file).output().unwrap();
         assert_eq!(public.stdout, pair.public_key);
-        assert!(ecc::is_point(
-            Curve::BrainpoolP256r1,
-            pair.public_key[pair.public_key.len() - 65..].try_into().unwrap()
-        ));
+        assert!(ecc::is_point(Curve::BrainpoolP256r1, &pair.public_key[pair.public_key.len() - 65..]));
     }
     for count in [0, hsm::KEY_PAIRS_MAX + 1] {
         let bad = KeyPairsJob { count, ..job.clone() };

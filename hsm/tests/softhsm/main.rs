@@ -7,6 +7,7 @@ mod forms;
 mod imports;
 mod model;
 mod ota;
+mod p384;
 mod put_key;
 mod queue;
 mod rsp;

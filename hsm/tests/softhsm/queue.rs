@@ -3,20 +3,20 @@
 use std::time::{Duration, Instant};
 
 use domain::Curve;
-use hsm::{CallOptions, ErrorClass, KeyRef, KeyRole, Priority, SignatureAlgorithm, Token};
+use hsm::{CallOptions, Digest, ErrorClass, KeyRef, KeyRole, Priority, Signature, Token};
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
 
 use crate::faults::sign_one;
 use crate::support::{Fixture, eventually, signal};
 
-type Outcome = Result<Vec<Vec<u8>>, hsm::HsmError>;
+type Outcome = Result<Vec<Signature>, hsm::HsmError>;
 
 fn sign(token: &Token, key: &KeyRef, priority: Priority, time: Duration) -> JoinHandle<Outcome> {
     let (token, key) = (token.clone(), key.clone());
     tokio::spawn(async move {
         let options = CallOptions { deadline: Instant::now() + time, priority };
-        token.sign(&key, SignatureAlgorithm::EcdsaSha256, vec![vec![7; 32]], options).await
+        token.sign(&key, &[Digest::sha256([7; 32])], options).await
     })
 }
 

@@ -7,11 +7,9 @@ use std::process::Command;
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey as Verifier};
-use domain::Curve;
+use domain::EuiccCurve;
 use ecc::EcPublicKey;
-use hsm::{
-    ErrorClass, KeyCheck, KeyRole, RegisteredKey, RspBindJob, RspBound, RspInput, SignatureAlgorithm, Token,
-};
+use hsm::{ErrorClass, KeyCheck, KeyRole, RegisteredKey, RspBindJob, RspBound, RspInput, Token};
 use keys::bsp::{BoundKeys, BspKeys, ProfileProtection};
 use keys::rsp::TransactionId;
 use keys::seal::{Sealed, open};
@@ -28,7 +26,7 @@ fn point(key: &RegisteredKey) -> &[u8] {
     &spki[spki.len() - 65..]
 }
 
-async fn sm_dp_plus(curve: Curve) -> (Fixture, Token, RegisteredKey, RegisteredKey) {
+async fn sm_dp_plus(curve: EuiccCurve) -> (Fixture, Token, RegisteredKey, RegisteredKey) {
     let fixture = Fixture::new("rsp");
     let mut keys = fixture.create_all(&[KeyRole::RspAuth(curve), KeyRole::RspPb(curve)]);
     let token = fixture.start(&keys).await.unwrap();
@@ -42,7 +40,7 @@ fn smdp_signed2() -> RspInput {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_key_of_an_sm_dp_plus_signs_its_own_objects_and_refuses_the_others() {
-    let (_fixture, token, auth, pb) = sm_dp_plus(Curve::P256).await;
+    let (_fixture, token, auth, pb) = sm_dp_plus(EuiccCurve::P256).await;
     let one = token.rsp_sign(&auth.key, RspInput::ServerSigned1(SIGNED1.to_vec()), soon()).await.unwrap();
     Verifier::new(&ECDSA_P256_SHA256_FIXED, point(&auth)).verify(SIGNED1, &one).unwrap();
     let two = token.rsp_sign(&pb.key, smdp_signed2(), soon()).await.unwrap();
@@ -55,7 +53,7 @@ async fn each_key_of_an_sm_dp_plus_signs_its_own_objects_and_refuses_the_others(
         // What the DPpb key signs, offered to the DPauth key as if it were its own.
         token.rsp_sign(&auth.key, RspInput::ServerSigned1(message), soon()).await.unwrap_err(),
         token.rsp_bind(job(&auth, [4; 65], recipient().1), soon()).await.unwrap_err(),
-        token.sign(&auth.key, SignatureAlgorithm::EcdsaSha256, vec![vec![0; 32]], soon()).await.unwrap_err(),
+        token.sign(&auth.key, &[hsm::Digest::sha256([0; 32])], soon()).await.unwrap_err(),
     ];
     for error in refused {
         assert_eq!(error.class, ErrorClass::Caller, "{error}");
@@ -91,7 +89,7 @@ fn server_key(bound: &RspBound, pb: &RegisteredKey, euicc_key: &[u8; 65]) -> [u8
         bound.initialise_secure_channel[4..].split_at(bound.initialise_secure_channel.len() - 4 - 67);
     let signed = [fields, &[0x5f, 0x49, 0x41], euicc_key].concat();
     let KeyRole::RspPb(curve) = pb.role else { panic!("a DPpb key") };
-    let key = EcPublicKey::from_point(curve, point(pb).try_into().unwrap()).unwrap();
+    let key = EcPublicKey::from_point(curve.curve(), point(pb)).unwrap();
     assert!(key.verifies(&signed, &signature[3..]));
     fields[fields.len() - 65..].try_into().unwrap()
 }
@@ -109,7 +107,7 @@ fn same(one: &BspKeys, other: &BspKeys) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bound_profile_has_the_keys_that_the_euicc_derives_and_each_time_others() {
-    let (_fixture, token, _, pb) = sm_dp_plus(Curve::P256).await;
+    let (_fixture, token, _, pb) = sm_dp_plus(EuiccCurve::P256).await;
     let (private, public) = recipient();
     let euicc = PrivateKey::generate(&ECDH_P256).unwrap();
     let euicc_key: [u8; 65] = euicc.compute_public_key().unwrap().as_ref().try_into().unwrap();
@@ -150,7 +148,7 @@ fn openssl(folder: &Path, arguments: &str) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_is_bound_on_brainpool_p256r1_too() {
-    let (fixture, token, auth, pb) = sm_dp_plus(Curve::BrainpoolP256r1).await;
+    let (fixture, token, auth, pb) = sm_dp_plus(EuiccCurve::BrainpoolP256r1).await;
     let (private, public) = recipient();
     let folder = fixture.dir.path();
     openssl(folder, "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:brainpoolP256r1 -out euicc.pem");
@@ -185,7 +183,7 @@ async fn a_profile_is_bound_on_brainpool_p256r1_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_must_do_all_inside_and_cannot_takes_no_dppb_key() {
     let mut fixture = Fixture::new("rsp");
-    let keys = fixture.create_all(&[KeyRole::RspAuth(Curve::P256), KeyRole::RspPb(Curve::P256)]);
+    let keys = fixture.create_all(&[KeyRole::RspAuth(EuiccCurve::P256), KeyRole::RspPb(EuiccCurve::P256)]);
     fixture.config.inside_only = true;
     let refused = fixture.start(&keys).await.err().unwrap();
     assert_eq!(refused.class, ErrorClass::Policy);
@@ -199,7 +197,7 @@ async fn a_token_that_must_do_all_inside_and_cannot_takes_no_dppb_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_start_report_says_where_the_shared_secret_is() {
-    let (_fixture, token, auth, pb) = sm_dp_plus(Curve::BrainpoolP256r1).await;
+    let (_fixture, token, auth, pb) = sm_dp_plus(EuiccCurve::BrainpoolP256r1).await;
     let report = token.report();
     let [sentence] = &report.leaves_the_token[..] else { panic!("{:?}", report.leaves_the_token) };
     assert!(sentence.starts_with(&pb.key.to_string()) && sentence.contains("has no X9.63"), "{sentence}");

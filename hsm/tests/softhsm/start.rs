@@ -6,7 +6,7 @@ use cryptoki::object::{Attribute, KeyType, ObjectClass};
 use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 use domain::Curve;
-use hsm::{ErrorClass, KeyCheck, KeyRef, KeyRole, OaepHash, RegisteredKey, SignatureAlgorithm};
+use hsm::{Digest, ErrorClass, KeyCheck, KeyRef, KeyRole, OaepHash, RegisteredKey};
 
 use crate::support::{Fixture, PIN, eventually, in_child, kill, soon};
 
@@ -41,25 +41,21 @@ async fn several_workers_with_several_threads_start_on_one_token_and_sign() {
     let token = fixture.start(&keys).await.unwrap();
     assert_eq!(token.worker_pids().len(), 3);
     // 100 inputs make several frames; the answers keep the order, which only a verifier for each can tell.
-    let digests: Vec<Vec<u8>> = (0..100u8).map(|i| vec![i; 32]).collect();
-    let signatures =
-        token.sign(&keys[0].key, SignatureAlgorithm::EcdsaSha256, digests.clone(), soon()).await.unwrap();
+    let digests: Vec<Digest> = (0..100u8).map(|i| Digest::sha256([i; 32])).collect();
+    let signatures = token.sign(&keys[0].key, &digests, soon()).await.unwrap();
     assert_eq!(signatures.len(), 100);
     let KeyCheck::PublicKey(spki) = &keys[0].check else { panic!("an issuer is a key pair") };
     use aws_lc_rs::{digest, signature};
     let key = signature::ParsedPublicKey::new(&signature::ECDSA_P256_SHA256_FIXED, &spki[26..]).unwrap();
     for (input, made) in digests.iter().zip(&signatures) {
-        let input = digest::Digest::import_less_safe(input, &digest::SHA256).unwrap();
-        key.verify_digest_sig(&input, made).unwrap();
+        let input = digest::Digest::import_less_safe(input.as_bytes(), &digest::SHA256).unwrap();
+        key.verify_digest_sig(&input, made.as_bytes()).unwrap();
     }
     token.check().await.unwrap();
     let pids = token.worker_pids();
     token.shutdown().await;
     assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
-    let error = token
-        .sign(&keys[0].key, SignatureAlgorithm::EcdsaSha256, digests[..1].to_vec(), soon())
-        .await
-        .unwrap_err();
+    let error = token.sign(&keys[0].key, &digests[..1], soon()).await.unwrap_err();
     assert_eq!(error.class, ErrorClass::ShuttingDown);
 }
 
@@ -70,11 +66,10 @@ async fn a_log_token_signs_messages_and_makes_the_same_secrets_after_a_restart()
         fixture.create_all(&[KeyRole::LogSigner, KeyRole::LogMac, KeyRole::Pseudonym, KeyRole::CanarySign]);
     let token = fixture.start(&keys).await.unwrap();
     let message = b"authority/node/2026\n1\n".to_vec();
-    let signatures =
-        token.sign(&keys[0].key, SignatureAlgorithm::Ed25519, vec![message.clone()], soon()).await.unwrap();
+    let signature = token.sign_message(&keys[0].key, message.clone(), soon()).await.unwrap();
     let KeyCheck::PublicKey(spki) = &keys[0].check else { panic!("a log signer is a key pair") };
     aws_lc_rs::signature::UnparsedPublicKey::new(&aws_lc_rs::signature::ED25519, &spki[12..])
-        .verify(&message, &signatures[0])
+        .verify(&message, &signature)
         .unwrap();
     let secret = token.service_secret(&keys[1].key, "store/mac").await.unwrap();
     let other_context = token.service_secret(&keys[1].key, "store/mac2").await.unwrap();
@@ -95,9 +90,8 @@ async fn a_key_made_by_a_ceremony_while_the_service_runs_is_added_everywhere_and
     let keys = fixture.create_all(&[KeyRole::CanarySign]);
     let token = fixture.start(&keys).await.unwrap();
     let issuer = fixture.create(KeyRole::CertificateIssuer(Curve::P256)).registered();
-    let sign = async |token: &hsm::Token| {
-        token.sign(&issuer.key, SignatureAlgorithm::EcdsaSha256, vec![vec![9; 32]; 64], soon()).await
-    };
+    let sign =
+        async |token: &hsm::Token| token.sign(&issuer.key, &[Digest::sha256([9; 32]); 64], soon()).await;
     assert_eq!(sign(&token).await.unwrap_err().class, ErrorClass::Caller);
     token.add_key(issuer.clone()).await.unwrap();
     sign(&token).await.unwrap();
@@ -115,7 +109,7 @@ async fn a_key_made_by_a_ceremony_while_the_service_runs_is_added_everywhere_and
     let mut ghost = issuer.clone();
     ghost.key.id = [0; 16];
     assert_eq!(token.add_key(ghost.clone()).await.unwrap_err().class, ErrorClass::Handle);
-    let error = token.sign(&ghost.key, SignatureAlgorithm::EcdsaSha256, vec![vec![9; 32]], soon()).await;
+    let error = token.sign(&ghost.key, &[Digest::sha256([9; 32])], soon()).await;
     assert_eq!(error.unwrap_err().class, ErrorClass::Caller);
 }
 

@@ -122,7 +122,7 @@ pub async fn bind(
     }
     // SGP.22 §2.6.4: the curve of CERT.DPpb is that of both one-time keys.
     let KeyRole::RspPb(curve) = pb.key.role else { return Err(KmsError::Record("RSP key")) };
-    if !ecc::is_point(curve, &said.one_time_key) {
+    if !ecc::is_point(curve.curve(), &said.one_time_key) {
         let message = format!("otPK.EUICC.ECKA is no point of {curve}, the curve of CERT.DPpb");
         return Err(refuse(ReasonCode::InvalidField, &message));
     }

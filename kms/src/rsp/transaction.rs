@@ -111,10 +111,8 @@ impl Transaction {
             0 => Some(Curve::P256),
             code => Curve::from_code(code).ok(),
         };
-        let point = self.record.euicc_key.as_slice().try_into().ok();
         curve
-            .zip(point)
-            .and_then(|(curve, point)| EcPublicKey::from_point(curve, point))
+            .and_then(|curve| EcPublicKey::from_point(curve, &self.record.euicc_key))
             .ok_or(KmsError::Record("RSP transaction"))
     }
 

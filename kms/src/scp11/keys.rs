@@ -144,12 +144,12 @@ impl NewCardKey {
                 .eid
                 .parse()
                 .map_err(|e| Refusal::new(ReasonCode::InvalidEid, format!("{}: {e}", card.eid)))?;
-            let public_key = card
+            let public_key: [u8; 65] = card
                 .public_key
                 .as_slice()
                 .try_into()
                 .ok()
-                .filter(|point| ecc::is_point(Curve::P256, point))
+                .filter(|point: &[u8; 65]| ecc::is_point(Curve::P256, point))
                 .ok_or_else(|| invalid(format!("{eid}: public_key is no point of P-256")))?;
             let name = CardKeyName::parse(card.name.as_ref())?;
             if keys.iter().any(|other| other.eid == eid && other.name == name) {

@@ -5,11 +5,12 @@ use super::{
 };
 use crate::civil_time::CivilTime;
 use crate::der::{self, Element, Reader};
-use crate::lint::shape;
+use crate::key::curve_of;
+use crate::lint::{sha256_of, shape};
 use crate::oid;
 use crate::serial::SerialNumber;
-use domain::RevocationReason;
-use sha2::{Digest, Sha256};
+use domain::{Curve, RevocationReason};
+use ecc::Hash;
 use std::fmt;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
@@ -19,7 +20,7 @@ use x509_parser::x509::X509Version;
 /// One thing that is wrong with a TBSCertList.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CrlFinding {
-    /// The issuer's certificate has no keyUsage cRLSign, or no key identifier of 20 octets.
+    /// The issuer's certificate has no keyUsage cRLSign, no key identifier of 20 octets, or a key on no curve of ours.
     #[error("the issuer's certificate does not allow it to sign revocation lists")]
     IssuerMayNot,
     /// The list would begin outside the validity of the issuer's certificate.
@@ -37,8 +38,8 @@ pub enum CrlFinding {
     /// RFC 5280 §5.1.2.1: not version 2.
     #[error("the version is not 2")]
     Version,
-    /// Not ecdsa-with-SHA256 without parameters.
-    #[error("the signature algorithm is not ecdsa-with-SHA256 without parameters")]
+    /// Not the ecdsa-with-SHA2 of the issuer's curve without parameters (RFC 5758 §3.2).
+    #[error("the signature algorithm is not that of the issuer's curve without parameters")]
     SignatureAlgorithm,
     /// Not the issuer's subject name byte for byte.
     #[error("the issuer name is not the issuer's subject name byte for byte")]
@@ -126,7 +127,7 @@ impl std::error::Error for CrlLintFindings {}
 #[derive(Debug)]
 pub struct LintedTbsCertList {
     bytes: Vec<u8>,
-    digest: [u8; 32],
+    digest: ecc::Digest,
     pub(super) issuer_name_der: Vec<u8>,
     pub(super) number: u64,
     pub(super) listed: Vec<Listed>,
@@ -139,9 +140,14 @@ impl LintedTbsCertList {
         &self.bytes
     }
 
-    /// SHA-256 of the bytes: what the token signs.
-    pub const fn digest(&self) -> [u8; 32] {
+    /// The digest of the bytes for the issuer's curve: what the token signs.
+    pub const fn digest(&self) -> ecc::Digest {
         self.digest
+    }
+
+    /// SHA-256 of the bytes, whatever is signed: what they are known by.
+    pub fn sha256(&self) -> [u8; 32] {
+        sha256_of(&self.bytes, &self.digest)
     }
 
     /// The number of the list.
@@ -152,15 +158,18 @@ impl LintedTbsCertList {
 
 /// Reads the exact bytes and compares every field with RFC 5280 and the inputs. All findings are reported.
 pub fn lint(inputs: &CrlInputs<'_>, tbs: TbsCertList) -> Result<LintedTbsCertList, CrlLintFindings> {
+    let Ok(curve) = curve_of(inputs.issuer.spki()) else {
+        return Err(CrlLintFindings { findings: vec![CrlFinding::IssuerMayNot] });
+    };
     let mut listed: Vec<_> = inputs.revoked.iter().cloned().map(Listed::Revoked).collect();
     listed.extend(inputs.removed.iter().cloned().map(Listed::Removed));
     listed.sort_by(|a, b| compare(a.serial(), b.serial()));
-    let findings = findings(inputs, &listed, tbs.bytes());
+    let findings = findings(inputs, curve, &listed, tbs.bytes());
     if !findings.is_empty() {
         return Err(CrlLintFindings { findings });
     }
     Ok(LintedTbsCertList {
-        digest: Sha256::digest(tbs.bytes()).into(),
+        digest: ecc::Digest::of(curve, tbs.bytes()),
         bytes: tbs.into_bytes(),
         issuer_name_der: inputs.issuer.subject_name_der().to_vec(),
         number: inputs.number,
@@ -169,7 +178,7 @@ pub fn lint(inputs: &CrlInputs<'_>, tbs: TbsCertList) -> Result<LintedTbsCertLis
     })
 }
 
-fn findings(inputs: &CrlInputs<'_>, asked: &[Listed], bytes: &[u8]) -> Vec<CrlFinding> {
+fn findings(inputs: &CrlInputs<'_>, curve: Curve, asked: &[Listed], bytes: &[u8]) -> Vec<CrlFinding> {
     let mut found = Vec::new();
     check_issuer(inputs, &mut found);
     if !shape::TBS_CERT_LIST.is_all_of(bytes) || !der::is_canonical(bytes) {
@@ -192,7 +201,8 @@ fn findings(inputs: &CrlInputs<'_>, asked: &[Listed], bytes: &[u8]) -> Vec<CrlFi
         found.push(CrlFinding::Version);
     }
     let algorithm = oid::decode(tbs.signature.algorithm.as_bytes());
-    if algorithm.as_deref() != Some(oid::ECDSA_WITH_SHA256) || tbs.signature.parameters.is_some() {
+    let expected = oid::ecdsa_with(Hash::of(curve));
+    if algorithm.as_deref() != Some(expected) || tbs.signature.parameters.is_some() {
         found.push(CrlFinding::SignatureAlgorithm);
     }
     if tbs.issuer.as_raw() != inputs.issuer.subject_name_der() {

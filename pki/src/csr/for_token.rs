@@ -4,11 +4,12 @@ use super::{CsrError, VerifiedCsr};
 use crate::certificate::signed;
 use crate::der;
 use crate::error::PkiError;
-use crate::key::{KnownKeys, key_identifier};
+use crate::key::{KnownKeys, curve_of, key_identifier};
 use crate::oid;
 use crate::profile::{CertificateProfile, ExtensionValue};
 use crate::tbs::{CertificateInputs, SubjectValues, extension_content, subject_name_der};
-use sha2::{Digest, Sha256};
+use domain::Curve;
+use ecc::{Digest, Signature};
 
 /// What a certificate issuer elsewhere is asked for, besides the key.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,7 @@ pub struct Wishes {
 pub struct UnsignedRequest {
     information: Vec<u8>,
     spki: Vec<u8>,
+    curve: Curve,
 }
 
 impl UnsignedRequest {
@@ -68,7 +70,7 @@ impl UnsignedRequest {
                 });
             });
         });
-        Ok(Self { information, spki: spki.to_vec() })
+        Ok(Self { information, spki: spki.to_vec(), curve: curve_of(spki)? })
     }
 
     /// The bytes that are signed.
@@ -76,13 +78,13 @@ impl UnsignedRequest {
         &self.information
     }
 
-    /// SHA-256 of the bytes.
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(&self.information).into()
+    /// The digest of the bytes for the key's curve: what the token signs.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.curve, &self.information)
     }
 
     /// The request in DER with its signature (r || s), read back by the code that reads requests from outside.
-    pub fn assemble(self, signature_rs: &[u8; 64]) -> Result<Vec<u8>, CsrError> {
+    pub fn assemble(self, signature_rs: &Signature) -> Result<Vec<u8>, CsrError> {
         let request = signed(&self.information, signature_rs);
         // Whether a published key may be used was decided when it was registered.
         let verified = VerifiedCsr::parse(&request, KnownKeys::Allow)?;

@@ -5,11 +5,11 @@ use crate::certificate::{Certificate, signed_with};
 use crate::civil_time::CivilTime;
 use crate::der::{self, NotDer, Reader, Writer};
 use crate::error::PkiError;
-use crate::key::{KnownKeys, PublicKey, key_identifier};
+use crate::key::{KnownKeys, PublicKey, curve_of, key_identifier};
 use crate::oid;
 use crate::serial::SerialNumber;
 use domain::RevocationReason;
-use sha2::{Digest, Sha256};
+use ecc::{Digest, Hash, Signature};
 
 /// The state of one certificate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +55,7 @@ pub struct AnswerInputs<'a> {
 #[derive(Debug)]
 pub struct ResponseData {
     bytes: Vec<u8>,
-    digest: [u8; 32],
+    digest: Digest,
     responder: Certificate,
     statuses: Vec<(SerialNumber, CertificateStatus)>,
 }
@@ -88,7 +88,7 @@ pub fn build(inputs: &AnswerInputs<'_>) -> Result<ResponseData, PkiError> {
         }
     });
     Ok(ResponseData {
-        digest: Sha256::digest(&bytes).into(),
+        digest: Digest::of(curve_of(inputs.responder.spki())?, &bytes),
         bytes,
         responder: inputs.responder.clone(),
         statuses: inputs.answers.iter().map(|answer| (answer.id.serial().clone(), answer.status)).collect(),
@@ -131,13 +131,13 @@ impl ResponseData {
         &self.bytes
     }
 
-    /// SHA-256 of the bytes: what a token signs.
-    pub const fn digest(&self) -> &[u8; 32] {
-        &self.digest
+    /// The digest of the bytes for the responder's curve: what a token signs.
+    pub const fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// The whole OCSPResponse in DER, read back with other code and verified under the responder's key.
-    pub fn assemble(self, signature_rs: &[u8; 64]) -> Result<Vec<u8>, PkiError> {
+    pub fn assemble(self, signature_rs: &Signature) -> Result<Vec<u8>, PkiError> {
         let basic = signed_with(&self.bytes, signature_rs, |basic| {
             basic.nested(der::context_constructed(0), |wrapper| {
                 wrapper.nested(der::SEQUENCE, |certificates| {
@@ -185,6 +185,7 @@ pub const fn error_answer(status: ErrorStatus) -> [u8; 5] {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BasicAnswer {
     tbs: Vec<u8>,
+    hash: Hash,
     signature: Vec<u8>,
     /// The state of each certificate, by serial number, in their order.
     pub statuses: Vec<(SerialNumber, CertificateStatus)>,
@@ -213,7 +214,11 @@ impl BasicAnswer {
 
     /// Whether `responder`'s key signed the answer.
     pub fn verify(&self, responder: &Certificate) -> Result<(), PkiError> {
-        PublicKey::parse(responder.spki(), KnownKeys::Allow)?.verify(&self.tbs, &self.signature)
+        let key = PublicKey::parse(responder.spki(), KnownKeys::Allow)?;
+        if self.hash != Hash::of(key.curve()) {
+            return Err(PkiError::SignatureInvalid);
+        }
+        key.verify(&self.tbs, &self.signature)
     }
 }
 
@@ -235,9 +240,11 @@ fn read(bytes: &[u8]) -> Result<BasicAnswer, NotDer> {
     let mut basic = der::enter_only(basic, der::SEQUENCE)?;
     let tbs = basic.expect(der::SEQUENCE)?;
     let mut algorithm = basic.enter(der::SEQUENCE)?;
-    if algorithm.expect(der::OBJECT_IDENTIFIER)?.content != oid::encode(oid::ECDSA_WITH_SHA256) {
-        return Err(NotDer);
-    }
+    let hash = match oid::decode(algorithm.expect(der::OBJECT_IDENTIFIER)?.content).as_deref() {
+        Some(oid::ECDSA_WITH_SHA256) => Hash::Sha256,
+        Some(oid::ECDSA_WITH_SHA384) => Hash::Sha384,
+        _ => return Err(NotDer),
+    };
     algorithm.finish()?;
     let signature = basic.expect(der::BIT_STRING)?.content.get(1..).unwrap_or_default().to_vec();
     let mut responder = None;
@@ -248,7 +255,7 @@ fn read(bytes: &[u8]) -> Result<BasicAnswer, NotDer> {
     }
     basic.finish()?;
     let (statuses, nonce) = read_data(tbs.content)?;
-    Ok(BasicAnswer { tbs: tbs.raw.to_vec(), signature, statuses, nonce, responder })
+    Ok(BasicAnswer { tbs: tbs.raw.to_vec(), hash, signature, statuses, nonce, responder })
 }
 
 type Data = (Vec<(SerialNumber, CertificateStatus)>, Option<Vec<u8>>);

@@ -15,14 +15,20 @@ pub fn new_key() -> PrivateKey {
     PrivateKey::from_pkcs8(&generate_p256().unwrap()).unwrap()
 }
 
+/// A fresh P-384 key.
+pub fn new_p384_key() -> PrivateKey {
+    PrivateKey::from_pkcs8(&generate_p384().unwrap()).unwrap()
+}
+
 /// Inputs with everything but subject and issuer absent.
 pub fn inputs(key: &PrivateKey, serial: u8) -> CertificateInputs {
     CertificateInputs {
         serial: SerialNumber::from_random([serial; 20]),
         issuer_name_der: Vec::new(),
+        issuer_curve: key.curve(),
         issuer_key_identifier: None,
         subject: SubjectValues::default(),
-        subject_spki: key.spki().unwrap(),
+        subject_spki: key.spki(),
         not_before: time("20260101000000"),
         not_after: time("20360101000000"),
         registered_id: None,
@@ -43,6 +49,7 @@ pub fn issue(
     let signer = match issuer {
         Some(issuer) => {
             inputs.issuer_name_der = issuer.certificate.subject_name_der().to_vec();
+            inputs.issuer_curve = issuer.key.curve();
             inputs.issuer_key_identifier = Some(key_identifier(issuer.certificate.spki()).unwrap());
             &issuer.key
         }
@@ -61,7 +68,7 @@ pub fn issue(
     let linted = lint(profile, &inputs, tbs).unwrap();
     let certificate = if names_its_issuers_key || issuer.is_none() {
         let signature = signer.sign_plain(linted.bytes()).unwrap();
-        linted.assemble(&signature, &signer.spki().unwrap()).unwrap()
+        linted.assemble(&signature, &signer.spki()).unwrap()
     } else {
         // What does not name its issuer's key is never assembled; it has to be forged.
         let signature = [vec![0], signer.sign(linted.bytes()).unwrap()].concat();
@@ -74,7 +81,11 @@ pub fn issue(
 
 /// A CI as the profile says.
 pub fn ci() -> Holder {
-    let key = new_key();
+    ci_with(new_key())
+}
+
+/// The same with this key.
+pub fn ci_with(key: PrivateKey) -> Holder {
     let mut inputs = inputs(&key, 1);
     inputs.subject = SubjectValues {
         common_name: Some("Sea CI".into()),

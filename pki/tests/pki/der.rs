@@ -52,13 +52,13 @@ pub fn hex(digits: &str) -> Vec<u8> {
     ::hex::decode(digits.replace(' ', "")).unwrap()
 }
 
-/// r and s of a DER ECDSA signature, 32 bytes each.
-pub fn plain_signature(der: &[u8]) -> [u8; 64] {
+/// r and s of a DER ECDSA signature on a curve of 256 bits.
+pub fn plain_signature(der: &[u8]) -> ecc::Signature {
     let mut plain = [0; 64];
     for (half, integer) in inside(der).iter().enumerate() {
         let magnitude: Vec<u8> = content(integer).iter().copied().skip_while(|byte| *byte == 0).collect();
         let end = 32 * (half + 1);
         plain[end - magnitude.len()..end].copy_from_slice(&magnitude);
     }
-    plain
+    ecc::Signature::bits_256(plain)
 }

@@ -159,7 +159,7 @@ fn the_subject_has_the_profiles_attributes_in_their_order_and_types() {
 #[test]
 fn the_subjects_key_is_the_one_asked_for_on_the_curve_and_not_the_issuers() {
     let euicc = sgp26::EUICC_2024;
-    let found = replaced(euicc, KEY, new_key().spki().unwrap());
+    let found = replaced(euicc, KEY, new_key().spki());
     assert_eq!(found, [Finding::SubjectKeyDiffers, Finding::ExtensionValue("subjectKeyIdentifier")]);
     let found = findings(euicc, |fields| *fields[KEY].last_mut().unwrap() ^= 1);
     assert!(

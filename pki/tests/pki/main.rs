@@ -13,6 +13,7 @@ mod keys;
 mod lint;
 mod ocsp;
 mod openssl;
+mod p384;
 mod revocation;
 mod sgp26;
 mod version_3;

@@ -142,6 +142,7 @@ fn inputs(
     CertificateInputs {
         serial: serial.parse().unwrap(),
         issuer_name_der: Vec::new(),
+        issuer_curve: domain::Curve::P256,
         issuer_key_identifier: issuer_key.map(|key| hex::decode(key).unwrap().try_into().unwrap()),
         subject: SubjectValues::default(),
         subject_spki: certificate(path).spki().to_vec(),

@@ -190,7 +190,7 @@ pub(super) fn custodians(
         let failed = |what: String| wrong(&format!("custodian key {}: {what}", path.display()));
         let pem = fs::read(path).map_err(|e| failed(e.to_string()))?;
         let key = pki::PublicKey::from_pem(&pem, known_keys).map_err(|e| failed(e.to_string()))?;
-        let public_key = *key.point();
+        let public_key = key.p256_point().map_err(|e| failed(e.to_string()))?;
         if custodians.iter().any(|other| other.name == *name || other.public_key == public_key) {
             return Err(failed("another custodian has this name or key".to_owned()));
         }
@@ -217,7 +217,7 @@ pub(super) fn make_custodian_key(name: &str, out: &Path) -> Result<(), Box<dyn s
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(pem.as_bytes())?;
     file.sync_all()?;
-    let spki = pki::PrivateKey::from_pkcs8(&pkcs8)?.spki()?;
+    let spki = pki::PrivateKey::from_pkcs8(&pkcs8)?.spki();
     let public = pki::PublicKey::parse(&spki, pki::KnownKeys::Refuse)?.to_pem();
     write(&out.join(format!("{name}.pub.pem")), public.as_bytes())?;
     Ok(())

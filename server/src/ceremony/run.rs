@@ -201,7 +201,7 @@ impl Run<'_> {
     async fn certificate(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.certificates[at];
         let linted = self.prepared.certificate(at, &self.made, self.now)?;
-        let tbs = linted.digest();
+        let tbs = linted.sha256();
         let key = match (step.issuer, &step.key) {
             (Some(signer), _) => self.prepared.signing_key(signer, &self.keys),
             (None, Subject::Key(key)) => self.keys.get(*key),
@@ -234,7 +234,7 @@ impl Run<'_> {
     async fn request(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.requests[at];
         let unsigned = self.prepared.request(at, &self.made, self.now)?;
-        let information = unsigned.digest();
+        let information = Sha256::digest(unsigned.bytes());
         let key = self.keys.get(step.key).ok_or_else(|| wrong("the key of the request is not here"))?;
         let request =
             ca::ceremony::sign_request(&machine.ca, key, unsigned, own_call(Priority::Normal)).await?;
@@ -258,7 +258,7 @@ impl Run<'_> {
     async fn list(&mut self, machine: &Machine, at: usize) -> Outcome<()> {
         let step = &self.prepared.specification.lists[at];
         let linted = self.prepared.list(at, &self.made, self.now)?;
-        let tbs = linted.digest();
+        let tbs = linted.sha256();
         let key = self.prepared.signing_key(step.issuer, &self.keys);
         let key = key.ok_or_else(|| wrong("the signing key is not here"))?;
         let issuer = self.prepared.issuer(step.issuer, &self.made);

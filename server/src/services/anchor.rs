@@ -5,7 +5,7 @@ use std::sync::Arc;
 use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{Anchor, AnchorList};
 use domain::{ReasonCode, Role};
-use hsm::{CallOptions, Priority, SignatureAlgorithm};
+use hsm::{CallOptions, Priority, Signature};
 use proto::v1;
 use proto::v1::anchor_service_server::AnchorService;
 use proto::v1::make_certification_request_request::Key;
@@ -145,7 +145,7 @@ impl AnchorApi {
                 let wishes = wishes_of(&party, profile.profile(), name, &key.registered_id)?;
                 let unsigned = unsigned_request(profile.profile(), &key.public_key, &wishes)?;
                 let input = hsm::RspInput::CertificationRequest(unsigned.bytes().to_vec());
-                let signature = token.rsp_sign(&key.key, input, options).await?;
+                let signature = Signature::bits_256(token.rsp_sign(&key.key, input, options).await?);
                 (party.name.clone(), profile.as_str(), assemble(unsigned, &signature)?, key.public_key)
             }
             Some(Key::Issuer(name)) => {
@@ -167,15 +167,10 @@ impl AnchorApi {
                     }
                 };
                 let unsigned = unsigned_request(profile, &issuer.public_key, &wishes)?;
-                let digest = vec![unsigned.digest().to_vec()];
-                let algorithm = SignatureAlgorithm::EcdsaSha256;
-                let signatures = self.ca.token.sign(&issuer.key, algorithm, digest, options).await?;
-                let signature = signatures
-                    .first()
-                    .and_then(|signature| signature.as_slice().try_into().ok())
-                    .ok_or(ServiceError::Internal("a token's signature"))?;
+                let signatures = self.ca.token.sign(&issuer.key, &[unsigned.digest()], options).await?;
+                let signature = signatures.first().ok_or(ServiceError::Internal("a token's signature"))?;
                 let whose = if issuer.party.is_empty() { &issuer.name } else { &issuer.party };
-                (whose.clone(), profile.name, assemble(unsigned, &signature)?, issuer.public_key.clone())
+                (whose.clone(), profile.name, assemble(unsigned, signature)?, issuer.public_key.clone())
             }
             None => return Err(invalid("key is missing")),
         };
@@ -200,7 +195,7 @@ impl AnchorApi {
 }
 
 /// Verified under its own key by the code that reads requests from outside; one that fails there never leaves.
-fn assemble(unsigned: pki::csr::UnsignedRequest, signature: &[u8; 64]) -> Result<Vec<u8>, ServiceError> {
+fn assemble(unsigned: pki::csr::UnsignedRequest, signature: &Signature) -> Result<Vec<u8>, ServiceError> {
     unsigned
         .assemble(signature)
         .map_err(|_| ServiceError::Internal("a certification request does not verify under its own key"))

@@ -208,7 +208,7 @@ impl KeyPair {
         let pkcs8 = pki::generate_p256().unwrap().to_vec();
         let csr = pki::csr::create_csr(&pkcs8, "x", "x").unwrap();
         let verified = pki::csr::VerifiedCsr::parse(&csr, pki::KnownKeys::Refuse).unwrap();
-        let point = *verified.public_key().point();
+        let point = verified.public_key().p256_point().unwrap();
         Self { pkcs8, point }
     }
 

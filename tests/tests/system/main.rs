@@ -30,6 +30,7 @@ mod masters;
 mod order_files;
 mod orders;
 mod ota;
+mod p384;
 mod psk;
 mod psk_platform;
 mod python;

@@ -140,7 +140,7 @@ impl Deployment {
         self.chancery(&["operation", "execute", digest, "--identity", "officer", "--out", &out]);
     }
 
-    fn install(&self, folder: &str, certificate: &str) {
+    pub fn install(&self, folder: &str, certificate: &str) {
         let server = format!("127.0.0.1:{}", self.ports[0]);
         let certificates = ["--certificate", certificate, "--authority-ca", "handover/authority-ca.pem"];
         let place = ["--server", &server, "--authority", AUTHORITY];
@@ -274,6 +274,7 @@ impl Deployment {
 
     pub fn serve(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.path("serve.log")).unwrap();
+        let said_before = usize::try_from(log.metadata().unwrap().len()).unwrap();
         let child = self
             .command("chanceryd")
             .args(["serve", "--config", "chanceryd.toml"])
@@ -285,7 +286,10 @@ impl Deployment {
         let started = Instant::now();
         let mut listens = false;
         while !listens && started.elapsed() < PATIENCE && child.try_wait().unwrap().is_none() {
-            listens = TcpStream::connect(("127.0.0.1", self.ports[0])).is_ok();
+            // Not by a connection: one without TLS is a refused handshake, which has an entry a while later.
+            let said = fs::read(self.path("serve.log")).unwrap();
+            let said = String::from_utf8_lossy(&said[said_before..]).into_owned();
+            listens = said.lines().any(|line| line.contains("serving") && line.contains("grpc"));
             std::thread::sleep(Duration::from_millis(20));
         }
         assert!(

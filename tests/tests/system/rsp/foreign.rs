@@ -163,7 +163,12 @@ impl Elsewhere {
     fn euicc(&self, eid: &str) -> Euicc {
         let key = PrivateKey::random(Curve::P256);
         let spki = subject_public_key_info(&key.public_key());
-        let spki = pki::PublicKey::parse(&spki, pki::KnownKeys::Refuse).unwrap().to_pem();
+        self.euicc_certified_for(eid, key, &spki)
+    }
+
+    /// The same with a certificate for this key.
+    fn euicc_certified_for(&self, eid: &str, key: PrivateKey, spki: &[u8]) -> Euicc {
+        let spki = pki::PublicKey::parse(spki, pki::KnownKeys::Refuse).unwrap().to_pem();
         fs::write(self.folder.join("euicc.pub"), spki).unwrap();
         let (subject, file) =
             (format!("/C=DE/O=Other Maker/serialNumber={eid}/CN=eUICC"), format!("{eid}.pem"));
@@ -305,6 +310,7 @@ async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
 
     manufacturer_under_it(&deployment, &elsewhere, &mut site).await;
     sub_ca_under_it(&deployment, &elsewhere);
+    a_key_that_no_euicc_has(&elsewhere, &mut site).await;
     ends(&deployment, &elsewhere, &mut site).await;
     let below = below_sub_ca(&elsewhere);
     let below: Vec<&str> = below.iter().map(String::as_str).collect();
@@ -382,6 +388,17 @@ fn below_sub_ca(elsewhere: &Elsewhere) -> Vec<String> {
     let subject =
         ["--common-name", "SM-DP+ 3", "--registered-id", OID, "--under", "national", "--reason", "x"];
     [&request[..], &subject].concat().into_iter().map(str::to_owned).collect()
+}
+
+/// A manufacturer put a key on its eUICC that SGP.22 does not know.
+async fn a_key_that_no_euicc_has(elsewhere: &Elsewhere, site: &mut Site) {
+    let longer = pki::PrivateKey::from_pkcs8(&pki::generate_p384().unwrap()).unwrap().spki();
+    let key = PrivateKey::random(Curve::P256);
+    site.add(&site.eid(0), elsewhere.euicc_certified_for(&site.eid(0), key, &longer));
+    let mut download = site.initiate(site.euiccs.len() - 1).await.unwrap();
+    let said = download.authenticate(site, None).await.unwrap_err();
+    assert!(said.message().contains("eUICCs know P-256 and brainpoolP256r1 (SGP.22), not P-384"), "{said}");
+    assert_eq!(refused(Err::<(), _>(said)), "EUICC_CERTIFICATE_REFUSED");
 }
 
 /// An issuer in our token whose certificate is from elsewhere: its devices are the other world's.
