@@ -54,8 +54,8 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_main_job_runs_and_leaves_what_other_tools_can_check() {
-    let scratch = tempfile::tempdir().unwrap();
-    let folder = scratch.path().join("demo");
+    // It stays there: `cargo xtask test` has the judges of interop look at it.
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("story");
     let printed = play(&folder);
     for reason in [
         "CARD_CRYPTOGRAM_MISMATCH",
@@ -77,11 +77,11 @@ fn the_main_job_runs_and_leaves_what_other_tools_can_check() {
     the_revocation_list_refuses_one_certificate(&folder);
     approvals_verify_from_the_export_alone(&folder.join("audit-export"));
     no_entry_holds_an_eid(&folder);
-    a_folder_of_somebody_else_is_left_alone(scratch.path());
+    a_folder_of_somebody_else_is_left_alone(tempfile::tempdir().unwrap().path());
 }
 
 fn certificates_verify(folder: &Path) {
-    for name in ["eum", "dpauth", "dppb", "dptls"] {
+    for name in ["eum", "dpauth", "dppb", "dptls", "ci-sub"] {
         let file = format!("{name}.pem");
         succeeds(folder, &["verify", "-x509_strict", "-CAfile", "ci.pem", &file]);
         let der = format!("{name}.der");

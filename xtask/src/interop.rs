@@ -10,7 +10,7 @@ mod openssl;
 mod pkilint;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -40,10 +40,10 @@ impl Judgement {
     }
 }
 
-/// Asks every judge, prints what each says, and fails on what the page does not explain.
-pub fn run(root: &Path) -> Result<(), Failure> {
+/// Asks every judge about what a demonstration left in `demo`, prints what each says, and fails on what the page does not explain.
+pub fn run(root: &Path, demo: PathBuf) -> Result<(), Failure> {
     let started = Instant::now();
-    let artefacts = Artefacts::find(root)?;
+    let artefacts = Artefacts::find(root, demo)?;
     let page = root.join(PAGE);
     let page = std::fs::read_to_string(&page)
         .map_err(|error| Failure::new(format!("{}: {error}", page.display())))?;

@@ -21,6 +21,8 @@ pub struct Certificate {
 
 /// Everything that is judged.
 pub struct Artefacts {
+    /// Where the demonstration left them.
+    pub demo: PathBuf,
     pub certificates: Vec<Certificate>,
     /// The CI's revocation list, PEM.
     pub list: PathBuf,
@@ -54,15 +56,14 @@ const CERTIFICATES: &[(&str, Option<&str>, &str)] = &[
 ];
 
 impl Artefacts {
-    /// Finds them, or says what to do; they stay as they were left.
-    pub fn find(root: &Path) -> Result<Self, Failure> {
-        let demo = root.join("target/demo");
+    /// Finds what a demonstration left in `demo`, or says what to do; it stays as it was left.
+    pub fn find(root: &Path, demo: PathBuf) -> Result<Self, Failure> {
         let there = |name: &str| {
             let path = demo.join(name);
             if path.exists() {
                 Ok(path)
             } else {
-                Err(Failure::new(format!("target/demo/{name} is not there: run first: cargo xtask demo")))
+                Err(Failure::new(format!("{} is not there: run first: cargo xtask demo", path.display())))
             }
         };
         let mut certificates = Vec::new();
@@ -92,17 +93,10 @@ impl Artefacts {
             certificates.push(Certificate { name, files: vec![there(file)?], issuer, published: None });
         }
         let list = there("ci.crl")?;
-        Ok(Self {
-            certificates,
-            list: list.clone(),
-            list_der: list,
-            more_lists: MORE_LISTS
-                .iter()
-                .map(|name| Ok((*name, there(name)?)))
-                .collect::<Result<_, Failure>>()?,
-            revoked: there("dppb-revoked.der")?,
-            answer: there(ANSWER)?,
-        })
+        let more_lists =
+            MORE_LISTS.iter().map(|name| Ok((*name, there(name)?))).collect::<Result<_, Failure>>()?;
+        let (revoked, answer) = (there("dppb-revoked.der")?, there(ANSWER)?);
+        Ok(Self { certificates, list: list.clone(), list_der: list, more_lists, revoked, answer, demo })
     }
 
     /// Copies all of them as PEM into `scratch`: the one form that every judge reads as anchor, chain and list.

@@ -16,7 +16,7 @@ const LOADER: &str = include_str!("smdp_loader.py");
 /// What the hand-over is called on the page.
 const BUNDLE: &str = "bundle";
 /// Where the demonstration's provisioner keeps its keys.
-const PROVISIONER: &str = "target/demo/parties/dp-one";
+const PROVISIONER: &str = "parties/dp-one";
 
 #[derive(Deserialize)]
 struct Verdict {
@@ -49,7 +49,7 @@ pub fn judge(
     }
     let said = verify(&tool, artefacts, &artefacts.revoked)?;
     judgements.push(must_refuse("chancery verify", REVOKED, &said, "revoked"));
-    let folder = bundle(root, &tool, artefacts, scratch)?;
+    let folder = bundle(&tool, artefacts, scratch)?;
     let loaded = output(Command::new(python).args(["-c", LOADER]).arg(&folder))?;
     let findings: Vec<String> = serde_json::from_slice(&loaded)
         .map_err(|error| Failure::new(format!("the loader of the hand-over: {error}")))?;
@@ -68,7 +68,7 @@ fn verify(tool: &Path, artefacts: &Artefacts, file: &Path) -> Result<Vec<String>
     Ok(verdict.findings.into_iter().map(|finding| finding.finding).collect())
 }
 
-fn bundle(root: &Path, tool: &Path, artefacts: &Artefacts, scratch: &Path) -> Result<PathBuf, Failure> {
+fn bundle(tool: &Path, artefacts: &Artefacts, scratch: &Path) -> Result<PathBuf, Failure> {
     let folder = scratch.join(BUNDLE);
     if folder.exists() {
         std::fs::remove_dir_all(&folder)
@@ -78,7 +78,9 @@ fn bundle(root: &Path, tool: &Path, artefacts: &Artefacts, scratch: &Path) -> Re
     command.args(["certificate", "bundle", "--for", "sm-dp+"]);
     for role in ["dpauth", "dppb", "dptls"] {
         command.arg(format!("--{role}")).arg(artefacts.file(role));
-        command.arg(format!("--{role}-key")).arg(root.join(PROVISIONER).join(format!("{role}-key.pem")));
+        command
+            .arg(format!("--{role}-key"))
+            .arg(artefacts.demo.join(PROVISIONER).join(format!("{role}-key.pem")));
     }
     for role in ["ci", "eum"] {
         command.arg(format!("--{role}")).arg(artefacts.file(role));
