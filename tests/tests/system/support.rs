@@ -273,7 +273,8 @@ impl Deployment {
     }
 
     pub fn serve(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.path("serve.log")).unwrap();
+        let path = self.path("serve.log");
+        let log = fs::File::options().create(true).append(true).open(&path).unwrap();
         let said_before = usize::try_from(log.metadata().unwrap().len()).unwrap();
         let child = self
             .command("chanceryd")
@@ -287,16 +288,12 @@ impl Deployment {
         let mut listens = false;
         while !listens && started.elapsed() < PATIENCE && child.try_wait().unwrap().is_none() {
             // Not by a connection: one without TLS is a refused handshake, which has an entry a while later.
-            let said = fs::read(self.path("serve.log")).unwrap();
+            let said = fs::read(&path).unwrap();
             let said = String::from_utf8_lossy(&said[said_before..]).into_owned();
             listens = said.lines().any(|line| line.contains("serving") && line.contains("grpc"));
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(
-            listens,
-            "chanceryd does not serve: {}",
-            fs::read_to_string(self.path("serve.log")).unwrap_or_default()
-        );
+        assert!(listens, "chanceryd does not serve: {}", fs::read_to_string(&path).unwrap_or_default());
     }
 
     /// What `chanceryd doctor` says, whatever it is.
