@@ -27,6 +27,8 @@ use crate::{CaError, Engines};
 pub const ADOPTED_LIST_ENTRIES_MAX: usize = 1_000;
 /// Certificates of one call that takes what an issuer issued elsewhere.
 pub const ADOPTED_CERTIFICATES_MAX: usize = 500;
+/// So long after its registration an issuer's certificates from before are taken: 30 days.
+pub const ADOPTION_SECONDS: i64 = 30 * 86_400;
 /// How far a list's thisUpdate may lie ahead of our clock.
 const CLOCK_SKEW_SECONDS: i64 = 300;
 
@@ -288,14 +290,24 @@ pub struct Taken {
 }
 
 /// Judges certificates (DER) that an issuer issued before it came here: each leads by the GSMA's rules, whenever it was valid, to this
-/// very issuer. Who holds it: a device by its EID, else what `holder` says of it. What the issuer's list named is revoked.
+/// very issuer. Who holds it: a device by its EID, else what `holder` says of it. What the issuer's list named is revoked. Refused for an
+/// issuer that was made here, or came longer ago than [`ADOPTION_SECONDS`]: from then on what it issues is in the register, or nobody's.
 pub fn adopt_certificates(
     engines: &Engines,
     issuer: &Issuer,
     certificates: &[Vec<u8>],
     holder: impl Fn(&Certificate, CertificateRole) -> Option<String>,
+    now: Timestamp,
 ) -> Result<Vec<Adopted>, CaError> {
     let own = issuer.certificate()?;
+    let Some(until) = issuer.adopts_until else {
+        return Err(policy("what this issuer issued is in the register: it did not come from elsewhere"));
+    };
+    if now > until {
+        return Err(policy("certificates from before are taken for 30 days after their issuer came"));
+    }
+    let came = CivilTime::from_timestamp(until.plus_seconds(CLOCK_SKEW_SECONDS - ADOPTION_SECONDS))
+        .map_err(|e| invalid(e.to_string()))?;
     let above = Above::of(engines)?;
     let between = above.from(own.subject_key_identifier());
     let mut roots = above.hierarchy.roots;
@@ -315,6 +327,9 @@ pub fn adopt_certificates(
                     .map_err(|refusal| refusal.to_string())?;
                 if chain.certificates().get(1) != Some(own) {
                     return Err(format!("it was not issued by {}", issuer.name));
+                }
+                if certificate.not_before() > came {
+                    return Err("it begins after its issuer came here".to_owned());
                 }
                 Ok((certificate, profile))
             });

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::ReasonCode;
+use domain::{ReasonCode, Timestamp};
 use hsm::{KeyCheck, KeyRef, KeyRole, RegisteredKey};
 use pki::Certificate;
 use prost::Message;
@@ -29,6 +29,8 @@ pub struct Issuer {
     pub public_key: Vec<u8>,
     /// Its certificate, once there is one.
     pub certificate: Option<Certificate>,
+    /// Until when what it issued before it came here is taken into the register; none of one that was made here.
+    pub adopts_until: Option<Timestamp>,
     /// Version of the row, for preconditions.
     pub version: u64,
 }
@@ -52,6 +54,7 @@ impl Issuer {
             party: self.party.clone(),
             key_label: self.key.label.clone(),
             certificate: certificate.der().to_vec(),
+            adopts_until_micros: self.adopts_until.map_or(0, Timestamp::micros),
         };
         let key = self.name.clone().into_bytes();
         (
@@ -163,6 +166,8 @@ impl Issuers {
             key: key.key.key,
             public_key,
             certificate,
+            adopts_until: (record.adopts_until_micros != 0)
+                .then(|| Timestamp::from_micros(record.adopts_until_micros)),
             version: row.version,
         });
         decoded.insert(name.to_owned(), Arc::clone(&issuer));
@@ -178,12 +183,13 @@ impl Issuers {
             .collect()
     }
 
-    /// The writes that create an issuer whose key is registered with them or before.
+    /// The writes that create an issuer whose key is registered with them or before; `adopts_until` of one that issued elsewhere.
     pub fn create(
         name: &str,
         party: &str,
         key_label: &str,
         certificate: Option<&Certificate>,
+        adopts_until: Option<Timestamp>,
     ) -> (Change, Precondition) {
         let record = records::Issuer {
             version: 1,
@@ -191,6 +197,7 @@ impl Issuers {
             party: party.to_owned(),
             key_label: key_label.to_owned(),
             certificate: certificate.map(|c| c.der().to_vec()).unwrap_or_default(),
+            adopts_until_micros: adopts_until.map_or(0, Timestamp::micros),
         };
         let key = name.as_bytes().to_vec();
         (

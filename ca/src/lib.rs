@@ -26,8 +26,8 @@ mod verification;
 use std::sync::Arc;
 
 pub use adopted::{
-    ADOPTED_CERTIFICATES_MAX, ADOPTED_LIST_ENTRIES_MAX, Adopted, Adoption, AdoptionRequest, Taken,
-    adopt_certificates,
+    ADOPTED_CERTIFICATES_MAX, ADOPTED_LIST_ENTRIES_MAX, ADOPTION_SECONDS, Adopted, Adoption, AdoptionRequest,
+    Taken, adopt_certificates,
 };
 pub use anchors::{ANCHOR_LIST_ENTRIES_MAX, ANCHORS_MAX, Anchor, AnchorList};
 pub use error::{CaError, Refused};

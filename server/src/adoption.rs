@@ -34,7 +34,7 @@ pub(crate) fn adopt(
         Some(party) => Some(party.name.clone()),
         None => only_party(&parties, certificate, role),
     };
-    let adopted = ca::adopt_certificates(engines, &issuer, &message.certificates, holder)?;
+    let adopted = ca::adopt_certificates(engines, &issuer, &message.certificates, holder, call.now)?;
     let (role, actor) = (call.caller.role(), call.pseudonyms.principal(&call.caller.principal()));
     let mut commit = Commit::default();
     let mut results = Vec::with_capacity(adopted.len());

@@ -222,7 +222,7 @@ pub(crate) async fn found(config: &Config, folders: &[PathBuf], out: &Path) -> R
     for (name, key, certificate) in
         [(CERTIFICATE_ISSUER, ci_key, &ci), (OPERATOR_ISSUER, operator_key, &operator)]
     {
-        let (change, precondition) = Issuers::create(name, "", &key.key.key.label, Some(certificate));
+        let (change, precondition) = Issuers::create(name, "", &key.key.key.label, Some(certificate), None);
         commit.changes.push(change);
         commit.preconditions.push(precondition);
         commit.entries.push(
@@ -383,6 +383,7 @@ fn issuer(name: &str, key: &KeyRegistration, certificate: Certificate) -> Arc<Is
         key: key.key.key.clone(),
         public_key: certificate.spki().to_vec(),
         certificate: Some(certificate),
+        adopts_until: None,
         version: 0,
     })
 }

@@ -121,11 +121,11 @@ impl Authority {
             let url = &self.engines.crl_base_url;
             let certificate =
                 ca::self_sign(&self.engines.token, key, root, url, START, soon()).await.unwrap();
-            let (change, precondition) = Issuers::create(name, "", &key.key.label, Some(&certificate));
+            let (change, precondition) = Issuers::create(name, "", &key.key.label, Some(&certificate), None);
             commit.changes.push(change);
             commit.preconditions.push(precondition);
         }
-        let (change, precondition) = Issuers::create("maker", "maker", &keys[2].key.label, None);
+        let (change, precondition) = Issuers::create("maker", "maker", &keys[2].key.label, None, None);
         commit.changes.push(change);
         commit.preconditions.push(precondition);
         self.log.commit(commit).await.unwrap();

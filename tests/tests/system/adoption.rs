@@ -226,6 +226,9 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     let said = deployment.refused("chancery", &again);
     assert!(said.contains("issuer old-ci has this key or this subject already"), "{said}");
 
+    // What an issuer that was made here issued is in the register already.
+    let own = ["certificate", "adopt", "--issuer", "ci", "old/issued/eum.pem", "--identity", "officer"];
+    assert!(deployment.refused("chancery", &own).contains("it did not come from elsewhere"));
     // What it issued: each proves itself; whose it is follows from its organisation.
     let adopt = |issuer: &str, paths: &[&str]| {
         let adopt = ["certificate", "adopt", "--issuer", issuer, "--output", "json", "--identity", "officer"];
