@@ -1,7 +1,6 @@
 //! `LogStore`: the log-first engine behind the `Store` trait.
 
 use std::{
-    fs::File,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError, RwLock},
     thread::{self, JoinHandle},
@@ -129,7 +128,7 @@ pub(crate) struct Shared {
     pub applying: Mutex<()>,
     pub batch_capacity: usize,
     /// Held for as long as anyone may touch the files.
-    pub _lock: File,
+    pub _lock: open::DirectoryLock,
 }
 
 /// What readers may see of the log.

@@ -223,12 +223,22 @@ pub(crate) fn open(
     Ok((store, recovery))
 }
 
-fn lock(directory: &Path) -> Result<File, StoreError> {
+/// The directory is this process's alone while it lives.
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    /// Closing the file would not do: a process that was forked a moment ago, and has not begun its program yet, has it open too.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(directory: &Path) -> Result<DirectoryLock, StoreError> {
     let path = directory.join(LOCK_FILE);
     let fail = |action| StoreError::io(action, LOCK_FILE);
     let file = File::options().create(true).truncate(false).write(true).open(path).map_err(fail("open"))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirectoryLock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: directory.to_owned() }),
         Err(TryLockError::Error(error)) => Err(fail("lock")(error)),
     }

@@ -197,8 +197,9 @@ fn the_revocation_list_refuses_one_certificate(folder: &Path) {
 
 fn approvals_verify_from_the_export_alone(export: &Path) {
     let operations = children(&export.join("approvals"));
-    // Two parties, an issuer, five certificates, two grants, a rotation, a restore, a revocation.
-    assert_eq!(operations.len(), 13);
+    // Two parties, an issuer, five certificates, two grants, a rotation, a restore, a revocation; three sub CAs with a
+    // registration and a certificate each, five certificates below them.
+    assert_eq!(operations.len(), 13 + 3 * 2 + 5);
     for operation in operations {
         let name = operation.file_name().unwrap().to_str().unwrap();
         let digest = succeeds(&operation, &["dgst", "-sha256", "-r", "operation.bin"]);

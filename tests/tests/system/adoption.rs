@@ -363,7 +363,7 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
         entries.iter().filter(|e| e.header.event == EventType::CertificateAdopted).collect();
     let taken = adopted.iter().filter(|entry| entry.header.outcome == Outcome::Done).count();
     let refused = adopted.iter().filter(|e| matches!(e.header.outcome, Outcome::Refused(_))).count();
-    assert_eq!((taken, refused), (8, 4));
+    assert_eq!((taken, refused), (8, 5));
     let registered = entries.iter().filter(|entry| entry.header.event == EventType::IssuerRegistered);
     assert_eq!(registered.filter(|entry| entry.name("kind") == Some("adopted-issuer")).count(), 2);
     let device = Certificate::from_pem(&fs::read(old.folder.join("devices/1.pem")).unwrap()).unwrap();
