@@ -11,6 +11,7 @@ use proto::v1;
 use store::{Change, Commit, Precondition};
 
 use crate::authority::Party;
+use crate::certification::authority_subject;
 use crate::execution::{Execution, check_text, invalid, parse_ein};
 use crate::gate::Call;
 use crate::init::{OPERATOR_ISSUER, check_name};
@@ -251,13 +252,7 @@ pub(crate) fn wishes_of(
 pub(crate) fn authority_wishes(first: &Certificate, common_name: &str) -> Result<Wishes, ServiceError> {
     check_text("common_name", common_name, 64)?;
     Ok(Wishes {
-        subject: SubjectValues {
-            country: first.country(),
-            organization: first.organization(),
-            organizational_unit: first.organizational_unit(),
-            common_name: Some(common_name.to_owned()),
-            eid: None,
-        },
+        subject: authority_subject(first, common_name),
         registered_id: first.registered_id(),
         permitted: Vec::new(),
     })

@@ -308,13 +308,7 @@ impl Execution {
         let first = first.certificate()?;
         let request = CertificateRequest {
             profile,
-            subject: SubjectValues {
-                country: first.country(),
-                organization: first.organization(),
-                organizational_unit: first.organizational_unit(),
-                common_name: Some(common_name.to_owned()),
-                eid: None,
-            },
+            subject: authority_subject(first, common_name),
             key: SubjectKey::without_proof(&subject.public_key, self.ca.known_keys)?,
             registered_id: first.registered_id(),
             dns_name: None,
@@ -405,6 +399,17 @@ fn subject(profile: &CertificateProfile, party: &Party, common_name: &str) -> Su
         country: has(AttributeKind::Country).then(|| party.country.clone()),
         organization: has(AttributeKind::Organization).then(|| party.organization.clone()),
         organizational_unit: None,
+        common_name: Some(common_name.to_owned()),
+        eid: None,
+    }
+}
+
+/// The subject of the authority's further issuers: that of its first CI but for the name.
+pub(crate) fn authority_subject(first: &pki::Certificate, common_name: &str) -> SubjectValues {
+    SubjectValues {
+        country: first.country(),
+        organization: first.organization(),
+        organizational_unit: first.organizational_unit(),
         common_name: Some(common_name.to_owned()),
         eid: None,
     }

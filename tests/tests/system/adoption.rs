@@ -1,158 +1,71 @@
 //! A CA that other software ran, played by openssl and SoftHSM's own tool, moves here: its keys, its last list and what it issued.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use audit::{EventType, Outcome};
-use pki::Certificate;
 use pki::crl::Crl;
 use proto::v1::AdoptCertificatesRequest;
 use proto::v1::certificate_service_client::CertificateServiceClient;
 
 use crate::devices::{csv, eid};
-use crate::support::Deployment;
+use crate::openssl_ca::OpensslCa;
+use crate::support::{Deployment, eventually};
 
-const CONFIG: &str = "\
-[ca]
-default_ca = old
-[old]
-database = index.txt
-crlnumber = number.txt
-default_md = sha256
-default_crl_days = 30
-crl_extensions = list
-[list]
-authorityKeyIdentifier = keyid
-[req]
-distinguished_name = none
-[none]
-[root]
-subjectKeyIdentifier = hash
-basicConstraints = critical, CA:true
-keyUsage = critical, keyCertSign, cRLSign
-certificatePolicies = critical, 2.23.146.1.2.1.0
-subjectAltName = RID:2.999.100
-crlDistributionPoints = URI:http://old.example/ci.crl
-[eum]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-basicConstraints = critical, CA:true, pathlen:0
-keyUsage = critical, keyCertSign
-certificatePolicies = critical, 2.23.146.1.2.1.2
-subjectAltName = RID:2.999.105
-nameConstraints = critical, permitted;dirName:permitted
-crlDistributionPoints = URI:http://old.example/ci.crl
-[permitted]
-O = RSP Test
-serialNumber = 89049032
-[euicc]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-keyUsage = critical, digitalSignature
-certificatePolicies = critical, 2.23.146.1.2.1.1
-[tls]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-keyUsage = critical, digitalSignature
-extendedKeyUsage = critical, serverAuth, clientAuth
-certificatePolicies = 2.23.146.1.2.1.3
-subjectAltName = DNS:old.example, RID:2.999.110
-crlDistributionPoints = URI:http://old.example/ci.crl
-[pb]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-keyUsage = critical, digitalSignature
-certificatePolicies = critical, 2.23.146.1.2.1.5
-subjectAltName = RID:2.999.110
-crlDistributionPoints = URI:http://old.example/ci.crl
-";
 const WHY: [&str; 2] = ["--reason", "the old CA ends"];
 const DEVICES: usize = 3;
 /// The last list of the old CA.
 const LAST_NUMBER: u64 = 0x29;
 
-/// The old CA: files in one folder. Its serial numbers count from 1, the manufacturer's too.
-struct OldCa {
-    folder: PathBuf,
+/// The old CA. Its serial numbers count from 1, the manufacturer's too.
+fn found_old_ca(deployment: &Deployment) -> OpensslCa {
+    let subject = "/CN=Old CI/O=Old/C=DE";
+    let old = OpensslCa::found(deployment, "old", subject, "RSP Test", LAST_NUMBER);
+    fs::create_dir(old.folder.join("issued")).unwrap();
+    fs::create_dir(old.folder.join("devices")).unwrap();
+    // What the list revokes: a certificate that is brought, and one that is lost.
+    let revoked = ["04", "63"]
+        .map(|serial| format!("R\t490101000000Z\t260101000000Z,keyCompromise\t{serial}\tunknown\t/CN=x\n"));
+    fs::write(old.folder.join("index.txt"), revoked.concat()).unwrap();
+    for name in ["eum", "tls", "pb", "device"] {
+        old.key(name);
+    }
+    issue(&old, "eum", "/C=DE/O=RSP Test/CN=Old EUM", ("ci", 2, "eum"), "issued/eum.pem");
+    issue(&old, "tls", "/O=RSP Test/CN=elsewhere.example", ("ci", 3, "dptls"), "issued/tls.pem");
+    issue(&old, "pb", "/O=RSP Test/CN=Old SM-DP", ("ci", 4, "dppb"), "issued/pb.pem");
+    issue(&old, "pb", "/O=Nobody/CN=Another", ("ci", 5, "dppb"), "issued/stranger.pem");
+    fs::copy(old.folder.join("issued/eum.pem"), old.folder.join("eum.pem")).unwrap();
+    for number in 1..=DEVICES {
+        let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490329", number));
+        // One key for all: the register keeps the first that came.
+        issue(&old, "device", &subject, ("eum", number, "euicc"), &format!("devices/{number}.pem"));
+    }
+    old.list("last.crl");
+    old
 }
 
-impl OldCa {
-    fn found(deployment: &Deployment) -> Self {
-        let folder = deployment.path("old");
-        fs::create_dir_all(folder.join("issued")).unwrap();
-        fs::create_dir(folder.join("devices")).unwrap();
-        fs::write(folder.join("openssl.cnf"), CONFIG).unwrap();
-        // What the list revokes: a certificate that is brought, and one that is lost.
-        let revoked = ["04", "63"].map(|serial| {
-            format!("R\t490101000000Z\t260101000000Z,keyCompromise\t{serial}\tunknown\t/CN=x\n")
-        });
-        fs::write(folder.join("index.txt"), revoked.concat()).unwrap();
-        fs::write(folder.join("number.txt"), format!("{LAST_NUMBER:02X}\n")).unwrap();
-        let old = Self { folder };
-        for name in ["ci", "eum", "tls", "pb", "device"] {
-            let out = format!("{name}.key");
-            old.openssl(&[
-                "genpkey",
-                "-algorithm",
-                "EC",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-out",
-                &out,
-            ]);
-        }
-        let root =
-            ["req", "-x509", "-new", "-key", "ci.key", "-subj", "/CN=Old CI/O=Old/C=DE", "-set_serial", "1"];
-        let terms =
-            ["-days", "3650", "-config", "openssl.cnf", "-extensions", "root", "-utf8", "-out", "ci.pem"];
-        old.openssl(&[root, terms].concat());
-        old.sign("eum", "/C=DE/O=RSP Test/CN=Old EUM", ("ci", 2, "eum"), "issued/eum.pem");
-        old.sign("tls", "/O=RSP Test/CN=old.example", ("ci", 3, "tls"), "issued/tls.pem");
-        old.sign("pb", "/O=RSP Test/CN=Old SM-DP", ("ci", 4, "pb"), "issued/pb.pem");
-        old.sign("pb", "/O=Nobody/CN=Another", ("ci", 5, "pb"), "issued/stranger.pem");
-        fs::copy(old.folder.join("issued/eum.pem"), old.folder.join("eum.pem")).unwrap();
-        for number in 1..=DEVICES {
-            let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490329", number));
-            let out = format!("devices/{number}.pem");
-            // One key for all: the register keeps the first that came.
-            old.sign("device", &subject, ("eum", number, "euicc"), &out);
-        }
-        let list = ["ca", "-gencrl", "-config", "openssl.cnf", "-cert", "ci.pem", "-keyfile", "ci.key"];
-        old.openssl(&[&list[..], &["-out", "last.crl"]].concat());
-        old
-    }
+fn issue(
+    ca: &OpensslCa,
+    key: &str,
+    subject: &str,
+    (issuer, serial, section): (&str, usize, &str),
+    out: &str,
+) {
+    ca.request(key, subject, "next.csr");
+    ca.sign("next.csr", (issuer, section), &["-set_serial", &serial.to_string()], out);
+}
 
-    fn openssl(&self, arguments: &[&str]) -> String {
-        let output = Command::new("openssl").args(arguments).current_dir(&self.folder).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
-    }
-
-    fn sign(&self, key: &str, subject: &str, (ca, serial, section): (&str, usize, &str), out: &str) {
-        let (key, ca_file, ca_key) = (format!("{key}.key"), format!("{ca}.pem"), format!("{ca}.key"));
-        let serial = serial.to_string();
-        let new = ["req", "-new", "-key", &key, "-subj", subject, "-utf8", "-config", "openssl.cnf"];
-        self.openssl(&[&new[..], &["-out", "next.csr"]].concat());
-        let sign = ["x509", "-req", "-in", "next.csr", "-CA", &ca_file, "-CAkey", &ca_key, "-days", "365"];
-        let terms = ["-set_serial", &serial, "-extfile", "openssl.cnf", "-extensions", section, "-out", out];
-        self.openssl(&[&sign[..], &terms].concat());
-    }
-
-    /// Has its key on the `ca` token of the authority, as the vendor's tool brings it there.
-    fn move_key(&self, deployment: &Deployment, key: &str, label: &str, id: &str) {
-        let pin = fs::read_to_string(deployment.path("data/pins/ca.pin")).unwrap();
-        let output = Command::new("softhsm2-util")
-            .env("SOFTHSM2_CONF", deployment.path("data/tokens/softhsm2.conf"))
-            .args(["--import", key, "--label", label, "--id", id, "--pin", pin.trim()])
-            .args(["--token", "chancery-ca"])
-            .current_dir(&self.folder)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
+/// Has its key on the `ca` token of the authority, as the vendor's tool brings it there.
+fn move_key(ca: &OpensslCa, deployment: &Deployment, key: &str, label: &str, id: &str) {
+    let pin = fs::read_to_string(deployment.path("data/pins/ca.pin")).unwrap();
+    let output = Command::new("softhsm2-util")
+        .env("SOFTHSM2_CONF", deployment.path("data/tokens/softhsm2.conf"))
+        .args(["--import", key, "--label", label, "--id", id, "--pin", pin.trim()])
+        .args(["--token", "chancery-ca"])
+        .current_dir(&ca.folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn adopt_key(deployment: &Deployment, label: &str, certificate: &str, name: &str) -> String {
@@ -161,14 +74,6 @@ fn adopt_key(deployment: &Deployment, label: &str, certificate: &str, name: &str
     let file = format!("{name}.json");
     deployment.chanceryd(&[&adopt[..], &what, &["--out", &file]].concat());
     file
-}
-
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let due = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < due, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// The same call again, under its key: the same answer, and nothing done twice. Another request under that key is none.
@@ -193,9 +98,9 @@ async fn repeated(deployment: &Deployment, certificate: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_issued() {
     let mut deployment = Deployment::found();
-    let old = OldCa::found(&deployment);
-    old.move_key(&deployment, "ci.key", "Old CI", "01");
-    old.move_key(&deployment, "eum.key", "Old EUM", "02");
+    let old = found_old_ca(&deployment);
+    move_key(&old, &deployment, "ci.key", "Old CI", "01");
+    move_key(&old, &deployment, "eum.key", "Old EUM", "02");
     let openssl = |arguments: &[&str]| old.openssl(arguments);
 
     // The key: of this certificate, and no other.
@@ -259,8 +164,8 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     assert_eq!((code, counts["known"].as_u64()), (Some(1), Some(3)), "{counts}");
     assert!(counts["refused"][0]["problem"].as_str().unwrap().contains("not issued by old-eum"), "{counts}");
     let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490329", 8));
-    old.sign("device", &subject, ("eum", 8, "euicc"), "eighth.pem");
-    let eighth = Certificate::from_pem(&fs::read(old.folder.join("eighth.pem")).unwrap()).unwrap();
+    issue(&old, "device", &subject, ("eum", 8, "euicc"), "eighth.pem");
+    let eighth = old.certificate("eighth.pem");
     repeated(&deployment, eighth.der()).await;
     let ask = ["certificate", "ask", "old/devices/2.pem", "--chain", "old/eum.pem", "--identity", "officer"];
     let asked = deployment.chancery(&ask);
@@ -366,7 +271,7 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     assert_eq!((taken, refused), (8, 5));
     let registered = entries.iter().filter(|entry| entry.header.event == EventType::IssuerRegistered);
     assert_eq!(registered.filter(|entry| entry.name("kind") == Some("adopted-issuer")).count(), 2);
-    let device = Certificate::from_pem(&fs::read(old.folder.join("devices/1.pem")).unwrap()).unwrap();
+    let device = old.certificate("devices/1.pem");
     let held = adopted.iter().any(|entry| entry.digest("certificate") == Some(device.digest()));
     assert!(held);
 }

@@ -6,6 +6,7 @@ mod caller;
 mod devices;
 mod fleet;
 mod fleets;
+mod openssl_ca;
 mod support;
 
 mod adoption;

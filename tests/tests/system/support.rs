@@ -385,6 +385,15 @@ pub fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Held all at once, so that they differ.
+/// Waits for what the daemon does by itself.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let due = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < due, "it never happened: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 fn free_ports() -> [u16; 3] {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())

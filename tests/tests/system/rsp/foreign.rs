@@ -1,8 +1,6 @@
 //! A certificate issuer elsewhere, played by openssl: trusted for some eUICCs, it certifies keys in our tokens.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 
 use audit::Outcome;
 use proto::v1::ProfileProtection;
@@ -13,206 +11,77 @@ use tests::euicc::{Euicc, Personality};
 
 use super::{bound_package, profile, refused};
 use crate::devices::eid;
+use crate::openssl_ca::OpensslCa;
 use crate::rsp::download::{ADDRESS, Download, OID, PURPOSE, Site};
 use crate::support::{Deployment, GRANTED};
 
 const ANCHOR: &str = "gsma-test";
-const CONFIG: &str = "\
-[ca]
-default_ca = elsewhere
-[elsewhere]
-database = index.txt
-crlnumber = number.txt
-default_md = sha256
-default_crl_days = 30
-crl_extensions = list
-[list]
-authorityKeyIdentifier = keyid
-[req]
-distinguished_name = none
-[none]
-[root]
-subjectKeyIdentifier = hash
-basicConstraints = critical, CA:true
-keyUsage = critical, keyCertSign, cRLSign
-certificatePolicies = critical, 2.23.146.1.2.1.0
-subjectAltName = RID:2.999.100
-[leaf]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-crlDistributionPoints = URI:http://elsewhere.example/ci.crl
-[eum]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-basicConstraints = critical, CA:true, pathlen:0
-keyUsage = critical, keyCertSign
-certificatePolicies = critical, 2.23.146.1.2.1.2
-subjectAltName = RID:2.999.105
-nameConstraints = critical, permitted;dirName:permitted
-[permitted]
-O = Other Maker
-serialNumber = 89049032
-[euicc]
-subjectKeyIdentifier = hash
-authorityKeyIdentifier = keyid
-keyUsage = critical, digitalSignature
-certificatePolicies = critical, 2.23.146.1.2.1.1
-";
-
-/// The hierarchy elsewhere: files in one folder, made by openssl.
-struct Elsewhere {
-    folder: PathBuf,
+/// The hierarchy elsewhere, with a manufacturer.
+fn found_elsewhere(deployment: &Deployment) -> OpensslCa {
+    let subject = "/CN=Other CI/OU=Tests/O=Elsewhere/C=DE";
+    let ca = OpensslCa::found(deployment, "elsewhere", subject, "Other Maker", 10);
+    ca.key("eum");
+    ca.request("eum", "/C=DE/O=Other Maker/CN=Other EUM", "eum.csr");
+    ca.sign("eum.csr", ("ci", "eum"), &[], "eum.pem");
+    ca
 }
 
-impl Elsewhere {
-    fn found(deployment: &Deployment) -> Self {
-        let folder = deployment.path("elsewhere");
-        fs::create_dir(&folder).unwrap();
-        fs::write(folder.join("openssl.cnf"), CONFIG).unwrap();
-        fs::write(folder.join("index.txt"), "").unwrap();
-        fs::write(folder.join("number.txt"), "0A\n").unwrap();
-        let elsewhere = Self { folder };
-        for name in ["ci", "eum"] {
-            let out = format!("{name}.key");
-            elsewhere.openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &out]);
-        }
-        let subject = "/CN=Other CI/OU=Tests/O=Elsewhere/C=DE";
-        elsewhere.openssl(&[
-            "req",
-            "-x509",
-            "-new",
-            "-key",
-            "ci.key",
-            "-subj",
-            subject,
-            "-days",
-            "3650",
-            "-config",
-            "openssl.cnf",
-            "-extensions",
-            "root",
-            "-utf8",
-            "-out",
-            "ci.pem",
-        ]);
-        let subject = "/C=DE/O=Other Maker/CN=Other EUM";
-        elsewhere.openssl(&[
-            "req",
-            "-new",
-            "-key",
-            "eum.key",
-            "-subj",
-            subject,
-            "-utf8",
-            "-config",
-            "openssl.cnf",
-            "-out",
-            "eum.csr",
-        ]);
-        elsewhere.sign("eum.csr", ("ci", "eum"), &[], "eum.pem");
-        elsewhere
-    }
-
-    fn openssl(&self, arguments: &[&str]) -> String {
-        let output = Command::new("openssl").args(arguments).current_dir(&self.folder).output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        String::from_utf8_lossy(&output.stdout).into_owned() + &errors
-    }
-
-    /// A certificate for a request, by the CA of that name and with the extensions of a section.
-    fn sign(&self, request: &str, (ca, section): (&str, &str), more: &[&str], out: &str) {
-        let (certificate, key) = (format!("{ca}.pem"), format!("{ca}.key"));
-        let sign = [
-            "x509",
-            "-req",
-            "-in",
-            request,
-            "-CA",
-            &certificate,
-            "-CAkey",
-            &key,
-            "-CAcreateserial",
-            "-days",
-            "365",
-            "-extfile",
-            "openssl.cnf",
-            "-extensions",
-            section,
-            "-out",
-            out,
-        ];
-        self.openssl(&[&sign[..], more].concat());
-    }
-
-    /// The next revocation list.
-    fn list(&self, out: &str) {
-        let list = ["ca", "-gencrl", "-config", "openssl.cnf", "-cert", "ci.pem", "-keyfile", "ci.key"];
-        self.openssl(&[&list[..], &["-out", out]].concat());
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.join(name).display().to_string()
-    }
-
-    fn der(&self, name: &str) -> Vec<u8> {
-        pki::Certificate::from_pem(&fs::read(self.folder.join(name)).unwrap()).unwrap().der().to_vec()
-    }
-
-    /// An eUICC that the manufacturer there certified.
-    fn euicc(&self, eid: &str) -> Euicc {
-        let key = PrivateKey::random(Curve::P256);
-        let spki = subject_public_key_info(&key.public_key());
-        self.euicc_certified_for(eid, key, &spki)
-    }
-
-    /// The same with a certificate for this key.
-    fn euicc_certified_for(&self, eid: &str, key: PrivateKey, spki: &[u8]) -> Euicc {
-        let spki = pki::PublicKey::parse(spki, pki::KnownKeys::Refuse).unwrap().to_pem();
-        fs::write(self.folder.join("euicc.pub"), spki).unwrap();
-        let (subject, file) =
-            (format!("/C=DE/O=Other Maker/serialNumber={eid}/CN=eUICC"), format!("{eid}.pem"));
-        self.openssl(&[
-            "x509",
-            "-new",
-            "-force_pubkey",
-            "euicc.pub",
-            "-subj",
-            &subject,
-            "-CA",
-            "eum.pem",
-            "-CAkey",
-            "eum.key",
-            "-CAcreateserial",
-            "-days",
-            "365",
-            "-extfile",
-            "openssl.cnf",
-            "-extensions",
-            "euicc",
-            "-out",
-            &file,
-        ]);
-        Euicc::new(Personality {
-            eid: hex::decode(eid).unwrap().try_into().unwrap(),
-            key,
-            certificate: self.der(&file),
-            eum_certificate: self.der("eum.pem"),
-            other_certificates: Vec::new(),
-            ci_certificate: self.der("ci.pem"),
-        })
-        .unwrap()
-    }
+fn der(ca: &OpensslCa, name: &str) -> Vec<u8> {
+    ca.certificate(name).der().to_vec()
 }
 
-fn import(deployment: &Deployment, elsewhere: &Elsewhere, file: &str, whose: &[&str]) {
+/// An eUICC that the manufacturer there certified.
+fn euicc(ca: &OpensslCa, eid: &str) -> Euicc {
+    let key = PrivateKey::random(Curve::P256);
+    let spki = subject_public_key_info(&key.public_key());
+    euicc_certified_for(ca, eid, key, &spki)
+}
+
+/// The same with a certificate for this key.
+fn euicc_certified_for(ca: &OpensslCa, eid: &str, key: PrivateKey, spki: &[u8]) -> Euicc {
+    let spki = pki::PublicKey::parse(spki, pki::KnownKeys::Refuse).unwrap().to_pem();
+    fs::write(ca.folder.join("euicc.pub"), spki).unwrap();
+    let (subject, file) = (format!("/C=DE/O=Other Maker/serialNumber={eid}/CN=eUICC"), format!("{eid}.pem"));
+    ca.openssl(&[
+        "x509",
+        "-new",
+        "-force_pubkey",
+        "euicc.pub",
+        "-subj",
+        &subject,
+        "-CA",
+        "eum.pem",
+        "-CAkey",
+        "eum.key",
+        "-CAcreateserial",
+        "-days",
+        "365",
+        "-extfile",
+        "openssl.cnf",
+        "-extensions",
+        "euicc",
+        "-out",
+        &file,
+    ]);
+    Euicc::new(Personality {
+        eid: hex::decode(eid).unwrap().try_into().unwrap(),
+        key,
+        certificate: der(ca, &file),
+        eum_certificate: der(ca, "eum.pem"),
+        other_certificates: Vec::new(),
+        ci_certificate: der(ca, "ci.pem"),
+    })
+    .unwrap()
+}
+
+fn import(deployment: &Deployment, elsewhere: &OpensslCa, file: &str, whose: &[&str]) {
     let certificate = elsewhere.path(file);
     let import = ["anchor", "import", "--anchor", ANCHOR, "--certificate", &certificate];
     deployment.two_persons(&[&import[..], whose, &["--reason", "order 4711"]].concat(), None);
 }
 
 /// Gives the list twice under one key: the answer is the same.
-fn publish(deployment: &Deployment, elsewhere: &Elsewhere, file: &str) -> String {
+fn publish(deployment: &Deployment, elsewhere: &OpensslCa, file: &str) -> String {
     let list = elsewhere.path(file);
     let publish = ["anchor", "publish-list", "--anchor", ANCHOR, "--crl", &list, "--identity", "officer"];
     let publish = [&publish[..], &["--idempotency-key", file]].concat();
@@ -236,11 +105,11 @@ async fn download(site: &mut Site, number: usize) -> Download {
 async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
     let deployment = Deployment::found_with(&["--rsp"]);
     let mut site = Site::build(&deployment, 2).await;
-    let elsewhere = Elsewhere::found(&deployment);
+    let elsewhere = found_elsewhere(&deployment);
     // The card of device 1, as a manufacturer elsewhere made it; and one whose EID is none of the ranges.
     let outside = eid("8904903299", 1);
-    site.add(&site.eid(1), elsewhere.euicc(&site.eid(1)));
-    site.add(&outside, elsewhere.euicc(&outside));
+    site.add(&site.eid(1), euicc(&elsewhere, &site.eid(1)));
+    site.add(&outside, euicc(&elsewhere, &outside));
 
     // Nobody trusts it yet.
     assert_eq!(refused(site.initiate(2).await), "CI_NOT_SUPPORTED");
@@ -294,7 +163,7 @@ async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
     // Cards of both worlds are served with the same keys, each under the certificate issuer that it knows.
     download(&mut site, 0).await;
     let done = download(&mut site, 2).await;
-    let ci = pki::Certificate::from_der(&elsewhere.der("ci.pem")).unwrap();
+    let ci = elsewhere.certificate("ci.pem");
     assert_eq!(done.ci_key_id(), ci.subject_key_identifier().unwrap());
     // The anchor vouches for its ranges and for no other EID, whatever its manufacturer certified.
     let mut beyond = site.initiate(3).await.unwrap();
@@ -337,7 +206,7 @@ async fn keys_in_our_token_serve_under_a_certificate_issuer_elsewhere() {
 }
 
 /// A sub CA of the authority whose certificate is from elsewhere: what it issues leads to the root there, and has lists here.
-fn sub_ca_under_it(deployment: &Deployment, elsewhere: &Elsewhere) {
+fn sub_ca_under_it(deployment: &Deployment, elsewhere: &OpensslCa) {
     let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--name", "national"];
     deployment.chanceryd(&[&create[..], &["--out", "national.json"]].concat());
     let register = ["issuer", "register", "--key-file", "national.json", "--authority", "--reason", "x"];
@@ -369,19 +238,9 @@ fn sub_ca_under_it(deployment: &Deployment, elsewhere: &Elsewhere) {
 }
 
 /// A certificate below the sub CA, for a new key.
-fn below_sub_ca(elsewhere: &Elsewhere) -> Vec<String> {
-    elsewhere.openssl(&[
-        "genpkey",
-        "-algorithm",
-        "EC",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-out",
-        "below.key",
-    ]);
-    let new =
-        ["req", "-new", "-key", "below.key", "-subj", "/CN=x", "-config", "openssl.cnf", "-out", "below.csr"];
-    elsewhere.openssl(&new);
+fn below_sub_ca(elsewhere: &OpensslCa) -> Vec<String> {
+    elsewhere.key("below");
+    elsewhere.request("below", "/CN=x", "below.csr");
     let csr = elsewhere.path("below.csr");
     let request =
         ["certificate", "request", "--profile", "dpauth-v3", "--party", "provisioner", "--csr", &csr];
@@ -391,10 +250,10 @@ fn below_sub_ca(elsewhere: &Elsewhere) -> Vec<String> {
 }
 
 /// A manufacturer put a key on its eUICC that SGP.22 does not know.
-async fn a_key_that_no_euicc_has(elsewhere: &Elsewhere, site: &mut Site) {
+async fn a_key_that_no_euicc_has(elsewhere: &OpensslCa, site: &mut Site) {
     let longer = pki::PrivateKey::from_pkcs8(&pki::generate_p384().unwrap()).unwrap().spki();
     let key = PrivateKey::random(Curve::P256);
-    site.add(&site.eid(0), elsewhere.euicc_certified_for(&site.eid(0), key, &longer));
+    site.add(&site.eid(0), euicc_certified_for(&elsewhere, &site.eid(0), key, &longer));
     let mut download = site.initiate(site.euiccs.len() - 1).await.unwrap();
     let said = download.authenticate(site, None).await.unwrap_err();
     assert!(said.message().contains("eUICCs know P-256 and brainpoolP256r1 (SGP.22), not P-384"), "{said}");
@@ -402,7 +261,7 @@ async fn a_key_that_no_euicc_has(elsewhere: &Elsewhere, site: &mut Site) {
 }
 
 /// An issuer in our token whose certificate is from elsewhere: its devices are the other world's.
-async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
+async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &OpensslCa, site: &mut Site) {
     let create = ["ceremony", "create-key", "--config", "chanceryd.toml", "--role", "certificate-issuer"];
     deployment.chanceryd(
         &[&create[..], &["--name", "eum-there", "--party", "eum", "--out", "there.json"]].concat(),
@@ -427,9 +286,9 @@ async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &Elsewhere, s
         eid: hex::decode(&eid).unwrap().try_into().unwrap(),
         key,
         certificate: fs::read(deployment.path("there.der")).unwrap(),
-        eum_certificate: elsewhere.der("there.pem"),
+        eum_certificate: der(elsewhere, "there.pem"),
         other_certificates: Vec::new(),
-        ci_certificate: elsewhere.der("ci.pem"),
+        ci_certificate: der(elsewhere, "ci.pem"),
     });
     site.add(&eid, euicc.unwrap());
     download(site, 4).await;
@@ -439,7 +298,7 @@ async fn manufacturer_under_it(deployment: &Deployment, elsewhere: &Elsewhere, s
 }
 
 /// A manufacturer that the list revokes, and an anchor that is trusted no more.
-async fn ends(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
+async fn ends(deployment: &Deployment, elsewhere: &OpensslCa, site: &mut Site) {
     // Begun before, bound after: the revocation is looked at again.
     let mut begun = site.initiate(2).await.unwrap();
     let offer = begun.authenticate(site, None).await.unwrap();
@@ -459,7 +318,7 @@ async fn ends(deployment: &Deployment, elsewhere: &Elsewhere, site: &mut Site) {
     let mut served = site.initiate_for(2, "warn").await.unwrap();
     let (id, response) = (served.id.clone(), served.euicc_response(None));
     let offer = site.authenticate_for("warn", &id, &response, None, "warn").await.unwrap();
-    let eum = pki::Certificate::from_der(&elsewhere.der("eum.pem")).unwrap();
+    let eum = elsewhere.certificate("eum.pem");
     assert_eq!(offer.revoked_serial_numbers, [eum.serial().as_bytes()]);
     let prepared = served.prepare(&offer, None);
     let mut request = served.bind_request("warn", &prepared, ProfileProtection::SessionKeys);
