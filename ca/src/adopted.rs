@@ -88,12 +88,15 @@ impl Adoption {
         is_new(engines, &certificate)?;
         let (above, mut unchanged) = judge_chain(engines, &certificate, profile, now)?;
         let registered = Registered::of_certificate(store, &certificate)?;
-        if let Some(found) = &registered {
-            if found.record.state != "issued" {
-                return Err(policy("the issuer's certificate is revoked"));
+        if let Some(above) = &above {
+            let serial = certificate.serial().as_bytes();
+            if let Some(revocation) = listed(store, above, serial)? {
+                return Err(policy(format!(
+                    "{above} revoked the issuer's certificate, for {}",
+                    revocation.reason
+                )));
             }
-            let key = index_key(&found.record.issuer, certificate.serial().as_bytes());
-            unchanged.push(Precondition::Absent { keyspace: REVOCATIONS, key });
+            unchanged.push(Precondition::Absent { keyspace: REVOCATIONS, key: index_key(above, serial) });
         }
         let list = match request.list {
             [] => None,
@@ -532,6 +535,6 @@ fn invalid(why: impl Into<String>) -> CaError {
     CaError::refused(ReasonCode::InvalidField, why.into())
 }
 
-fn policy(why: &str) -> CaError {
-    CaError::refused(ReasonCode::PolicyViolation, why)
+fn policy(why: impl Into<String>) -> CaError {
+    CaError::refused(ReasonCode::PolicyViolation, why.into())
 }

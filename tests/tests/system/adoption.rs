@@ -27,10 +27,11 @@ fn found_old_ca(deployment: &Deployment) -> OpensslCa {
     let revoked = ["04", "63"]
         .map(|serial| format!("R\t490101000000Z\t260101000000Z,keyCompromise\t{serial}\tunknown\t/CN=x\n"));
     fs::write(old.folder.join("index.txt"), revoked.concat()).unwrap();
-    for name in ["eum", "tls", "pb", "device"] {
+    for name in ["eum", "lost", "tls", "pb", "device"] {
         old.key(name);
     }
     issue(&old, "eum", "/C=DE/O=RSP Test/CN=Old EUM", ("ci", 2, "eum"), "issued/eum.pem");
+    issue(&old, "lost", "/C=DE/O=RSP Test/CN=Lost EUM", ("ci", 0x63, "eum"), "lost.pem");
     issue(&old, "tls", "/O=RSP Test/CN=elsewhere.example", ("ci", 3, "dptls"), "issued/tls.pem");
     issue(&old, "pb", "/O=RSP Test/CN=Old SM-DP", ("ci", 4, "dppb"), "issued/pb.pem");
     issue(&old, "pb", "/O=Nobody/CN=Another", ("ci", 5, "dppb"), "issued/stranger.pem");
@@ -101,6 +102,7 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     let old = found_old_ca(&deployment);
     move_key(&old, &deployment, "ci.key", "Old CI", "01");
     move_key(&old, &deployment, "eum.key", "Old EUM", "02");
+    move_key(&old, &deployment, "lost.key", "Lost EUM", "03");
     let openssl = |arguments: &[&str]| old.openssl(arguments);
 
     // The key: of this certificate, and no other.
@@ -152,6 +154,12 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     let root = counts["refused"][0]["problem"].as_str().unwrap();
     assert_eq!((code, counts["known"].as_u64()), (Some(1), Some(1)), "{counts}");
     assert!(root.contains("a root is an issuer"), "{root}");
+
+    // One that the list revokes does not come, though its certificate was never brought.
+    let file = adopt_key(&deployment, "Lost EUM", "old/lost.pem", "lost-eum");
+    let lost = ["issuer", "register", "--key-file", &file, "--party", "eum", "--certificate", "old/lost.pem"];
+    let said = deployment.refused("chancery", &[&lost[..], &WHY, &["--identity", "officer"]].concat());
+    assert!(said.contains("old-ci revoked the issuer's certificate, for key-compromise"), "{said}");
 
     // The manufacturer's issuer, whose certificate the register has; its numbers are those of the CI's certificates too.
     let file = adopt_key(&deployment, "Old EUM", "old/eum.pem", "old-eum");
