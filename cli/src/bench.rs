@@ -131,7 +131,8 @@ pub struct BenchArgs {
     /// Worker processes of each token
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
     workers: u64,
-    /// Session keys: stream this many cards in one message, instead of single calls; levels are then batches in flight
+    /// Session keys: stream this many cards in one message, instead of single calls; levels are then batches in flight. Issue: so
+    /// many devices in each order, instead of 2,000; 1 gives single certificates
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     batch: Option<u16>,
     /// Session keys, orders and rotations: keysets of a master in fast mode (docs/cycles/key-ceremony.md)
@@ -274,11 +275,12 @@ impl BenchArgs {
 
     async fn issue(&self, authority: &mut ScratchAuthority, output: Output) -> Result<Report, CliError> {
         let connections = connect(authority, authority.path(authority::EUM), output).await?;
-        let load = IssueLoad::new(connections, ISSUER, EIN, KEYSET, "issue", self.devices);
+        let load = IssueLoad::new(connections, ISSUER, EIN, KEYSET, "issue", self.batch, self.devices);
         load.run(load.prepare(1)?).await?;
         let mut levels = Vec::new();
         for orders in self.levels(&[1, 2, 4, 8]) {
-            output.step(&format!("{orders} orders at once of {} devices each", issue::DEVICES_PER_ORDER));
+            let size = self.batch.map_or(issue::DEVICES_PER_STREAM, u64::from);
+            output.step(&format!("{orders} orders at once of {size} devices each"));
             let prepared = load.prepare(orders)?;
             let before = Usage::read(authority, ISSUE_WORK)?;
             let measured = load.run(prepared).await?;

@@ -329,8 +329,7 @@ impl Orders<'_> {
             self.record_keyset(pseudonyms, fleet, device, (under.as_ref(), now), &mut commit);
         }
         if !fleet.further_keysets {
-            let (ordered, version) = self.ordered()?;
-            let (change, precondition) = self.count(ordered + devices.len() as u64, version);
+            let (change, precondition) = self.take_quota(devices.len())?;
             commit.changes.push(change);
             commit.preconditions.push(precondition);
         }

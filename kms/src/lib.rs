@@ -31,6 +31,7 @@ mod session_request;
 mod storage_keys;
 mod tls_secrets;
 mod transport_keys;
+mod turns;
 
 use std::sync::Arc;
 
@@ -63,6 +64,7 @@ pub use session_request::{KeyDelivery, Provisioner, SessionKeysRequest};
 pub use storage_keys::StorageEpoch;
 pub use tls_secrets::{SealedTlsSecret, TlsSecretRequest, fetch_tls_secret};
 pub use transport_keys::{ORDERS_KEY, TransportKey, TransportKeyState, TransportMaterial};
+pub use turns::{Turn, Turns};
 
 /// What every operation of this crate works with.
 #[derive(Clone)]

@@ -301,8 +301,7 @@ impl<'a> Orders<'a> {
             preconditions.push(Precondition::Absent { keyspace: DEVICES, key: line.eid.bcd().to_vec() });
             changes.push(Change::put(DEVICES, *line.eid.bcd(), self.device(line, None).encode(&line.eid)));
         }
-        let (ordered, version) = self.ordered()?;
-        let (change, precondition) = self.count(ordered + lines.len() as u64, version);
+        let (change, precondition) = self.take_quota(lines.len())?;
         changes.push(change);
         preconditions.push(precondition);
         Ok((changes, preconditions))
@@ -545,7 +544,18 @@ impl<'a> Orders<'a> {
         Ok((record.value, Some(row.version)))
     }
 
-    pub(crate) fn count(&self, value: u64, version: Option<u64>) -> (Change, Precondition) {
+    /// The write that counts so many more devices. Refused when others took the room since the lines were looked at.
+    pub(crate) fn take_quota(&self, devices: usize) -> Result<(Change, Precondition), KmsError> {
+        let (ordered, version) = self.ordered()?;
+        let value = ordered + devices as u64;
+        if value > self.manufacturer.quota {
+            let message = format!("the quota is {} devices", self.manufacturer.quota);
+            return Err(KmsError::refused(ReasonCode::QuotaExceeded, message, None));
+        }
+        Ok(self.count(value, version))
+    }
+
+    fn count(&self, value: u64, version: Option<u64>) -> (Change, Precondition) {
         let key = self.manufacturer.name.clone().into_bytes();
         let precondition = match version {
             Some(version) => Precondition::Version { keyspace: DEVICES_ORDERED, key: key.clone(), version },

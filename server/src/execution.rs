@@ -7,8 +7,8 @@ use audit::{EntryDraft, EventType, Fact, Outcome};
 use ca::{About, CertificateRequest, Issued, Issuers, Prepared, Reservation, SubjectKey};
 use domain::{Curve, Ein, PrincipalId, ReasonCode, Role, Timestamp};
 use hsm::{KeyCheck, Priority};
-use kms::rotation::{Rotations, Turn};
 use kms::{Allowance, GrantTerms};
+use kms::{Turn, Turns};
 use pki::{PublicKey, TransportPublicKey};
 use proto::v1;
 use proto::v1::operation::Kind;
@@ -38,7 +38,7 @@ pub(crate) struct Execution {
     pub(crate) authority: Arc<Authority>,
     pub(crate) ca: ca::Engines,
     pub(crate) kms: kms::Engines,
-    pub(crate) rotations: Arc<Rotations>,
+    pub(crate) rotations: Arc<Turns>,
     /// The token of SM-DP+ keys, where there is one.
     pub(crate) rsp_token: Option<hsm::Token>,
 }

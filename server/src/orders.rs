@@ -37,6 +37,8 @@ pub(crate) struct OrderDesk {
     pub(crate) kms: kms::Engines,
     pub(crate) ca: ca::Engines,
     pub(crate) files: OutputFiles,
+    /// Of manufacturers: their devices are counted one chunk after the other.
+    pub(crate) turns: kms::Turns,
 }
 
 /// One order in progress.
@@ -136,7 +138,10 @@ impl OrderStream {
                 },
             };
             match outcome {
-                Err(error) if error.lost_race() && attempt < ATTEMPTS_MAX => {}
+                // Others may have taken the room of the quota: then each line is told so when it is looked at again.
+                Err(error)
+                    if (error.lost_race() || error.is_for(ReasonCode::QuotaExceeded))
+                        && attempt < ATTEMPTS_MAX => {}
                 outcome => return outcome,
             }
         }
@@ -345,6 +350,7 @@ impl OrderStream {
         refusals: Vec<EntryDraft>,
     ) -> Result<(Vec<ReservedLine>, Vec<Prepared>, Vec<Reservation>, Vec<Pseudonym>), ServiceError> {
         let lines: Vec<OrderLine> = ready.iter().map(|r| r.line).collect();
+        let _turn = self.desk.turns.turn(&self.manufacturer.name).await;
         let (changes, preconditions) = orders.reserve(&lines)?;
         let mut commit = Commit { entries: Vec::new(), changes, preconditions };
         for one in &ready {

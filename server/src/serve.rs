@@ -10,7 +10,7 @@ use audit::{EntryDraft, EventType, Fact, LogKey, Outcome, sha256};
 use ca::{Issuers, KeyRegistration};
 use domain::{Clock, MasterGeneration, ReasonCode};
 use hsm::{ErrorClass, KeyRole, Token};
-use kms::rotation::Rotations;
+use kms::Turns;
 use kms::{Grants, Masters, OutputFiles};
 use proto::Rules;
 use proto::v1::anchor_service_server::AnchorServiceServer;
@@ -242,7 +242,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     serve_http(config.http_listen, http::public(window.clone()), stopped.clone()).await?;
     serve_http(config.metrics_listen, http::metrics(window.clone()), stopped.clone()).await?;
     let identity = Arc::new(ServerIdentity::open(&config)?);
-    let rotations: Arc<Rotations> = Arc::default();
+    let rotations: Arc<Turns> = Arc::default();
     let revoked: Arc<Notify> = Arc::default();
     let upkeep = Upkeep {
         window: window.clone(),
@@ -264,7 +264,7 @@ pub(crate) async fn serve(config: Config) -> Result<(), ServeError> {
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTOR)
         .build_v1()?;
-    let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files });
+    let desk = Arc::new(OrderDesk { kms: kms.clone(), ca: ca.clone(), files, turns: Turns::default() });
     let execution = Execution {
         authority: Arc::clone(&authority),
         ca: ca.clone(),

@@ -102,6 +102,12 @@ impl ServiceError {
         }
     }
 
+    /// Whether it is a refusal for this reason.
+    pub(crate) fn is_for(&self, reason: ReasonCode) -> bool {
+        let verdict = self.verdict();
+        matches!(verdict.outcome, Outcome::Refused(_)) && verdict.refusal.reason == reason
+    }
+
     /// Whether a commit lost a race over a row other than the call's own idempotency row: reading again may succeed.
     pub(crate) fn lost_race(&self) -> bool {
         let commit = match self {

@@ -10,7 +10,7 @@ use ca::{About, KeyRegistration};
 use domain::ReasonCode;
 use hsm::{CallOptions, Priority, Token};
 use kms::keysets;
-use kms::rotation::{self, Rotations};
+use kms::{Turns, rotation};
 use store::Commit;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -38,7 +38,7 @@ pub(crate) struct Upkeep {
     pub(crate) log_token: Token,
     pub(crate) yearly: KeyRegistration,
     pub(crate) kms: kms::Engines,
-    pub(crate) rotations: Arc<Rotations>,
+    pub(crate) rotations: Arc<Turns>,
     /// Where there is a token for keys of SM-DP+.
     pub(crate) rsp: Option<kms::rsp::Engines>,
     /// Told when an operation was executed: it may have been a revocation.

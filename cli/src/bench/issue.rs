@@ -20,9 +20,9 @@ use crate::error::CliError;
 use crate::key_file::PrivateKey;
 use crate::{order, order_place};
 
-/// Devices of each order stream: two whole chunks.
-pub const DEVICES_PER_ORDER: u64 = 2_000;
-/// One certificate in so many is parsed and compared with what was ordered.
+/// Devices of each stream of orders: two whole chunks, when it is one order.
+pub const DEVICES_PER_STREAM: u64 = 2_000;
+/// One certificate in so many of an order is parsed and compared with what was ordered, or the only one.
 const SAMPLE_EVERY: u64 = 64;
 
 /// Places orders for devices nobody has seen before.
@@ -32,8 +32,9 @@ pub struct IssueLoad {
     ein: &'static str,
     keyset: KeysetName,
     run: &'static str,
+    order_size: usize,
     next_device: AtomicU64,
-    next_order: AtomicU64,
+    next_stream: AtomicU64,
     checked: Arc<AtomicU64>,
 }
 
@@ -47,13 +48,14 @@ struct Device {
 }
 
 impl IssueLoad {
-    /// Over these connections of the manufacturer.
+    /// Over these connections of the manufacturer; each order is of so many devices, or of a whole stream.
     pub fn new(
         connections: Vec<Connection>,
         issuer: &'static str,
         ein: &'static str,
         keyset: KeysetName,
         run: &'static str,
+        order_size: Option<u16>,
         first_device: u64,
     ) -> Self {
         Self {
@@ -62,23 +64,24 @@ impl IssueLoad {
             ein,
             keyset,
             run,
+            order_size: order_size.map_or(DEVICES_PER_STREAM as usize, usize::from),
             next_device: AtomicU64::new(first_device),
-            next_order: AtomicU64::new(0),
+            next_stream: AtomicU64::new(0),
             checked: Arc::default(),
         }
     }
 
-    /// Makes the devices of `orders` orders: their keys are not part of what is measured.
-    pub fn prepare(&self, orders: usize) -> Result<Prepared, CliError> {
-        tokio::task::block_in_place(|| (0..orders).map(|_| self.devices()).collect::<Result<_, _>>())
+    /// Makes the devices of `streams` streams of orders: their keys are not part of what is measured.
+    pub fn prepare(&self, streams: usize) -> Result<Prepared, CliError> {
+        tokio::task::block_in_place(|| (0..streams).map(|_| self.devices()).collect::<Result<_, _>>())
             .map(Prepared)
     }
 
-    /// Places orders all at once and waits for every certificate.
-    pub async fn run(&self, orders: Prepared) -> Result<Measured, CliError> {
+    /// Places orders, those of each stream one after the other, the streams at once, and waits for every certificate.
+    pub async fn run(&self, prepared: Prepared) -> Result<Measured, CliError> {
         let started = Instant::now();
         let mut streams = JoinSet::new();
-        for (at, devices) in orders.0.into_iter().enumerate() {
+        for (at, mut devices) in prepared.0.into_iter().enumerate() {
             let header = OrderHeader {
                 format: 0,
                 transport_key: Vec::new(),
@@ -87,14 +90,27 @@ impl IssueLoad {
                 fleet: None,
                 random_keys: false,
                 certificate_profile: String::new(),
-                order: format!("{}-{}", self.run, self.next_order.fetch_add(1, Ordering::Relaxed)),
+                order: format!("{}-{}", self.run, self.next_stream.fetch_add(1, Ordering::Relaxed)),
                 issuer: self.issuer.to_owned(),
                 keyset: Some(self.keyset),
                 key_bits: 128,
             };
             let (connections, checked) = (Arc::clone(&self.connections), Arc::clone(&self.checked));
-            streams
-                .spawn(async move { place(&connections[at % CONNECTIONS], header, devices, &checked).await });
+            let order_size = self.order_size;
+            streams.spawn(async move {
+                let mut latencies = Vec::with_capacity(devices.len());
+                for number in 0.. {
+                    let rest = devices.split_off(devices.len().min(order_size));
+                    let order = std::mem::replace(&mut devices, rest);
+                    if order.is_empty() {
+                        break;
+                    }
+                    let header =
+                        OrderHeader { order: format!("{}-{number}", header.order), ..header.clone() };
+                    latencies.extend(place(&connections[at % CONNECTIONS], header, order, &checked).await?);
+                }
+                Ok::<_, CliError>(latencies)
+            });
         }
         let mut latencies = Vec::new();
         while let Some(stream) = streams.join_next().await {
@@ -109,8 +125,8 @@ impl IssueLoad {
     }
 
     fn devices(&self) -> Result<Vec<Device>, CliError> {
-        let first = self.next_device.fetch_add(DEVICES_PER_ORDER, Ordering::Relaxed);
-        (first..first + DEVICES_PER_ORDER).map(|number| device(self.ein, number)).collect()
+        let first = self.next_device.fetch_add(DEVICES_PER_STREAM, Ordering::Relaxed);
+        (first..first + DEVICES_PER_STREAM).map(|number| device(self.ein, number)).collect()
     }
 }
 
@@ -168,7 +184,7 @@ async fn place(
             let at =
                 at.ok_or_else(|| CliError::Answer(format!("an unexpected result for line {}", result.line)))?;
             latencies.push(micros(at.elapsed()));
-            if result.line.is_multiple_of(SAMPLE_EVERY) {
+            if result.line.is_multiple_of(SAMPLE_EVERY) || devices.len() == 1 {
                 check(&result, &devices)?;
                 checked.fetch_add(1, Ordering::Relaxed);
             } else if let Some(order_line_result::Result::Refusal(refusal)) = &result.result {

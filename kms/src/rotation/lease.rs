@@ -9,10 +9,10 @@ use proto::records;
 use sha2::{Digest, Sha256};
 use store::{Change, Commit, Precondition, Store};
 
-use super::Rotations;
 use super::carried::{CarriedScript, Carrying, carry, take_channel};
 use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix};
 use super::terms::RANKS;
+use crate::Turns;
 use crate::devices::{DeviceRecord, KeysetRecord};
 use crate::keyset_source::KeysetSource;
 use crate::keysets::delivered_under_keyset;
@@ -93,7 +93,7 @@ pub struct Scripts {
 /// reported yet.
 pub async fn fetch_scripts(
     engines: &Engines,
-    rotations: &Rotations,
+    rotations: &Turns,
     pseudonyms: &Pseudonyms,
     caller: &Carrier,
     request: &ScriptsRequest,
@@ -129,7 +129,7 @@ pub async fn fetch_scripts(
 /// 4. The lease: the next devices of the stage at work leave the queue.
 pub(crate) async fn take(
     store: &dyn Store,
-    rotations: &Rotations,
+    rotations: &Turns,
     pseudonyms: &Pseudonyms,
     caller: &Carrier,
     request: &ScriptsRequest,

@@ -14,11 +14,6 @@ mod terms;
 pub(crate) mod tests;
 mod upkeep;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::OwnedMutexGuard;
-
 pub use carried::CarriedScript;
 pub use deletion::{
     Deletion, DeletionReport, DeletionResult, Deletions, DeletionsRequest, fetch_deletions, report_deletions,
@@ -31,23 +26,3 @@ pub use terms::RotationTerms;
 pub use upkeep::{
     check_roll_back, check_start, device_rotations, roll_back_rotation, set_paused, start_rotation, upkeep,
 };
-
-/// The one that has a rotation's turn.
-pub type Turn = OwnedMutexGuard<()>;
-
-/// One turn per rotation: who changes counts waits for the one before to be durable instead of losing a race.
-#[derive(Default)]
-pub struct Rotations {
-    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-}
-
-impl Rotations {
-    /// Waits for the rotation's turn. Never held while a token works.
-    pub async fn turn(&self, rotation: &str) -> Turn {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(turns.entry(rotation.to_owned()).or_default())
-        };
-        turn.lock_owned().await
-    }
-}

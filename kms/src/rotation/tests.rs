@@ -270,7 +270,7 @@ fn a_device_that_is_not_ready_does_not_stand_in_the_way_of_one_that_is() {
         request_digest: [0; 32],
         is_repeat: false,
     };
-    let rotations = Rotations::default();
+    let rotations = crate::Turns::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let pseudonyms = pseudonyms();
     let carrier = carrier();

@@ -5,12 +5,12 @@ use audit::{EntryDraft, EventType, Fact, Outcome, Pseudonym, Pseudonyms};
 use domain::{Eid, KeyState, ReasonCode, Role, Timestamp};
 use store::{Change, Commit, Store};
 
-use super::Rotations;
 use super::lease::{drop_lease, queue_key, read_lease, reported, turned};
 use super::plan::{candidates, examine};
 use super::progress::{Failure, Item, ItemState, Rotation, RotationState, prefix};
 use super::report::end_key;
 use super::terms::RotationTerms;
+use crate::Turns;
 use crate::devices::{KeysetName, KeysetRecord};
 use crate::keyspaces::{
     DEVICE_ROTATIONS, KEYSET_ENDS, KEYSETS, ROTATION_ITEMS, ROTATION_LEASES, ROTATION_QUEUE, ROTATIONS,
@@ -139,7 +139,7 @@ pub fn set_paused(
 /// One round of everything that is due. Errors leave what was done and are met again by the next round.
 pub async fn upkeep(
     engines: &Engines,
-    rotations: &Rotations,
+    rotations: &Turns,
     pseudonyms: &Pseudonyms,
     now: Timestamp,
 ) -> Result<(), KmsError> {
@@ -167,7 +167,7 @@ pub async fn upkeep(
 /// What is due of one rotation.
 async fn proceed(
     engines: &Engines,
-    rotations: &Rotations,
+    rotations: &Turns,
     pseudonyms: &Pseudonyms,
     name: &[u8],
     row: &[u8],

@@ -113,6 +113,7 @@ impl OrderStream {
                 }
             }
         }
+        let _turn = desk.turns.turn(&self.manufacturer.name).await;
         let mut commit = if known.is_empty() {
             Commit::of(Vec::new())
         } else {

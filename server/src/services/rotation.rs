@@ -5,8 +5,7 @@ use std::sync::Arc;
 use domain::{ReasonCode, Role};
 use hsm::{CallOptions, Priority};
 use kms::rotation::{
-    self, Carrier, Cryptogram, ItemReport, ItemResult, Rotation, RotationPlan, RotationTerms, Rotations,
-    ScriptsRequest,
+    self, Carrier, Cryptogram, ItemReport, ItemResult, Rotation, RotationPlan, RotationTerms, ScriptsRequest,
 };
 use proto::v1;
 use proto::v1::rotation_service_server::RotationService;
@@ -21,7 +20,7 @@ use crate::status::ServiceError;
 pub(crate) struct RotationApi {
     pub(crate) gate: Arc<Gate>,
     pub(crate) kms: kms::Engines,
-    pub(crate) rotations: Arc<Rotations>,
+    pub(crate) rotations: Arc<kms::Turns>,
 }
 
 #[tonic::async_trait]

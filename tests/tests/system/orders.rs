@@ -10,9 +10,14 @@ use domain::ReasonCode;
 use proto::v1::order_service_client::OrderServiceClient;
 use proto::v1::place_order_request::Part;
 use proto::v1::standing_service_client::StandingServiceClient;
-use proto::v1::{OrderHeader, OrderLine, PlaceOrderRequest, SuspendPartyRequest, order_line};
+use proto::v1::{
+    OrderHeader, OrderLine, PlaceOrderRequest, SuspendPartyRequest, order_line, order_line_result,
+    place_order_response,
+};
 use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use crate::caller::reason;
 use crate::devices::{KVN, csv, eid, new_public_key};
@@ -129,4 +134,47 @@ async fn an_order_under_way_ends_with_the_suspension_of_its_manufacturer() {
     );
     let made = |event| matches!(event, EventType::CertificateIssued | EventType::DeviceRegistered);
     assert!(behind.iter().all(|entry| !made(entry.header.event)), "something was made behind the suspension");
+}
+
+/// A range of a manufacturer with a small quota.
+const SMALL: &str = "89033023";
+
+/// An order of one device; why its line was refused, if it was.
+async fn place_one(channel: Channel, number: usize) -> Option<String> {
+    let header = OrderHeader {
+        order: format!("order-{number}"),
+        issuer: "small-ca".to_owned(),
+        keyset: Some(keyset(KVN)),
+        key_bits: 128,
+        ..OrderHeader::default()
+    };
+    let key = Some(order_line::Key::PublicKey(new_public_key()));
+    let line = OrderLine { line: 1, eid: eid(SMALL, number), key, ..OrderLine::default() };
+    let parts = [Part::Header(header), Part::Line(line)].map(|part| PlaceOrderRequest { part: Some(part) });
+    let mut eum = OrderServiceClient::new(channel);
+    let mut results = eum.place_order(tokio_stream::iter(parts)).await.unwrap().into_inner();
+    let result = results.message().await.unwrap().unwrap().part;
+    let Some(place_order_response::Part::Line(line)) = result else { panic!("{result:?}") };
+    match line.result.unwrap() {
+        order_line_result::Result::Certificate(_) => None,
+        order_line_result::Result::Refusal(refusal) => Some(refusal.reason),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_a_manufacturer_places_at_once_wait_for_each_other_and_keep_to_its_quota() {
+    const QUOTA: usize = 12;
+    const ORDERS: usize = 24;
+    let deployment = Deployment::found();
+    deployment.enrol_party("eum", "small", &["--ein", SMALL, "--quota", &QUOTA.to_string()]);
+    crate::hierarchies::issuer(&deployment, "eum", "small-ca", "ci", Some("small"));
+    let channel = deployment.caller("small").await.channel;
+    let mut orders = JoinSet::new();
+    for number in 0..ORDERS {
+        orders.spawn(place_one(channel.clone(), number));
+    }
+    let outcomes = orders.join_all().await;
+    let refused: Vec<String> = outcomes.into_iter().flatten().collect();
+    assert_eq!(refused, vec!["QUOTA_EXCEEDED"; ORDERS - QUOTA]);
 }
