@@ -40,8 +40,8 @@ impl Judgement {
     }
 }
 
-/// Asks every judge about what a demonstration left in `demo`, prints what each says, and fails on what the page does not explain.
-pub fn run(root: &Path, demo: PathBuf) -> Result<(), Failure> {
+/// Asks every judge about what a demonstration left in `demo`, our own `tool` among them, prints what each says, and fails on what the page does not explain.
+pub fn run(root: &Path, demo: PathBuf, tool: &Path) -> Result<(), Failure> {
     let started = Instant::now();
     let artefacts = Artefacts::find(root, demo)?;
     let page = root.join(PAGE);
@@ -60,7 +60,7 @@ pub fn run(root: &Path, demo: PathBuf) -> Result<(), Failure> {
     judgements.extend(gnutls::judge(&artefacts, &scratch)?);
     judgements.extend(nss::judge(&artefacts, &scratch)?);
     judgements.extend(pkilint.judge(&artefacts)?);
-    judgements.extend(handover::judge(root, &artefacts, &scratch, pkilint.python())?);
+    judgements.extend(handover::judge(tool, &artefacts, &scratch, pkilint.python())?);
     print_table(&judgements, &rows);
     let problems = compare(&judgements, &rows);
     println!(

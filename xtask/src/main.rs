@@ -118,7 +118,8 @@ fn test(root: &Path, arguments: &[String]) -> Result<(), Failure> {
         cargo(root).args(["test", "--workspace", "--no-fail-fast"]).envs(found.environment()),
     )?;
     // What the test of the demonstration left; the judges take less than two minutes, most of it to install them once.
-    interop::run(root, Workspace::read(root, None)?.target_directory.join("tmp/story"))
+    let built = Workspace::read(root, None)?.target_directory;
+    interop::run(root, built.join("tmp/story"), &built.join("debug/chancery"))
 }
 
 fn demo(root: &Path, arguments: &[String]) -> Result<(), Failure> {
@@ -141,7 +142,8 @@ fn bench(root: &Path, arguments: &[String]) -> Result<(), Failure> {
 
 fn interop(root: &Path, arguments: &[String]) -> Result<(), Failure> {
     refuse_arguments(arguments)?;
-    interop::run(root, root.join("target/demo"))
+    let built = Workspace::read(root, None)?.target_directory;
+    interop::run(root, root.join("target/demo"), &built.join("release/chancery"))
 }
 
 fn install(root: &Path, arguments: &[String]) -> Result<(), Failure> {

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use super::artefacts::{Artefacts, REVOKED};
 use super::openssl::must_refuse;
 use super::{Judgement, ask};
-use crate::run::{Failure, cargo, output, step};
-use crate::workspace::Workspace;
+use crate::run::{Failure, output};
 
 const LOADER: &str = include_str!("smdp_loader.py");
 /// What the hand-over is called on the page.
@@ -28,28 +27,26 @@ struct Finding {
     finding: String,
 }
 
-/// Builds the tool, asks it, and has its hand-over loaded by `python`.
+/// Asks `tool`, which was built with the demonstration, and has its hand-over loaded by `python`.
 pub fn judge(
-    root: &Path,
+    tool: &Path,
     artefacts: &Artefacts,
     scratch: &Path,
     python: &Path,
 ) -> Result<Vec<Judgement>, Failure> {
-    step("build the tool", cargo(root).args(["build", "--quiet", "-p", "cli"]))?;
-    let tool = Workspace::read(root, None)?.target_directory.join("debug/chancery");
     let mut judgements = Vec::new();
     for certificate in artefacts.certificates.iter().filter(|one| one.published.is_some()) {
         let mut findings = Vec::new();
         for file in &certificate.files {
-            findings.extend(verify(&tool, artefacts, file)?);
+            findings.extend(verify(tool, artefacts, file)?);
         }
         judgements.push(
             Judgement::new("chancery verify", certificate.name, findings).noted("ours, by the GSMA's rules"),
         );
     }
-    let said = verify(&tool, artefacts, &artefacts.revoked)?;
+    let said = verify(tool, artefacts, &artefacts.revoked)?;
     judgements.push(must_refuse("chancery verify", REVOKED, &said, "revoked"));
-    let folder = bundle(&tool, artefacts, scratch)?;
+    let folder = bundle(tool, artefacts, scratch)?;
     let loaded = output(Command::new(python).args(["-c", LOADER]).arg(&folder))?;
     let findings: Vec<String> = serde_json::from_slice(&loaded)
         .map_err(|error| Failure::new(format!("the loader of the hand-over: {error}")))?;
