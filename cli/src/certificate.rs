@@ -100,7 +100,7 @@ pub enum CertificateCommand {
     Release(Release),
     /// Take certificates into the register that an issuer issued before it came here; each proves itself by that issuer's signature.
     ///
-    /// Then they can be listed, revoked and asked about like all others. What the issuer's last list (`issuer register --list`) named is
+    /// Within 30 days of `issuer register`. Then they can be listed, revoked and asked about like all others. What the issuer's last list (`issuer register --list`) named is
     /// revoked. Exit code 1 when one was refused, with the reasons; the others are taken all the same, and again is no harm.
     #[command(after_help = "Example:
   chancery certificate adopt --issuer ci-2019 old-ca/issued/ --identity alice/
