@@ -253,7 +253,7 @@ fn below_sub_ca(elsewhere: &OpensslCa) -> Vec<String> {
 async fn a_key_that_no_euicc_has(elsewhere: &OpensslCa, site: &mut Site) {
     let longer = pki::PrivateKey::from_pkcs8(&pki::generate_p384().unwrap()).unwrap().spki();
     let key = PrivateKey::random(Curve::P256);
-    site.add(&site.eid(0), euicc_certified_for(&elsewhere, &site.eid(0), key, &longer));
+    site.add(&site.eid(0), euicc_certified_for(elsewhere, &site.eid(0), key, &longer));
     let mut download = site.initiate(site.euiccs.len() - 1).await.unwrap();
     let said = download.authenticate(site, None).await.unwrap_err();
     assert!(said.message().contains("eUICCs know P-256 and brainpoolP256r1 (SGP.22), not P-384"), "{said}");
