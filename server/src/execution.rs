@@ -136,7 +136,9 @@ impl Execution {
                 self.ca.token.add_key(key.key.clone()).await?;
                 let (key_change, key_new) = key.create();
                 let certificate = adoption.as_ref().map(|adoption| &adoption.certificate);
-                let adopts_until = adoption.as_ref().map(|_| call.now.plus_seconds(ca::ADOPTION_SECONDS));
+                // With a certificate, or with a key that gets one from an anchor: it was an issuer before.
+                let came = adoption.is_some() || key.key.role.is_adopted();
+                let adopts_until = came.then(|| call.now.plus_seconds(ca::ADOPTION_SECONDS));
                 let (change, is_new) =
                     Issuers::create(&name, &party, &key.key.key.label, certificate, adopts_until);
                 let entry = EntryDraft::new(EventType::IssuerRegistered, Outcome::Done)

@@ -283,3 +283,31 @@ async fn a_ca_of_other_software_moves_here_with_its_keys_its_list_and_what_it_is
     let held = adopted.iter().any(|entry| entry.digest("certificate") == Some(device.digest()));
     assert!(held);
 }
+
+#[test]
+fn a_manufacturers_issuer_below_an_anchor_comes_with_its_devices_too() {
+    let deployment = Deployment::found();
+    let other = OpensslCa::found(&deployment, "other", "/CN=Other CI/O=Elsewhere/C=DE", "RSP Test", 10);
+    for name in ["eum", "device"] {
+        other.key(name);
+    }
+    issue(&other, "eum", "/C=DE/O=RSP Test/CN=Other EUM", ("ci", 2, "eum"), "eum.pem");
+    let subject = format!("/C=DE/O=RSP Test/serialNumber={}/CN=eUICC", eid("890490328", 1));
+    issue(&other, "device", &subject, ("eum", 1, "euicc"), "device.pem");
+    move_key(&other, &deployment, "eum.key", "Other EUM", "01");
+    let anchor =
+        ["anchor", "register", "--name", "other", "--certificate", "other/ci.pem", "--without-lists"];
+    deployment.two_persons(&[&anchor[..], &["--ein", "890490328"], &WHY].concat(), None);
+    let file = adopt_key(&deployment, "Other EUM", "other/eum.pem", "other-eum");
+    let register = ["issuer", "register", "--key-file", &file, "--party", "eum"];
+    deployment.two_persons(&[&register[..], &WHY].concat(), None);
+    let import =
+        ["anchor", "import", "--anchor", "other", "--certificate", "other/eum.pem", "--party", "eum"];
+    deployment.two_persons(&[&import[..], &["--issuer", "other-eum"], &WHY].concat(), None);
+    let adopt =
+        ["certificate", "adopt", "--issuer", "other-eum", "--identity", "officer", "other/device.pem"];
+    deployment.chancery(&adopt);
+    let ask = ["certificate", "ask", "other/device.pem", "--chain", "other/eum.pem", "--identity", "officer"];
+    let asked = deployment.chancery(&ask);
+    assert!(asked.contains("VERIFIED") && asked.contains("in-force"), "{asked}");
+}
