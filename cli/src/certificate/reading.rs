@@ -54,7 +54,7 @@ pub fn certificates(paths: &[PathBuf]) -> Result<Vec<Certificate>, CliError> {
     Ok(all)
 }
 
-/// Reads one revocation list of at most 8 MiB.
+/// Reads one revocation list of at most 16 MiB ([`CRL_BYTES_MAX`]).
 pub fn revocation_list(path: &Path) -> Result<Crl, CliError> {
     let mut bytes = Vec::new();
     // One byte more than the parser takes, so that it is the parser who says what is too large.
